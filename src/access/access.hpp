@@ -1,0 +1,93 @@
+// Everything decided before a byte of content is read: one ordered pipeline, once for SMTP sessions, once as a dry
+// run for `greymx explain`.
+//
+// Shared (any thread): Tables (access files, recipient lists), RecipientMemory, the Greylister, dnsbl::Health.
+// Per network thread: a Pipeline with that thread's resolver and dnsbl::Lists. Per session: SessionChecks.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/alerts.hpp"
+#include "base/async.hpp"
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "base/mail.hpp"
+#include "base/metrics.hpp"
+#include "config/config.hpp"
+#include "dns/resolver.hpp"
+#include "dnsbl/dnsbl.hpp"
+#include "greylist/greylister.hpp"
+
+namespace greymx::access {
+
+// What access needs to know of the primaries; the relay knows it. Any thread.
+enum class Callout : std::uint8_t { accepted, refused, inconclusive };
+class Primaries {
+ public:
+  virtual ~Primaries() = default;
+  virtual bool is_up(const std::string& domain) const = 0;
+  virtual bool is_down(const std::string& domain) const = 0;
+  virtual bool is_primary_address(const IpAddress& ip) const = 0;
+  virtual std::uint64_t size_limit(const std::string& domain) const = 0;
+  struct Answer {
+    Callout outcome = Callout::inconclusive;
+    std::string detail;
+  };
+  virtual Task<Answer> call(std::string address, SteadyTime deadline) = 0;  // resumes on the caller's executor
+};
+
+class Tables;           // access/tables.hpp: access(5) files and recipient lists, reread when they change
+class RecipientMemory;  // access/recipient_memory.hpp: callout answers on disk
+
+struct Shared {
+  config::ConfigPtr config;
+  std::shared_ptr<const Tables> tables;
+  RecipientMemory* memory = nullptr;
+  greylist::Greylister* greylister = nullptr;
+  Primaries* primaries = nullptr;
+  const Clock* clock = nullptr;
+  Log* log = nullptr;
+  Metrics* metrics = nullptr;
+  Alerts* alerts = nullptr;
+};
+
+// One line of `greymx explain`.
+struct Step {
+  std::string check;    // "relay_control", "invalid_helo", "dnsbl", "greylist", …
+  std::string input;
+  std::string result;   // "pass", "reject", "defer", "warn", "skipped", "unknown"
+  std::string detail;   // DNS answers, cache age, list scores, reason
+};
+
+class SessionChecks {
+ public:
+  virtual ~SessionChecks() = default;
+  virtual Task<std::string> client_name() = 0;
+  virtual void mail(const Facts& facts) = 0;
+  virtual Task<Verdict> recipient(Facts facts, Mailbox recipient) = 0;
+  virtual Task<Verdict> data(Facts facts, std::vector<Mailbox> recipients) = 0;
+  virtual Task<Authorised> authorised(Facts facts) = 0;
+};
+
+class Pipeline {
+ public:
+  // `lists` may be null (no DNSBL configured). Both references outlive the pipeline; lookups that outlive a session
+  // belong to the pipeline's gate.
+  Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared> shared, dns::Resolver& resolver,
+           dnsbl::Lists* lists);
+  ~Pipeline();
+  Task<> stop();
+  std::unique_ptr<SessionChecks> begin(const Client& client);
+  // The whole decision as a dry run: nothing is stored, no callout is made unless the memory has none and
+  // `facts.client` would get that far. Every check appears, in order.
+  Task<std::vector<Step>> explain(Facts facts, Mailbox recipient, Verdict* final_verdict);
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace greymx::access

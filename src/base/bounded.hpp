@@ -1,0 +1,78 @@
+// Containers for what strangers can make grow: both have hard caps.
+#pragma once
+
+#include <cstddef>
+#include <list>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include "base/id.hpp"
+
+namespace greymx {
+
+// The least recently used entry makes way. Not thread-safe.
+template <class Key, class Value, class Hash = std::hash<Key>>
+class LruMap {
+ public:
+  explicit LruMap(std::size_t capacity) : capacity_(capacity) {}
+
+  Value* find(const Key& key) {  // marks it as used; valid until the next insert
+    const auto it = index_.find(key);
+    if (it == index_.end()) return nullptr;
+    order_.splice(order_.begin(), order_, it->second);
+    return &it->second->second;
+  }
+  Value& insert(Key key, Value value) {  // replaces
+    erase(key);
+    while (order_.size() >= capacity_ && !order_.empty()) {
+      index_.erase(order_.back().first);
+      order_.pop_back();
+    }
+    order_.emplace_front(std::move(key), std::move(value));
+    index_[order_.front().first] = order_.begin();
+    return order_.front().second;
+  }
+  bool erase(const Key& key) {
+    const auto it = index_.find(key);
+    if (it == index_.end()) return false;
+    order_.erase(it->second);
+    index_.erase(it);
+    return true;
+  }
+  std::size_t size() const { return order_.size(); }
+  void clear() {
+    index_.clear();
+    order_.clear();
+  }
+  auto begin() const { return order_.begin(); }
+  auto end() const { return order_.end(); }
+
+ private:
+  std::size_t capacity_;
+  std::list<std::pair<Key, Value>> order_;  // most recent first
+  std::unordered_map<Key, typename std::list<std::pair<Key, Value>>::iterator, Hash> index_;
+};
+
+// `rate` tokens a `period`, at most `rate` saved up. Time is passed in.
+class TokenBucket {
+ public:
+  TokenBucket(double rate, std::chrono::duration<double> period, SteadyTime now)
+      : rate_(rate), per_second_(rate / period.count()), tokens_(rate), last_(now) {}
+  bool take(SteadyTime now, double tokens = 1) {
+    const double passed = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+    tokens_ = std::min(rate_, tokens_ + passed * per_second_);
+    if (tokens_ < tokens) return false;
+    tokens_ -= tokens;
+    return true;
+  }
+
+ private:
+  double rate_;
+  double per_second_;
+  double tokens_;
+  SteadyTime last_;
+};
+
+}  // namespace greymx

@@ -1,0 +1,44 @@
+// relay.conf -> Config: TOML 1.0 through toml++, checked against one table of keys (config/schema).
+//
+// All mistakes are found at once, each with line, column, what is wrong and what would be right (unknown keys name
+// the nearest known one). Relative paths start at the file's own folder. Blocking; call at start-up, on reload, in -t.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.hpp"
+
+namespace greymx::config {
+
+struct Diagnostic {
+  std::string file;
+  std::size_t line = 0;
+  std::size_t column = 0;
+  std::string text;
+  std::string to_string() const;  // "FILE:LINE:COLUMN: text"
+};
+
+struct Loaded {
+  ConfigPtr config;  // null if there is any error
+  std::vector<Diagnostic> errors;
+  std::vector<Diagnostic> warnings;
+};
+
+Loaded load(const std::string& path);
+Loaded parse(std::string_view text, const std::string& path);  // `path` for messages and relative names
+
+// What changed between two configs that only a restart can bring into effect ("listen.smtp", "paths.queue", …).
+std::vector<std::string> needs_restart(const Config& running, const Config& wanted);
+
+// The table behind it, for the checks that conf/relay.conf and relay.conf(5) name every key: "limits.connections".
+struct KeyInfo {
+  std::string name;
+  std::string type;
+  std::string default_text;  // as TOML
+  std::string help;          // one line
+};
+const std::vector<KeyInfo>& keys();
+
+}  // namespace greymx::config

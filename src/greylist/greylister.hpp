@@ -1,0 +1,66 @@
+// The greylister as its two front ends (SMTP and the policy service) see it: one engine, one store.
+//
+// Thread: check() from any network thread; store calls run on the store's own thread. It answers within its budget
+// (1 s): if the store is slow or broken it fails open (greylist.on_error), counts it and says so once a minute.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/async.hpp"
+#include "base/alerts.hpp"
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "config/config.hpp"
+
+namespace greymx::greylist {
+
+struct Request {
+  IpAddress client;
+  std::string client_name;  // forward-confirmed, or "unknown"
+  std::string sender;       // as given; empty = null sender
+  std::string recipient;    // as given
+  std::string helo;
+  std::string queue_id;     // for the log line; may be empty
+  std::string instance;     // one value per message; at most one header is handed out for it
+  std::string spf_domain;   // the sender's domain if SPF says pass for this client and its record is not too wide
+  std::optional<WallTime> test_time;  // policy_test_time under GREYMX_TEST_CLOCK=1
+};
+
+enum class Action : std::uint8_t { pass, defer };
+
+struct Answer {
+  Action action = Action::pass;
+  std::string reason;      // "new", "early-retry (200s missing)", "triplet found", "client whitelist", …
+  std::string text;        // defer: the configured text with %s and %r filled in
+  std::string header;      // pass after a wait: "X-Greylist: delayed 300 seconds by greymx-0.1.0 at mx2…; date"
+  std::string log_line;    // "action=greylist, reason=new, client_name=…, …" exactly as postgrey writes it
+  bool would_defer = false;  // mode = "warn": action is pass, text is what it would have said
+};
+
+class Store;
+
+class Greylister {
+ public:
+  // `store` already open. Settings switch on reload().
+  Greylister(config::ConfigPtr config, std::unique_ptr<Store> store, const Clock& clock, Log& log, Metrics& metrics,
+             Alerts& alerts);
+  ~Greylister();  // after stop()
+  Task<Answer> check(Request request);
+  // Is this client or recipient whitelisted (files or `pass`), so that check() would not look at the triplet?
+  bool exempt(const Request& request) const;
+  void reload(config::ConfigPtr config);  // rereads the whitelist files too; a bad file keeps the old list and warns
+  void stop();                            // flushes and closes the store
+
+  // For greymx greylist …: runs on the store's thread; returns JSON text lines. See greylist/operate.hpp.
+  Store& store();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace greymx::greylist

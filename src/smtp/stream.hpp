@@ -1,0 +1,65 @@
+// One connection, TCP or TLS over it: the only place with read and write timers. Both the server and the client
+// session run over it; tests run them over a pipe.
+//
+// Thread: the executor it was made on. After timed_out or any error the connection is only good for close().
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/async.hpp"
+#include "base/ip.hpp"
+#include "base/result.hpp"
+
+typedef struct ssl_ctx_st SSL_CTX;
+typedef struct ssl_st SSL;
+
+namespace greymx::smtp {
+
+enum class ReadStatus : std::uint8_t { data, closed, timed_out, failed };
+
+struct ReadEvent {
+  ReadStatus status = ReadStatus::failed;
+  std::size_t bytes = 0;
+  std::string error;  // failed: for the log
+};
+
+struct TlsInfo {
+  std::string protocol;  // "TLSv1.3"
+  std::string cipher;
+  int bits = 0;
+  std::string to_string() const;  // "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual asio::any_io_executor executor() = 0;
+  virtual Endpoint local() const = 0;
+  virtual Endpoint peer() const = 0;
+  // At least one byte, or an outcome. Cancellation (Gate::cancel) ends it as failed.
+  virtual Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) = 0;
+  // All of it or an error (kind timed_out for the deadline).
+  virtual Task<Result<>> write(std::span<const char> bytes, SteadyTime deadline) = 0;
+  // True if bytes have already arrived that nobody has read (early talkers). Does not wait.
+  virtual bool has_pending() = 0;
+  // Waits until there is something to read, without needing a buffer: idle sessions hold no memory.
+  virtual Task<ReadStatus> wait_readable(SteadyTime deadline) = 0;
+  // The handshake; the caller has made sure that no byte was buffered before it (CVE-2011-0411). `setup` may set SNI,
+  // verification, a session to resume. On error the connection is finished.
+  virtual Task<Result<TlsInfo>> start_tls_server(SSL_CTX* context, SteadyTime deadline) = 0;
+  virtual Task<Result<TlsInfo>> start_tls_client(SSL_CTX* context, std::function<void(SSL*)> setup,
+                                                 SteadyTime deadline) = 0;
+  virtual SSL* ssl() = 0;  // null while plain
+  virtual void close() = 0;  // at once; safe to repeat; a pending read or write ends as failed
+};
+
+std::unique_ptr<Stream> make_stream(asio::ip::tcp::socket socket);
+
+// `from`: local address to bind, unspecified (0.0.0.0) for any.
+Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline);
+
+}  // namespace greymx::smtp

@@ -1,0 +1,37 @@
+// SPF (RFC 7208): is this client allowed to use this sender's domain? Evaluated over our resolver, with the RFC's limits: 10 terms that need DNS
+// (4.6.4), 10 MX or PTR names, 2 void lookups.
+//
+// Thread: the resolver's. Ends by the deadline (temperror).
+#pragma once
+
+#include <string>
+
+#include "dns/resolver.hpp"
+
+namespace greymx::spf {
+
+enum class Result : std::uint8_t { none, neutral, pass, fail, softfail, temperror, permerror };
+std::string_view to_string(Result result);
+
+struct Query {
+  IpAddress client;
+  std::string sender;  // local@domain; empty local part means postmaster; null sender: postmaster@HELO (2.4)
+  std::string helo;
+  std::string receiver;  // our name, for %{r}
+};
+
+struct Outcome {
+  Result result = Result::none;
+  std::string domain;       // the domain that was checked
+  std::string mechanism;    // what matched: "ip4:192.0.2.0/24", "include:x", "default"
+  std::string problem;      // for permerror and temperror
+  std::string explanation;  // exp= text after expansion (6.2); empty if none
+  unsigned lookups = 0;
+};
+
+Task<Outcome> check_host(dns::Resolver& resolver, Query query, SteadyTime deadline);
+
+// `Received-SPF: pass (…) client-ip=…; envelope-from="…"; helo=…;` (9.1), without line end.
+std::string received_spf_header(const Query& query, const Outcome& outcome);
+
+}  // namespace greymx::spf
