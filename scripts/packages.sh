@@ -1,0 +1,71 @@
+# Sourced by the scripts: which Debian packages each purpose needs, and how they are installed without starting or
+# enabling a service on the machine. Debian 12; where Debian 13 has another name, the one that exists is taken.
+
+PACKAGES_BUILD="clang-19 lld-19 meson ninja-build pkg-config libssl-dev libc-ares-dev libdb5.3-dev
+  libtomlplusplus-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libre2-dev libidn2-dev libpsl-dev
+  libsystemd-dev prometheus-cpp-dev libisal-dev libboost1.81-dev|libboost1.83-dev"
+PACKAGES_DEMO="dnsmasq-base python3 python3-aiosmtpd"
+PACKAGES_TEST="libclang-rt-19-dev catch2 python3 python3-dnspython mandoc postfix swaks rbldnsd unbound postgrey
+  db5.3-util dnsmasq-base python3-aiosmtpd pflogsumm fail2ban openssl libsasl2-modules-db clang-format-19
+  iproute2 e2fsprogs haproxy nmap msmtp fetchmail"
+PACKAGES_FULL="prometheus chromium testssl.sh debhelper lintian debootstrap bsdextrautils"
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Prints those of the named packages that are not installed.
+missing_packages() {
+  local wanted name found
+  for wanted in "$@"; do
+    found=
+    for name in ${wanted//|/ }; do
+      dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null | grep -qx installed && found=1
+    done
+    [ -n "$found" ] || echo "$wanted"
+  done
+}
+
+install_packages() {
+  local missing name alternatives chosen=() cover=
+  # shellcheck disable=SC2086
+  missing=$(missing_packages $1)
+  [ -n "$missing" ] || return 0
+  echo "==> installing:" $missing
+  export DEBIAN_FRONTEND=noninteractive
+  as_root apt-get update -qq
+  for alternatives in $missing; do
+    for name in ${alternatives//|/ }; do
+      if apt-cache show "$name" >/dev/null 2>&1; then chosen+=("$name"); break; fi
+    done
+  done
+  # Debian's way to say "start nothing": policy-rc.d. An admin's own file is left alone and put back.
+  if [ -e /usr/sbin/policy-rc.d ]; then
+    cover=$(mktemp)
+    as_root cp -p /usr/sbin/policy-rc.d "$cover"
+  fi
+  printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+  as_root chmod 755 /usr/sbin/policy-rc.d
+  local status=0
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o Dpkg::Use-Pty=0 "${chosen[@]}" >/tmp/greymx-apt.$$ 2>&1 || status=$?
+  if [ -n "$cover" ]; then as_root cp -p "$cover" /usr/sbin/policy-rc.d; rm -f "$cover"; else as_root rm -f /usr/sbin/policy-rc.d; fi
+  if [ "$status" -ne 0 ]; then
+    tail -20 /tmp/greymx-apt.$$
+    echo "apt-get could not install: ${chosen[*]}" >&2
+    return 1
+  fi
+  rm -f /tmp/greymx-apt.$$
+}
+
+# build_in DIRECTORY [meson options]: configures once, then builds what changed. CXX in the environment wins.
+build_in() {
+  local directory=$1
+  shift
+  export CC=${CC:-clang-19} CXX=${CXX:-clang++-19}
+  if [ ! -f "$directory/build.ninja" ]; then
+    meson setup "$directory" "$@" >"$directory.setup.log" 2>&1 || { tail -30 "$directory.setup.log"; return 1; }
+    rm -f "$directory.setup.log"
+  fi
+  ninja -C "$directory"
+}
