@@ -56,10 +56,10 @@ struct Shared {
 
 // One line of `greymx explain`.
 struct Step {
-  std::string check;    // "relay_control", "invalid_helo", "dnsbl", "greylist", …
+  std::string check;  // "relay_control", "invalid_helo", "dnsbl", "greylist", …
   std::string input;
-  std::string result;   // "pass", "reject", "defer", "warn", "skipped", "unknown"
-  std::string detail;   // DNS answers, cache age, list scores, reason
+  std::string result;  // "pass", "reject", "defer", "warn", "skipped", "unknown"
+  std::string detail;  // DNS answers, cache age, list scores, reason
 };
 
 class SessionChecks {

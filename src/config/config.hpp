@@ -47,8 +47,8 @@ struct Listen {
 enum class UnknownWhileDown : std::uint8_t { accept, defer, reject };
 
 struct Domain {
-  std::string name;         // lower-case A-labels, without "*."
-  bool wildcard = false;    // "*.example.com": every subdomain, not the domain itself
+  std::string name;               // lower-case A-labels, without "*."
+  bool wildcard = false;          // "*.example.com": every subdomain, not the domain itself
   std::vector<HostPort> primary;  // empty: by MX
   std::string recipients;         // absolute path or empty
   bool verify_recipients = true;

@@ -54,8 +54,8 @@ Task<Answer> lookup_addresses(Resolver& resolver, std::string name, SteadyTime d
 // The forward-confirmed PTR name of an address (RFC 1912 2.1; Postfix's rule): at most 5 names tried, at most 16
 // addresses each, all by the deadline; the first that has `ip` among its A/AAAA wins.
 struct ClientName {
-  std::string name;  // lower-case; empty = none confirmed
-  bool failed = false;  // DNS trouble: nobody knows
+  std::string name;         // lower-case; empty = none confirmed
+  bool failed = false;      // DNS trouble: nobody knows
   std::string unconfirmed;  // first PTR name, for the log and explain only
 };
 Task<ClientName> lookup_client_name(Resolver& resolver, IpAddress ip, SteadyTime deadline);

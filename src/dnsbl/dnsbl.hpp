@@ -22,12 +22,12 @@ enum class Outcome : std::uint8_t { clean, listed, list_error, timeout, disabled
 std::string_view to_string(Outcome outcome);
 
 struct ListResult {
-  std::string zone;         // shown form: a secret key label is masked
-  std::string query;        // shown form of what was asked
+  std::string zone;   // shown form: a secret key label is masked
+  std::string query;  // shown form of what was asked
   Outcome outcome = Outcome::clean;
-  int weight = 0;           // counted only if listed
+  int weight = 0;  // counted only if listed
   std::vector<IpAddress> answers;
-  std::string reason;       // TXT or template, printable(); only if listed
+  std::string reason;  // TXT or template, printable(); only if listed
   std::string error;
   std::chrono::seconds age{0};
 };

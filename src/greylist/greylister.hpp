@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "base/async.hpp"
 #include "base/alerts.hpp"
+#include "base/async.hpp"
 #include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/metrics.hpp"
@@ -24,9 +24,9 @@ struct Request {
   std::string sender;       // as given; empty = null sender
   std::string recipient;    // as given
   std::string helo;
-  std::string queue_id;     // for the log line; may be empty
-  std::string instance;     // one value per message; at most one header is handed out for it
-  std::string spf_domain;   // the sender's domain if SPF says pass for this client and its record is not too wide
+  std::string queue_id;    // for the log line; may be empty
+  std::string instance;    // one value per message; at most one header is handed out for it
+  std::string spf_domain;  // the sender's domain if SPF says pass for this client and its record is not too wide
   std::optional<WallTime> test_time;  // policy_test_time under GREYMX_TEST_CLOCK=1
 };
 
@@ -34,10 +34,10 @@ enum class Action : std::uint8_t { pass, defer };
 
 struct Answer {
   Action action = Action::pass;
-  std::string reason;      // "new", "early-retry (200s missing)", "triplet found", "client whitelist", …
-  std::string text;        // defer: the configured text with %s and %r filled in
-  std::string header;      // pass after a wait: "X-Greylist: delayed 300 seconds by greymx-0.1.0 at mx2…; date"
-  std::string log_line;    // "action=greylist, reason=new, client_name=…, …" exactly as postgrey writes it
+  std::string reason;        // "new", "early-retry (200s missing)", "triplet found", "client whitelist", …
+  std::string text;          // defer: the configured text with %s and %r filled in
+  std::string header;        // pass after a wait: "X-Greylist: delayed 300 seconds by greymx-0.1.0 at mx2…; date"
+  std::string log_line;      // "action=greylist, reason=new, client_name=…, …" exactly as postgrey writes it
   bool would_defer = false;  // mode = "warn": action is pass, text is what it would have said
 };
 

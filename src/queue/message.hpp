@@ -18,10 +18,10 @@ enum class RecipientStatus : std::uint8_t {
 
 struct RecipientState {
   RecipientStatus status = RecipientStatus::pending;
-  std::string reason;            // last deferral, or why it is held; printable(), at most 500 bytes
-  std::string dsn;               // "4.4.1", "5.1.1"
-  std::string remote;            // host that said so, "mx1.example.com[192.0.2.1]:25"; empty = ourselves
-  WallTime next_attempt{};       // pending: not before
+  std::string reason;       // last deferral, or why it is held; printable(), at most 500 bytes
+  std::string dsn;          // "4.4.1", "5.1.1"
+  std::string remote;       // host that said so, "mx1.example.com[192.0.2.1]:25"; empty = ourselves
+  WallTime next_attempt{};  // pending: not before
   std::uint32_t attempts = 0;
   bool delay_reported = false;
   WallTime held_since{};

@@ -38,7 +38,7 @@ struct SpoolSettings {
   std::uint64_t buffer_memory = 64ULL << 20;    // all incoming bodies in memory together
   std::uint64_t large_message = 256ULL << 10;   // beyond this a body moves to a file of its own as it arrives
   std::uint64_t segment_size = 64ULL << 20;
-  std::chrono::milliseconds lazy_sync{100};     // of changes and ends
+  std::chrono::milliseconds lazy_sync{100};  // of changes and ends
 };
 
 class Incoming {  // one message on its way in; not thread-safe
@@ -59,8 +59,8 @@ class Content {
 
 struct Loaded {
   Message message;
-  std::string content;               // whole, if it is at most `whole_up_to` (load's parameter)
-  std::unique_ptr<Content> rest;     // else this
+  std::string content;            // whole, if it is at most `whole_up_to` (load's parameter)
+  std::unique_ptr<Content> rest;  // else this
 };
 
 struct DomainSummary {
@@ -68,16 +68,16 @@ struct DomainSummary {
   std::uint64_t messages = 0;  // with a pending or held recipient in it
   std::uint64_t bytes = 0;
   std::uint64_t held = 0;
-  WallTime oldest{};           // arrival
-  WallTime next_due{};         // earliest next attempt among those not held and not active; max() if none
+  WallTime oldest{};    // arrival
+  WallTime next_due{};  // earliest next attempt among those not held and not active; max() if none
 };
 
 struct Totals {
   std::uint64_t messages = 0, bytes = 0, held = 0, held_bytes = 0;
   std::uint64_t disk_bytes = 0;  // segments and large files
   std::uint64_t free_bytes = 0;
-  bool accepting = true;         // false: space is short or the disk failed
-  std::string problem;           // why not
+  bool accepting = true;  // false: space is short or the disk failed
+  std::string problem;    // why not
 };
 
 enum class Pick : std::uint8_t { oldest, newest };

@@ -23,11 +23,11 @@ enum class Health : std::uint8_t { up, suspect, down };
 std::string_view to_string(Health health);
 
 struct PrimaryStatus {
-  std::string domain;        // configured name ("*.example.com" for wildcards), or a report's destination
+  std::string domain;  // configured name ("*.example.com" for wildcards), or a report's destination
   std::vector<std::string> hosts;
   Health health = Health::up;
   WallTime since{};
-  std::string last_error;    // printable(); empty if none
+  std::string last_error;  // printable(); empty if none
   std::uint64_t queued = 0;
   WallTime next_attempt{};   // next probe or delivery
   unsigned concurrency = 0;  // current limit
@@ -61,19 +61,19 @@ class Relay {
         const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts, RecipientObserver* observer);
   ~Relay();
 
-  void start();           // on the executor: probes and deliveries begin
-  Task<> stop();          // finishes what is in flight (the caller bounds it with a deadline), joins everything
-  void abort();           // cancels what is in flight; messages stay queued
+  void start();   // on the executor: probes and deliveries begin
+  Task<> stop();  // finishes what is in flight (the caller bounds it with a deadline), joins everything
+  void abort();   // cancels what is in flight; messages stay queued
 
   // --- any thread ------------------------------------------------------------------------------------------------
   void reload(config::ConfigPtr config);
-  void flush();                                  // everything due now, primaries tried now, SUSPECT lifted
+  void flush();  // everything due now, primaries tried now, SUSPECT lifted
   void flush_domain(std::string domain);
   void flush_message(QueueId id);
-  std::vector<PrimaryStatus> status() const;     // snapshot
-  Health health(const std::string& domain) const;        // of the entry that covers it; up if unknown
+  std::vector<PrimaryStatus> status() const;       // snapshot
+  Health health(const std::string& domain) const;  // of the entry that covers it; up if unknown
   std::uint64_t size_limit(const std::string& domain) const;
-  bool is_primary_address(const IpAddress& ip) const;    // an address of an explicit primary
+  bool is_primary_address(const IpAddress& ip) const;                 // an address of an explicit primary
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);  // resumes on the caller's executor
   // The admin's `bounce`: ends the message's open recipients with a report to its sender (or without one for null
   // senders). not_found.

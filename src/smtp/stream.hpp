@@ -53,7 +53,7 @@ class Stream {
   virtual Task<Result<TlsInfo>> start_tls_server(SSL_CTX* context, SteadyTime deadline) = 0;
   virtual Task<Result<TlsInfo>> start_tls_client(SSL_CTX* context, std::function<void(SSL*)> setup,
                                                  SteadyTime deadline) = 0;
-  virtual SSL* ssl() = 0;  // null while plain
+  virtual SSL* ssl() = 0;    // null while plain
   virtual void close() = 0;  // at once; safe to repeat; a pending read or write ends as failed
 };
 

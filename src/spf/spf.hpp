@@ -1,5 +1,5 @@
-// SPF (RFC 7208): is this client allowed to use this sender's domain? Evaluated over our resolver, with the RFC's limits: 10 terms that need DNS
-// (4.6.4), 10 MX or PTR names, 2 void lookups.
+// SPF (RFC 7208): is this client allowed to use this sender's domain? Evaluated over our resolver, with the RFC's
+// limits: 10 terms that need DNS (4.6.4), 10 MX or PTR names, 2 void lookups.
 //
 // Thread: the resolver's. Ends by the deadline (temperror).
 #pragma once
