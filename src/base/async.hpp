@@ -44,8 +44,8 @@ class Gate {
 
   // False (and the task is dropped unstarted) once closing. Call on the gate's executor.
   bool spawn(std::string name, Task<> task);
-  void cancel();         // terminal cancellation to all that run; they end at their next await
-  Task<> close();        // refuses new ones, then waits until none is left (does not cancel)
+  void cancel();   // terminal cancellation to all that run; they end at their next await
+  Task<> close();  // refuses new ones, then waits until none is left (does not cancel)
   bool closing() const;
   std::size_t size() const;
 
@@ -61,18 +61,22 @@ Task<> sleep_for(std::chrono::steady_clock::duration duration);
 // back. Only for tasks that can be cancelled (no offload inside).
 template <class T>
 Task<std::optional<T>> with_deadline(Task<T> task, SteadyTime deadline);
+Task<bool> with_deadline(Task<> task, SteadyTime deadline);  // false: the deadline passed
 
-// Runs `fn` (not a coroutine, may block) on a pool's thread and resumes here with what it returned.
+// Runs `fn` (not a coroutine, may block) on a pool's thread and resumes here with what it returned or threw. Not
+// cancellable once begun; the awaiting side must not be destroyed before it has ended.
 template <class Fn>
 Task<std::invoke_result_t<Fn>> offload(asio::thread_pool& pool, Fn fn);
 
-// Runs a coroutine on another thread's executor and resumes here with its result.
+// Runs a coroutine on another thread's executor and resumes here with its result. Cancellation is passed on and the
+// coroutine joined. The awaiting side must not be destroyed before it has ended.
 template <class T>
 Task<T> on(asio::any_io_executor executor, Task<T> task);
 
-// Runs all at once, waits for all, results in order.
+// Runs all at once, waits for all, results in order. If any throws, the first exception is rethrown at the end.
 template <class T>
 Task<std::vector<T>> join_all(std::vector<Task<T>> tasks);
+Task<> join_all(std::vector<Task<>> tasks);
 
 // Lets coroutines of one thread wait for something to change. Waiters wake through the executor, never inside notify.
 class Event {

@@ -1,0 +1,128 @@
+#include "base/mailbox.hpp"
+
+#include <idn2.h>
+#include <libpsl.h>
+
+#include <algorithm>
+
+#include "base/ip.hpp"
+
+namespace greymx {
+
+namespace {
+
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+bool is_alnum(char c) {
+  return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z');
+}
+
+bool is_label(std::string_view label) {
+  if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-') return false;
+  return std::all_of(label.begin(), label.end(), [](char c) { return is_alnum(c) || c == '-' || c == '_'; });
+}
+
+// Length of the well-formed UTF-8 sequence at the start of `text` (RFC 3629: no overlong forms, no surrogates, nothing
+// above U+10FFFF), or 0. C1 controls count as malformed: terminals act on them.
+std::size_t utf8_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char first = byte(0);
+  const std::size_t length = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  if (length == 0 || text.size() < length) return 0;
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  const unsigned char second = byte(1);
+  const bool bad = (first == 0xc2 && second < 0xa0) || (first == 0xe0 && second < 0xa0) ||
+                   (first == 0xed && second > 0x9f) || (first == 0xf0 && second < 0x90) ||
+                   (first == 0xf4 && second > 0x8f);
+  return bad ? 0 : length;
+}
+
+}  // namespace
+
+Mailbox Mailbox::split(std::string_view address) {
+  const std::size_t at = address.rfind('@');
+  if (at == std::string_view::npos) return {std::string(address), {}};
+  return {std::string(address.substr(0, at)), std::string(address.substr(at + 1))};
+}
+
+std::string Mailbox::to_string() const {
+  return domain.empty() ? local : local + "@" + domain;
+}
+
+std::string Mailbox::key() const {
+  if (domain.empty()) return to_lower(local);
+  return to_lower(local) + "@" + canonical_domain(domain).value_or(to_lower(domain));
+}
+
+std::string to_lower(std::string_view text) {
+  std::string result(text);
+  std::transform(result.begin(), result.end(), result.begin(), lower);
+  return result;
+}
+
+bool equals_ignoring_case(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) { return lower(x) == lower(y); });
+}
+
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
+std::optional<std::string> canonical_domain(std::string_view domain) {
+  std::string name(domain);
+  if (!is_ascii(name)) {
+    // A longer U-label form cannot become a name of 255 bytes; the bound keeps Unicode work small.
+    if (name.size() > 1024 || name.find('\0') != std::string::npos) return std::nullopt;
+    char* ascii = nullptr;
+    if (idn2_to_ascii_8z(name.c_str(), &ascii, IDN2_NONTRANSITIONAL) != IDN2_OK) return std::nullopt;
+    name = ascii;
+    idn2_free(ascii);
+  }
+  if (!is_hostname(name)) return std::nullopt;
+  if (name.ends_with('.')) name.pop_back();
+  return to_lower(name);
+}
+
+bool is_hostname(std::string_view name, std::size_t labels) {
+  if (name.ends_with('.')) name.remove_suffix(1);
+  if (name.empty() || name.size() > 255) return false;
+  std::size_t count = 0;
+  for (std::size_t start = 0; start <= name.size(); ++count) {
+    const std::size_t end = std::min(name.find('.', start), name.size());
+    if (!is_label(name.substr(start, end - start))) return false;
+    start = end + 1;
+  }
+  return count >= labels;
+}
+
+bool is_in_domain(std::string_view name, std::string_view domain) {
+  if (!name.ends_with(domain) || domain.empty()) return false;
+  return name.size() == domain.size() || name[name.size() - domain.size() - 1] == '.';
+}
+
+std::string organisational_domain(std::string_view name) {
+  const auto canonical = canonical_domain(name);
+  if (!canonical || IpAddress::parse(*canonical)) return {};
+  const char* registrable = psl_registrable_domain(psl_builtin(), canonical->c_str());
+  return registrable == nullptr ? std::string() : registrable;
+}
+
+std::string printable(std::string_view text, std::size_t limit) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size();) {
+    const unsigned char first = static_cast<unsigned char>(text[i]);
+    const std::size_t length = first < 0x80 ? 1 : utf8_length(text.substr(i));
+    const bool shown = first < 0x80 ? first >= 0x20 && first != 0x7f : length > 0;
+    const std::string_view character = shown ? text.substr(i, length) : "?";
+    if (result.size() + character.size() > limit) break;
+    result += character;
+    i += std::max<std::size_t>(length, 1);
+  }
+  return result;
+}
+
+}  // namespace greymx
