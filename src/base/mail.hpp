@@ -98,11 +98,20 @@ struct Facts {
   std::string queue_id;              // empty before the first accepted recipient
 };
 
+// What an access file wants in the log besides the reply, in Postfix's shape:
+// "NOQUEUE: warn: RCPT from NAME[IP]: TEXT; from=<> to=<> proto=ESMTP helo=<>".
+struct Remark {
+  std::string label;  // "warn", "info", "hold", "discard", "prepend"
+  std::string text;
+  bool operator==(const Remark&) const = default;
+};
+
 // What a check says. `reply` set: refuse with it. Otherwise go on.
 struct Verdict {
   std::optional<Reply> reply;
   std::string check;                  // which check decided, as in relay.conf and metrics: "unknown_sender_domain"
   std::vector<Reply> warnings;        // what checks in "warn" mode would have said: logged as reject_warning
+  std::vector<Remark> remarks;        // access files' WARN, INFO, HOLD, DISCARD, PREPEND
   std::vector<std::string> notes;     // further log texts: "action=greylist, reason=new, …" (program "greylist")
   std::vector<std::string> headers;   // to prepend once per message, "X-Greylist: …" without line end
   bool discard = false;               // take the message, say 250, deliver nothing (access file DISCARD)
