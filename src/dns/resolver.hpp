@@ -13,7 +13,17 @@
 
 namespace greymx::dns {
 
-enum class Type : std::uint16_t { a = 1, ns = 2, cname = 5, soa = 6, ptr = 12, mx = 15, txt = 16, aaaa = 28 };
+enum class Type : std::uint16_t {
+  a = 1,
+  ns = 2,
+  cname = 5,
+  soa = 6,
+  ptr = 12,
+  mx = 15,
+  txt = 16,
+  aaaa = 28,
+  tlsa = 52
+};
 std::string_view to_string(Type type);
 
 enum class Outcome : std::uint8_t {
@@ -34,7 +44,7 @@ struct Answer {
   Outcome outcome = Outcome::failed;
   std::vector<IpAddress> addresses;  // A, AAAA
   std::vector<Mx> mx;                // sorted by preference, file order within
-  std::vector<std::string> texts;    // TXT, strings of one record joined
+  std::vector<std::string> texts;    // TXT, strings of one record joined; TLSA, RDATA in lower-case hex
   std::vector<std::string> names;    // PTR, NS, CNAME
   std::chrono::seconds ttl{0};       // the smallest along the way, or the negative TTL (SOA)
   std::chrono::seconds age{0};       // how long ago it was fetched; 0 = fresh
@@ -46,6 +56,8 @@ class Resolver {
   virtual ~Resolver() = default;
   // `name` without a search list; a final dot is fine. A name that is no domain name is no_domain, without asking.
   virtual Task<Answer> lookup(std::string name, Type type, SteadyTime deadline) = 0;
+  // Drops what is cached for a question: who thinks an answer too old forgets it and asks again.
+  virtual void forget(const std::string& name, Type type);
 };
 
 // A and AAAA at once. found if either is; otherwise failed if either failed. ttl is the smaller of those found.

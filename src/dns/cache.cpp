@@ -1,0 +1,67 @@
+#include "dns/cache.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+namespace greymx::dns {
+namespace {
+
+using std::chrono::seconds;
+
+seconds lifetime(const Answer& answer) {
+  switch (answer.outcome) {
+    case Outcome::found:
+      return std::min<seconds>(answer.ttl, std::chrono::days{1});
+    case Outcome::no_record:
+    case Outcome::no_domain:
+      return std::min<seconds>(answer.ttl, std::chrono::hours{1});
+    case Outcome::failed:
+      return seconds{5};  // RFC 2308 7: not longer than 5 minutes; enough to spare a sick server
+  }
+  return seconds{0};
+}
+
+std::size_t weight(const Answer& answer) {
+  std::size_t bytes = answer.error.size() + answer.addresses.size() * sizeof(IpAddress);
+  for (const Mx& mx : answer.mx) bytes += sizeof(Mx) + mx.host.size();
+  for (const std::string& text : answer.texts) bytes += sizeof(std::string) + text.size();
+  for (const std::string& name : answer.names) bytes += sizeof(std::string) + name.size();
+  return 1 + bytes / 256;
+}
+
+std::string key(const std::string& name, Type type) {
+  return name + '/' + std::string{to_string(type)};
+}
+
+}  // namespace
+
+std::optional<Answer> Cache::find(const std::string& name, Type type, SteadyTime now) {
+  const Entry* entry = entries_.find(key(name, type));
+  if (!entry || now - entry->fetched >= entry->lifetime) return std::nullopt;
+  Answer answer = entry->answer;
+  answer.age = std::chrono::duration_cast<seconds>(now - entry->fetched);
+  return answer;
+}
+
+void Cache::store(const std::string& name, Type type, const Answer& answer, SteadyTime now) {
+  const std::string question = key(name, type);
+  drop(question);
+  Entry entry{answer, now, lifetime(answer), weight(answer)};
+  if (entry.lifetime <= seconds{0} || entry.weight > capacity_) return;
+  while (weight_ + entry.weight > capacity_) drop(std::prev(entries_.end())->first);
+  weight_ += entry.weight;
+  entries_.insert(question, std::move(entry));
+}
+
+void Cache::erase(const std::string& name, Type type) {
+  drop(key(name, type));
+}
+
+void Cache::drop(const std::string& question) {
+  const Entry* entry = entries_.find(question);
+  if (!entry) return;
+  weight_ -= entry->weight;
+  entries_.erase(std::string{question});  // a copy: `question` may be the entry's own key
+}
+
+}  // namespace greymx::dns
