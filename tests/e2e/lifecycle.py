@@ -1,0 +1,95 @@
+#!/usr/bin/python3
+"""The daemon's life: -t, start, reload, SIGUSR1, privileges, SIGTERM in the middle of a message, locks."""
+import os
+import re
+import signal
+import subprocess
+
+from peers import *
+
+tap = Tap("lifecycle")
+dns = Dns(tap, ["sender.test A 127.0.0.7"])
+primary = Sink(tap)
+BASE = f"""
+[domains."example.com"]
+primary = ["127.0.0.1:{primary.port}"]
+[dns]
+servers = ["{dns.endpoint}"]
+timeout = "1s"
+[delivery]
+probe_interval = "1h"
+"""
+mx = Greymx(tap, BASE)
+daemon = os.path.join(BUILD, "greymxd")
+
+
+def run(*words):
+    return subprocess.run([daemon, *words], capture_output=True, text=True, timeout=60)
+
+
+done = run("-t", "-c", mx.file)
+tap.equal((done.returncode, done.stdout), (0, f"{mx.file}: ok\n"), "-t says ok on stdout")
+bad = os.path.join(tap.directory, "bad.conf")
+with open(bad, "w") as file:
+    file.write('hostname = "mx2.example.net"\n[domains."example.com"]\nprimry = ["mx1.example.com"]\n[greylist]\ndelay = 5\n')
+done = run("-t", "-c", bad)
+tap.equal((done.returncode, done.stdout), (1, ""), "-t exits 1 on mistakes")
+tap.check(re.search(rf"^{re.escape(bad)}:3:1: .*primry.*primary", done.stderr, re.M), "naming the nearest key", done.stderr)
+tap.check(re.search(rf"^{re.escape(bad)}:5:\d+: .*delay", done.stderr, re.M), "and every mistake at once", done.stderr)
+tap.check(re.match(r"greymxd \d+\.\d+", run("--version").stdout), "--version")
+tap.check("OpenSSL" in run("--version", "--verbose").stdout, "--version --verbose lists libraries")
+tap.check(run("--help").returncode == 0 and "-t" in run("--help").stdout, "--help")
+tap.check(run("--no-such-option").returncode != 0, "unknown options are refused")
+
+mx.start()
+second = run("-c", mx.file)
+tap.check(second.returncode != 0, "a second daemon does not start on the same queue or ports", second.stderr)
+if os.geteuid() == 0:
+    status = open(f"/proc/{mx.service.process.pid}/status").read()
+    nobody = pwd.getpwnam("nobody").pw_uid
+    tap.equal(re.search(r"^Uid:\s+(.*)$", status, re.M).group(1).split(), [str(nobody)] * 4, "privileges are dropped for good")
+    tap.check(re.search(r"^CapEff:\s+0+$", status, re.M), "no capability is left")
+    missing = Greymx(tap, 'user = "no-such-user-here"\n' + BASE, name="missing")
+    done = run("-c", missing.file)
+    tap.check(done.returncode != 0 and "no-such-user-here" in done.stderr and "adduser" in done.stderr,
+              "a missing user is an error that names the remedy", done.stderr)
+tap.check(os.stat(os.path.join(mx.directory, "control")).st_mode & 0o777 == 0o660, "the control socket is 0660")
+
+session = Smtp(mx.smtp)
+session.command("EHLO client.sender.test")
+mx.write(BASE + '[smtp]\nbanner = "ESMTP reloaded"\n')
+mx.signal(signal.SIGHUP)
+tap.check(wait_for(lambda: "reloaded" in Smtp(mx.smtp).greeting), "SIGHUP takes the new config into effect")
+tap.check(session.command("NOOP").startswith("250"), "without dropping a session")
+mx.write(BASE.replace("probe_interval", "probe_intervall"))
+reload = mx.tool("reload")
+tap.check(reload.returncode == 1 and "probe_interval" in reload.stderr + reload.stdout, "a bad file is refused by greymx reload",
+          reload.stdout + reload.stderr)
+tap.check(mx.wait_log(r"relay\.conf:\d+:\d+: .*probe_interval"), "and in the log")
+tap.check("reloaded" in Smtp(mx.smtp).greeting, "the old config stays")
+mx.write("workers = 3\n" + BASE)
+mx.signal(signal.SIGHUP)
+tap.check(mx.wait_log(r"workers.*restart"), "keys that need a restart say so")
+
+replies = session.mail("alice@sender.test", ["bob@example.com"], "Subject: x\n\nx\n")
+tap.check(replies[-1].startswith("250 2.0.0"), "a trusted client's mail is taken", replies)
+tap.check(wait_for(lambda: "refused" in str(mx.queue())), "and waits")
+primary.start()
+mx.signal(signal.SIGUSR1)
+tap.check(wait_for(lambda: primary.messages), "SIGUSR1 flushes the queue at once (the next probe is an hour away)")
+
+session = Smtp(mx.smtp)
+for line in ("EHLO client.sender.test", "MAIL FROM:<alice@sender.test>", "RCPT TO:<bob@example.com>", "DATA"):
+    session.command(line)
+idle = Smtp(mx.smtp)
+idle.command("EHLO idle.sender.test")
+session.send("Subject: in flight\r\n\r\n")
+mx.signal(signal.SIGTERM)
+tap.check(idle.reply().startswith("421 4.3.2"), "SIGTERM: an idle session gets 421")
+session.send("the rest\r\n.\r\n")
+tap.check(session.reply().startswith("250 2.0.0"), "a message in flight is still taken")
+tap.equal(mx.service.process.wait(60), 0, "and then it ends with 0")
+mx.start()
+tap.check(wait_for(lambda: any(b"in flight" in m["content"] for m in primary.messages)), "and that message is delivered")
+tap.equal(mx.stop(), 0, "stops")
+tap.done()
