@@ -1,0 +1,205 @@
+#!/usr/bin/python3
+"""Accept and drain beside Postfix, in one run on one machine (root): messages a second, CPU, memory.
+
+  tests/bench/relay.py [--quick] [--connections 1,16,64,256] [--sizes 4096,51200] [--messages N]
+
+The queue of both lives on a journaled ext4 image of its own. Figures are only worth something as ratios within a run:
+beside each stand the generator's own ceiling (into smtp-sink) and, once, the disk's (tests/bench/disk).
+"""
+import argparse
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+from peers import *
+
+words = argparse.ArgumentParser()
+words.add_argument("--quick", action="store_true", help="64 connections of 4 KiB only")
+words.add_argument("--connections", default="1,16,64,256")
+words.add_argument("--sizes", default="4096,51200")
+words.add_argument("--messages", type=int, default=20000)
+words.add_argument("--only", default="", help="greymx or postfix")
+options = words.parse_args()
+if options.quick:
+    options.connections, options.sizes = "64", "4096"
+
+tap = Tap("bench-relay")
+here = os.path.dirname(os.path.abspath(__file__))
+load = os.path.join(tap.directory, "load")
+subprocess.run([os.environ.get("CXX", "clang++-19"), "-std=c++23", "-O2", os.path.join(here, "load.cpp"), "-o", load], check=True)
+subprocess.run([os.environ.get("CXX", "clang++-19"), "-std=c++23", "-O2", os.path.join(here, "disk.cpp"), "-o",
+                os.path.join(tap.directory, "disk"), "-pthread"], check=True)
+image, mount = os.path.join(tap.directory, "image"), os.path.join(tap.directory, "disk0")
+os.makedirs(mount)
+subprocess.run(["truncate", "-s", "8G", image], check=True)
+subprocess.run(["mkfs.ext4", "-q", "-N", "400000", image], check=True)
+subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+tap.cleanup(lambda: subprocess.run(["umount", "-l", mount]))
+os.chmod(mount, 0o755)
+ticks = os.sysconf("SC_CLK_TCK")
+
+
+class Meter:
+    """CPU seconds and peak PSS of a process and its descendants, also those that have ended."""
+
+    def __init__(self, pid):
+        self.pid, self.peak, self.stop = pid, 0, False
+        self.begin = self.cpu()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def _tree(self):
+        parents = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open(f"/proc/{name}/stat") as file:
+                        fields = file.read().rpartition(")")[2].split()
+                    parents[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])))
+                except OSError:
+                    pass
+        mine, grew = {self.pid}, True
+        while grew:
+            more = {pid for pid, (parent, _) in parents.items() if parent in mine} - mine
+            mine |= more
+            grew = bool(more)
+        return {pid: parents[pid][1] for pid in mine if pid in parents}
+
+    def cpu(self):
+        return sum(self._tree().values()) / ticks
+
+    def _watch(self):
+        while not self.stop:
+            total = 0
+            for pid in self._tree():
+                try:
+                    with open(f"/proc/{pid}/smaps_rollup") as file:
+                        total += int(re.search(r"Pss:\s+(\d+)", file.read()).group(1))
+                except (OSError, AttributeError):
+                    pass
+            self.peak = max(self.peak, total)
+            time.sleep(0.2)
+
+    def end(self):
+        self.stop = True
+        self.thread.join()
+        return self.cpu() - self.begin, self.peak / 1024
+
+
+def generate(port, mode, connections, messages, size):
+    done = subprocess.run([load, str(port), mode, str(connections), str(messages), str(size)], capture_output=True, text=True)
+    result = json.loads(done.stdout)
+    if result["refused"] or result["lost"]:
+        tap.note(f"refused {result['refused']}, lost {result['lost']}")
+    return result
+
+
+class Counter:
+    """smtp-sink as the primary, with its own running count."""
+
+    def __init__(self, port):
+        self.port = port
+        self.service = Service(tap, f"sink-{port}-{time.time_ns()}", [need("smtp-sink"), "-c", "-u", "nobody", f"127.0.0.1:{port}", "1000"])
+        wait_for(lambda: listening(port))
+
+    def count(self):
+        with open(self.service.output, "rb") as file:
+            file.seek(max(0, os.path.getsize(self.service.output) - 200))
+            found = re.findall(rb"mesg[ =]*(\d+)|(\d+)", file.read())
+        return int((found[-1][0] or found[-1][1])) if found else 0
+
+    def close(self):
+        self.service.kill()
+
+
+def ceiling(mode, connections, messages, size):
+    sink = Counter(free_port())
+    rate = generate(sink.port, mode, connections, messages, size)["rate"]
+    sink.close()
+    return rate
+
+
+def postfix(name, delay, primary_port, number):
+    settings = {"relay_domains": "example.com", "transport_maps": f"inline:{{example.com=smtp:[127.0.0.1]:{primary_port}}}",
+                "smtpd_recipient_restrictions": "permit_mynetworks, reject_unauth_destination", "smtpd_error_sleep_time": "0",
+                "smtpd_client_connection_count_limit": "0", "smtpd_client_connection_rate_limit": "0",
+                "smtpd_client_message_rate_limit": "0", "default_process_limit": "300", "message_size_limit": "52428800",
+                "queue_directory": os.path.join(mount, f"{name}{number}"), "qmgr_message_active_limit": "20000"}
+    if delay is not None:
+        settings["in_flow_delay"] = delay
+    os.makedirs(settings["queue_directory"])
+    server = Postfix(tap, f"{name}{number}", settings).start()
+    with open(os.path.join(settings["queue_directory"], "pid/master.pid")) as file:
+        master = int(file.read())
+    return server, master
+
+
+def row(*cells):
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def queued_postfix(server, number, name):
+    total = 0
+    for sub in ("incoming", "active", "deferred", "maildrop"):
+        for _, _, files in os.walk(os.path.join(mount, f"{name}{number}", sub)):
+            total += len(files)
+    return total
+
+
+disk = subprocess.run([os.path.join(tap.directory, "disk"), os.path.join(mount, "disk-test"), "64", "4096"], capture_output=True, text=True)
+print(disk.stdout.strip())
+row("server", "mode", "connections", "size", "accepted/s", "generator's ceiling", "CPU s per 1,000", "peak MB", "drained/s",
+    "drain CPU s per 1,000")
+row(*["---"] * 10)
+dns = Dns(tap, ["sender.test A 127.0.0.7", "1.0.0.127.in-addr.arpa PTR localhost.", "localhost A 127.0.0.1"])
+number = 0
+for size in map(int, options.sizes.split(",")):
+    for connections in map(int, options.connections.split(",")):
+        for mode in ("single", "pipelined"):
+            messages = max(500, min(options.messages, options.messages * 4096 // size, connections * 2000))
+            top = ceiling(mode, connections, messages, size)
+            for name, delay in (("postfix", None), ("postfix-noflow", "0"), ("greymx", None)):
+                if options.only and not name.startswith(options.only):
+                    continue
+                number += 1
+                port = free_port()
+                if name == "greymx":
+                    server = Greymx(tap, f"""
+[domains."example.com"]
+primary = ["127.0.0.1:{port}"]
+[dns]
+servers = ["{dns.endpoint}"]
+[paths]
+queue = "{mount}/greymx{number}"
+state = "{tap.directory}/state{number}"
+[delivery]
+probe_interval = "1h"
+""", name=f"greymx{number}").start()
+                    pid = server.service.process.pid
+                else:
+                    server, pid = postfix(name, delay, port, number)
+                target = server.smtp if name == "greymx" else server.port
+                meter = Meter(pid)
+                accepted = generate(target, mode, connections, messages, size)
+                cpu, memory = meter.end()
+                if name != "greymx":  # what was tried once and deferred would wait for its next attempt
+                    server.run("postqueue", "-f")
+                sink = Counter(port)
+                meter = Meter(pid)
+                begin = time.monotonic()
+                if name == "greymx":
+                    server.tool("flush", check=True)
+                else:
+                    server.run("postqueue", "-f")
+                reached = wait_for(lambda: sink.count() >= accepted["messages"] - accepted["refused"], 600, 0.02)
+                seconds = time.monotonic() - begin
+                drain_cpu, _ = meter.end()
+                row(name, mode, connections, size, f"{accepted['rate']:.0f}", f"{top:.0f}", f"{cpu * 1000 / accepted['messages']:.3f}",
+                    f"{memory:.0f}", f"{sink.count() / seconds:.0f}" + ("" if reached else " (not all)"),
+                    f"{drain_cpu * 1000 / max(1, sink.count()):.3f}")
+                sink.close()
+                server.stop()
