@@ -102,6 +102,9 @@ class Spool {
   // for that domain until release(). `ignore_schedule`: due or not.
   virtual std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick,
                                       bool ignore_schedule = false) = 0;
+  // Makes this message active for `domain` as take() does, whatever its schedule or hold; false if it has nothing open
+  // there or is already active for it. For what must not race with a delivery: expiry, the admin's bounce.
+  virtual bool claim(QueueId id, const std::string& domain) = 0;
   virtual void release(QueueId id, const std::string& domain) = 0;
   virtual Task<Result<Loaded>> load(QueueId id, std::uint64_t whole_up_to) = 0;
   // Changes some recipients (index into envelope.recipients); lazily synced. When all are done the message ends.
@@ -117,6 +120,8 @@ class Spool {
   virtual Result<> release_hold(QueueId id) = 0;              // held recipients become pending again, due now
   virtual Result<> remove(QueueId id) = 0;                    // ends it, whatever its state
   virtual Result<> make_due(QueueId id, WallTime when) = 0;   // next attempt of all pending recipients
+  // All that is pending in `domain` is due now, until it is deferred again. In memory only, then on_work(domain).
+  virtual void make_domain_due(const std::string& domain) = 0;
   virtual Totals totals() const = 0;
   // IDs in order after `after`, at most `limit`; cheap.
   virtual std::vector<QueueId> ids(QueueId after, std::size_t limit) const = 0;
