@@ -1,7 +1,8 @@
 // One connection, TCP or TLS over it: the only place with read and write timers. Both the server and the client
 // session run over it; tests run them over a pipe.
 //
-// Thread: the executor it was made on. After timed_out or any error the connection is only good for close().
+// Thread: the executor it was made on. At most one operation at a time; wake() and close() may come in between.
+// After timed_out or any error the connection is only good for close(). Deadlines are points of the steady clock.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
@@ -48,18 +49,20 @@ class Stream {
   virtual bool has_pending() = 0;
   // Waits until there is something to read, without needing a buffer: idle sessions hold no memory.
   virtual Task<ReadStatus> wait_readable(SteadyTime deadline) = 0;
+  // A wait_readable() that is pending, or else the next one, ends at once as timed_out; nothing is lost by that.
+  virtual void wake() = 0;
   // The handshake; the caller has made sure that no byte was buffered before it (CVE-2011-0411). `setup` may set SNI,
   // verification, a session to resume. On error the connection is finished.
   virtual Task<Result<TlsInfo>> start_tls_server(SSL_CTX* context, SteadyTime deadline) = 0;
   virtual Task<Result<TlsInfo>> start_tls_client(SSL_CTX* context, std::function<void(SSL*)> setup,
                                                  SteadyTime deadline) = 0;
-  virtual SSL* ssl() = 0;    // null while plain
-  virtual void close() = 0;  // at once; safe to repeat; a pending read or write ends as failed
+  virtual SSL* ssl() = 0;  // null while plain
+  // At once; safe to repeat; a pending operation ends as failed. What the peer sent meanwhile is thrown away first,
+  // so that TCP does not reset the connection and destroy our last reply on its way.
+  virtual void close() = 0;
 };
 
 std::unique_ptr<Stream> make_stream(asio::ip::tcp::socket socket);
-
-// `from`: local address to bind, unspecified (0.0.0.0) for any.
 Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline);
 
 }  // namespace greymx::smtp

@@ -1,0 +1,324 @@
+// TCP and TLS without Asio's ssl::stream, whose buffers cost 68 KiB a connection: all reading and writing is done
+// with non-blocking calls (OpenSSL's on the socket itself), and Asio only waits for the socket to be ready.
+#include "smtp/stream.hpp"
+
+#include <fmt/format.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <boost/asio/as_tuple.hpp>
+#include <cerrno>
+#include <cstring>
+
+namespace greymx::smtp {
+
+namespace {
+
+using asio::ip::tcp;
+using Wait = tcp::socket::wait_type;
+constexpr auto as_value = asio::as_tuple(asio::use_awaitable);
+
+Endpoint to_endpoint(const boost::system::error_code& error, const tcp::endpoint& from) {
+  if (error) return {};
+  const asio::ip::address address = from.address();
+  if (address.is_v4()) return {IpAddress::v4(address.to_v4().to_uint()), from.port()};
+  return {IpAddress::v6(address.to_v6().to_bytes()), from.port()};
+}
+
+tcp::endpoint to_asio(const Endpoint& endpoint) {
+  if (endpoint.address.is_v4()) return {asio::ip::address_v4(endpoint.address.v4_value()), endpoint.port};
+  return {asio::ip::address_v6(endpoint.address.bytes()), endpoint.port};
+}
+
+// The socket and its one timer. The timer is lazy: an operation only notes its deadline, and the timer, when it
+// fires, looks whether the deadline has moved; most operations never touch it.
+struct Socket : std::enable_shared_from_this<Socket> {
+  explicit Socket(tcp::socket from) : socket(std::move(from)), timer(socket.get_executor()) {}
+
+  void begin(SteadyTime until) {
+    deadline = until;
+    waiting = true;
+    expired = false;
+    if (until == SteadyTime::max() || (armed && timer.expiry() <= until)) return;
+    arm();
+  }
+
+  void arm() {
+    armed = true;
+    timer.expires_at(deadline);
+    timer.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
+      if (!error) self->fire();
+    });
+  }
+
+  void fire() {
+    armed = false;
+    if (!waiting) return;
+    if (deadline > std::chrono::steady_clock::now()) return arm();
+    expired = true;
+    cancel();
+  }
+
+  void cancel() {
+    boost::system::error_code ignored;
+    socket.cancel(ignored);
+  }
+
+  // Every operation that waits ends here.
+  ReadStatus end(const boost::system::error_code& error) {
+    waiting = false;
+    if (!error) return ReadStatus::data;
+    return expired ? ReadStatus::timed_out : ReadStatus::failed;
+  }
+
+  tcp::socket socket;
+  asio::steady_timer timer;
+  SteadyTime deadline{};
+  bool armed = false;
+  bool waiting = false;
+  bool expired = false;
+};
+
+// What one non-blocking call came to.
+struct Attempt {
+  enum class Outcome : std::uint8_t { done, closed, wait_read, wait_write, failed } outcome;
+  std::size_t bytes = 0;
+  std::string error;
+};
+using Outcome = Attempt::Outcome;
+
+Attempt system_attempt(ssize_t result) {
+  if (result > 0) return {Outcome::done, static_cast<std::size_t>(result), {}};
+  if (result == 0) return {Outcome::closed, 0, {}};
+  return {Outcome::failed, 0, std::strerror(errno)};
+}
+
+// `result` of SSL_read, SSL_write, SSL_accept or SSL_connect.
+Attempt tls_attempt(SSL* ssl, int result, std::size_t bytes) {
+  if (result > 0) return {Outcome::done, bytes, {}};
+  const int system_error = errno;
+  switch (SSL_get_error(ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+      return {Outcome::wait_read, 0, {}};
+    case SSL_ERROR_WANT_WRITE:
+      return {Outcome::wait_write, 0, {}};
+    case SSL_ERROR_ZERO_RETURN:
+      return {Outcome::closed, 0, {}};
+    case SSL_ERROR_SYSCALL:
+      if (system_error == 0) return {Outcome::closed, 0, {}};
+      return {Outcome::failed, 0, std::strerror(system_error)};
+    default: {
+      const unsigned long error = ERR_peek_last_error();
+      // A peer that cuts the connection without close_notify; SMTP's own framing tells what that means.
+      if (ERR_GET_REASON(error) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return {Outcome::closed, 0, {}};
+      const char* reason = ERR_reason_error_string(error);
+      return {Outcome::failed, 0, reason == nullptr ? "TLS error" : reason};
+    }
+  }
+}
+
+void prepare_errors() {
+  ERR_clear_error();
+  errno = 0;
+}
+
+class SocketStream final : public Stream {
+ public:
+  explicit SocketStream(tcp::socket socket) : io_(std::make_shared<Socket>(std::move(socket))) {
+    boost::system::error_code ignored;
+    io_->socket.native_non_blocking(true, ignored);
+    io_->socket.set_option(tcp::no_delay(true), ignored);
+  }
+  ~SocketStream() override { close(); }
+
+  asio::any_io_executor executor() override { return io_->socket.get_executor(); }
+
+  Endpoint local() const override {
+    boost::system::error_code error;
+    const tcp::endpoint endpoint = io_->socket.local_endpoint(error);
+    return to_endpoint(error, endpoint);
+  }
+  Endpoint peer() const override {
+    boost::system::error_code error;
+    const tcp::endpoint endpoint = io_->socket.remote_endpoint(error);
+    return to_endpoint(error, endpoint);
+  }
+
+  Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) override {
+    // A peer that always has more to say must not keep its neighbours on this thread waiting.
+    if (++unyielding_ % 16 == 0) co_await asio::post(executor(), asio::use_awaitable);
+    for (;;) {
+      Attempt attempt = try_read(into);
+      switch (attempt.outcome) {
+        case Outcome::done:
+          co_return ReadEvent{ReadStatus::data, attempt.bytes, {}};
+        case Outcome::closed:
+          co_return ReadEvent{ReadStatus::closed, 0, {}};
+        case Outcome::failed:
+          co_return ReadEvent{ReadStatus::failed, 0, std::move(attempt.error)};
+        default:
+          break;
+      }
+      const ReadStatus status = co_await ready(attempt.outcome, deadline);
+      if (status != ReadStatus::data) co_return ReadEvent{status, 0, "connection closed"};
+    }
+  }
+
+  Task<Result<>> write(std::span<const char> bytes, SteadyTime deadline) override {
+    while (!bytes.empty()) {
+      Attempt attempt = try_write(bytes);
+      bytes = bytes.subspan(attempt.bytes);
+      if (attempt.outcome == Outcome::done) continue;
+      if (attempt.outcome == Outcome::closed) co_return fail(ErrorKind::temporary, "connection closed");
+      if (attempt.outcome == Outcome::failed) co_return fail(ErrorKind::temporary, std::move(attempt.error));
+      const ReadStatus status = co_await ready(attempt.outcome, deadline);
+      if (status == ReadStatus::timed_out) co_return fail(ErrorKind::timed_out, "write timed out");
+      if (status != ReadStatus::data) co_return fail(ErrorKind::temporary, "connection closed");
+    }
+    co_return Result<>();
+  }
+
+  bool has_pending() override {
+    if (ssl_ && SSL_has_pending(ssl_.get()) == 1) return true;
+    char byte = 0;
+    return ::recv(handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+  }
+
+  Task<ReadStatus> wait_readable(SteadyTime deadline) override {
+    if (ssl_ && SSL_has_pending(ssl_.get()) == 1) co_return ReadStatus::data;
+    if (std::exchange(woken_, false)) co_return ReadStatus::timed_out;
+    idle_ = true;
+    const ReadStatus status = co_await ready(Outcome::wait_read, deadline);
+    idle_ = false;
+    if (status != ReadStatus::failed || !woken_) co_return status;
+    woken_ = false;
+    co_return ReadStatus::timed_out;
+  }
+
+  void wake() override {
+    woken_ = true;
+    if (idle_) io_->cancel();
+  }
+
+  Task<Result<TlsInfo>> start_tls_server(SSL_CTX* context, SteadyTime deadline) override {
+    const auto no_setup = std::function<void(SSL*)>();
+    return handshake(context, SSL_accept, no_setup, deadline);
+  }
+  Task<Result<TlsInfo>> start_tls_client(SSL_CTX* context, std::function<void(SSL*)> setup,
+                                         SteadyTime deadline) override {
+    return handshake(context, SSL_connect, std::move(setup), deadline);
+  }
+
+  SSL* ssl() override { return ssl_.get(); }
+
+  void close() override {
+    if (!io_->socket.is_open()) return;
+    if (ssl_) {
+      prepare_errors();
+      if (SSL_is_init_finished(ssl_.get()) == 1) SSL_shutdown(ssl_.get());  // close_notify, if there is room for it
+    }
+    ::shutdown(handle(), SHUT_WR);
+    std::array<char, 4096> rubbish;
+    for (int i = 0; i < 16 && ::recv(handle(), rubbish.data(), rubbish.size(), MSG_DONTWAIT) > 0; ++i) {
+    }
+    boost::system::error_code ignored;
+    io_->socket.close(ignored);
+    io_->timer.cancel();
+  }
+
+ private:
+  struct FreeSsl {
+    void operator()(SSL* ssl) const { SSL_free(ssl); }
+  };
+
+  int handle() { return io_->socket.native_handle(); }
+
+  Attempt try_read(std::span<char> into) {
+    if (ssl_) {
+      prepare_errors();
+      std::size_t bytes = 0;
+      const int result = SSL_read_ex(ssl_.get(), into.data(), into.size(), &bytes);
+      return tls_attempt(ssl_.get(), result, bytes);
+    }
+    const ssize_t result = ::recv(handle(), into.data(), into.size(), MSG_DONTWAIT);
+    if (result < 0 && (errno == EAGAIN || errno == EINTR)) return {Outcome::wait_read, 0, {}};
+    return system_attempt(result);
+  }
+
+  Attempt try_write(std::span<const char> bytes) {
+    if (ssl_) {
+      prepare_errors();
+      std::size_t written = 0;
+      const int result = SSL_write_ex(ssl_.get(), bytes.data(), bytes.size(), &written);
+      return tls_attempt(ssl_.get(), result, written);
+    }
+    const ssize_t result = ::send(handle(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (result < 0 && (errno == EAGAIN || errno == EINTR)) return {Outcome::wait_write, 0, {}};
+    return system_attempt(result);
+  }
+
+  Task<ReadStatus> ready(Outcome direction, SteadyTime deadline) {
+    unyielding_ = 0;
+    const std::shared_ptr<Socket> io = io_;
+    io->begin(deadline);
+    const Wait wait = direction == Outcome::wait_write ? Wait::wait_write : Wait::wait_read;
+    const auto [error] = co_await io->socket.async_wait(wait, as_value);
+    co_return io->end(error);
+  }
+
+  Task<Result<TlsInfo>> handshake(SSL_CTX* context, int (*step)(SSL*), std::function<void(SSL*)> setup,
+                                  SteadyTime deadline) {
+    ssl_.reset(SSL_new(context));
+    if (!ssl_ || SSL_set_fd(ssl_.get(), handle()) != 1) co_return fail(ErrorKind::temporary, "no memory for TLS");
+    if (setup) setup(ssl_.get());
+    for (;;) {
+      prepare_errors();
+      const int result = step(ssl_.get());
+      Attempt attempt = tls_attempt(ssl_.get(), result, 0);
+      if (attempt.outcome == Outcome::done) break;
+      if (attempt.outcome == Outcome::closed) co_return fail(ErrorKind::temporary, "connection closed");
+      if (attempt.outcome == Outcome::failed) co_return fail(ErrorKind::temporary, std::move(attempt.error));
+      const ReadStatus status = co_await ready(attempt.outcome, deadline);
+      if (status == ReadStatus::timed_out) co_return fail(ErrorKind::timed_out, "TLS handshake timed out");
+      if (status != ReadStatus::data) co_return fail(ErrorKind::temporary, "connection closed");
+    }
+    const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl_.get());
+    co_return TlsInfo{SSL_get_version(ssl_.get()), SSL_CIPHER_get_name(cipher), SSL_CIPHER_get_bits(cipher, nullptr)};
+  }
+
+  std::shared_ptr<Socket> io_;
+  std::unique_ptr<SSL, FreeSsl> ssl_;
+  unsigned unyielding_ = 0;  // reads since the last wait
+  bool idle_ = false;        // in wait_readable()
+  bool woken_ = false;
+};
+
+}  // namespace
+
+std::string TlsInfo::to_string() const {
+  return fmt::format("{} with cipher {} ({}/{} bits)", protocol, cipher, bits, bits);
+}
+
+std::unique_ptr<Stream> make_stream(tcp::socket socket) {
+  return std::make_unique<SocketStream>(std::move(socket));
+}
+
+Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline) {
+  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+  const tcp::endpoint endpoint = to_asio(to);
+  const auto io = std::make_shared<Socket>(tcp::socket(executor));
+  boost::system::error_code problem;
+  io->socket.open(endpoint.protocol(), problem);
+  if (problem) co_return fail(ErrorKind::temporary, problem.message());
+  io->begin(deadline);
+  const auto [error] = co_await io->socket.async_connect(endpoint, as_value);
+  const ReadStatus status = io->end(error);
+  io->timer.cancel();
+  if (status == ReadStatus::timed_out) co_return fail(ErrorKind::timed_out, "Connection timed out");
+  if (status != ReadStatus::data) co_return fail(ErrorKind::temporary, error.message());
+  co_return make_stream(std::move(io->socket));
+}
+
+}  // namespace greymx::smtp
