@@ -1,0 +1,221 @@
+// Commands that read the queue, running or not.
+#include <algorithm>
+#include <map>
+
+#include "admin/commands.hpp"
+#include "admin/walk.hpp"
+#include "queue/spool.hpp"
+
+namespace greymx::admin {
+
+using queue::Content;
+using queue::Message;
+
+namespace {
+
+Task<Result<std::unique_ptr<Content>>> load_content(queue::Spool& spool, QueueId id) {
+  class Whole final : public Content {  // a small message comes in one piece
+   public:
+    explicit Whole(std::string text) : text_(std::move(text)) {}
+    std::uint64_t size() const override { return text_.size(); }
+    Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
+      return offset > text_.size() ? 0 : text_.copy(into.data(), into.size(), offset);
+    }
+
+   private:
+    std::string text_;
+  };
+  auto loaded = co_await spool.load(id, 64 << 10);
+  if (!loaded) co_return std::unexpected(loaded.error());
+  if (loaded->rest) co_return std::move(loaded->rest);
+  co_return std::make_unique<Whole>(std::move(loaded->content));
+}
+
+Task<Result<std::unique_ptr<Content>>> open_content(queue::SpoolReader& reader, QueueId id) {
+  co_return reader.content(id);
+}
+
+// Without a daemon nobody keeps sums: they are read from the messages.
+std::vector<queue::DomainSummary> sum_domains(queue::SpoolReader& reader) {
+  std::map<std::string, queue::DomainSummary> sums;
+  for (const QueueId id : reader.ids()) {
+    const auto message = reader.peek(id);
+    if (!message) continue;
+    std::map<std::string, bool> domains;  // of this message; true: something pending
+    for (std::size_t i = 0; i < message->state.recipients.size(); ++i) {
+      const auto status = message->state.recipients[i].status;
+      if (status == queue::RecipientStatus::done) continue;
+      domains[queue::schedule_domain(message->envelope.recipients[i].address)] |=
+          status == queue::RecipientStatus::pending && !message->state.held;
+    }
+    for (const auto& [domain, pending] : domains) {
+      queue::DomainSummary& sum = sums[domain];
+      sum.domain = domain;
+      if (sum.messages++ == 0) sum.oldest = id.time();
+      sum.bytes += message->size;
+      sum.held += pending ? 0 : 1;
+    }
+  }
+  std::vector<queue::DomainSummary> all;
+  for (auto& [domain, sum] : sums) all.push_back(std::move(sum));
+  return all;
+}
+
+// Sends a message's content piece by piece; nullopt: sent, or nobody reads any more.
+Task<Ending> send_content(QueueId id, const QueueSource& source, asio::thread_pool& pool, Sink& sink) {
+  auto opened = co_await source.content(id);
+  if (!opened) co_return failed(id.to_string() + " cannot be read: " + opened.error().text);
+  const std::unique_ptr<Content> content = std::move(*opened);
+  std::vector<char> buffer(48 << 10);
+  for (std::uint64_t offset = 0; offset < content->size();) {
+    auto read = [&] { return content->read(offset, buffer); };
+    const Result<std::size_t> got = co_await offload(pool, read);
+    if (!got) co_return failed(id.to_string() + " cannot be read: " + got.error().text);
+    if (*got == 0) co_return failed(id.to_string() + " ends early: the spool is damaged, see greymx spool verify");
+    offset += *got;
+    std::string line = reply::data(std::span(buffer).first(*got));
+    const bool heard = co_await sink.send(std::move(line));
+    if (!heard) break;
+  }
+  co_return Ending{};
+}
+
+Task<bool> send_file(std::string name, std::string content, Sink& sink) {
+  std::string lines = reply::file(name);
+  if (!content.empty()) lines += reply::data(content);
+  co_return co_await sink.send(std::move(lines));
+}
+
+Task<Ending> list(Walk& walk, const Request& request, const QueueSource& source, asio::thread_pool& pool, Sink& sink) {
+  Mailq mailq(request.json, source.primaries, source.rules);
+  const bool raw = request.command == "spool dump";
+  auto next = [&] {
+    std::string text;
+    for (const Message& message : walk.page()) {
+      text += raw ? dump(envelope_json(message)) + "\n" : mailq.add(message, source.active(message.id));
+    }
+    return text;
+  };
+  while (!walk.done()) {
+    const std::string text = co_await offload(pool, next);
+    const bool heard = co_await sink.send(reply::text(text));
+    if (!heard) co_return Ending{};
+  }
+  std::string last = raw ? std::string() : mailq.end();
+  co_await sink.send(reply::text(last));
+  co_return walk.ending();
+}
+
+Task<Ending> shape(Walk& walk, const Request& request, WallTime now, asio::thread_pool& pool, Sink& sink) {
+  Shape shape;
+  auto next = [&] {
+    for (const Message& message : walk.page()) shape.add(message, now);
+  };
+  while (!walk.done()) {
+    co_await offload(pool, next);
+    const bool heard = co_await sink.send(reply::progress(walk.looked_at(), walk.total()));
+    if (!heard) co_return Ending{};
+  }
+  std::string text;
+  if (request.json) {
+    for (const Json& row : shape.objects()) text += dump(row) + "\n";
+  } else {
+    text = shape.text();
+  }
+  co_await sink.send(reply::text(text));
+  co_return walk.ending();
+}
+
+Task<Ending> write_out(Walk& walk, const Request& request, const QueueSource& source, asio::thread_pool& pool,
+                       Sink& sink) {
+  const bool exporting = request.command == "export";
+  const bool envelope = exporting || !request.arg("envelope").empty();
+  auto next = [&] { return walk.page(); };
+  while (!walk.done()) {
+    const std::vector<Message> page = co_await offload(pool, next);
+    for (const Message& message : page) {
+      const std::string id = message.id.to_string();
+      std::string text =
+          envelope ? envelope_json(message).dump(2, ' ', false, Json::error_handler_t::replace) + "\n" : "";
+      bool heard = true;
+      if (exporting) {
+        heard = co_await send_file(id + ".json", std::move(text), sink);
+        if (heard) heard = co_await send_file(id + ".eml", {}, sink);
+      } else if (envelope) {
+        heard = co_await sink.send(reply::text(text));
+      }
+      if (!heard) co_return Ending{};
+      if (envelope && !exporting) continue;
+      const Ending ending = co_await send_content(message.id, source, pool, sink);
+      if (ending.exit != 0) co_return ending;
+    }
+    if (!exporting) continue;
+    const bool heard = co_await sink.send(reply::progress(walk.looked_at(), walk.total()));
+    if (!heard) co_return Ending{};
+  }
+  co_return walk.ending();
+}
+
+Task<Ending> domains(const Request& request, const QueueSource& source, WallTime now, asio::thread_pool& pool,
+                     Sink& sink) {
+  auto read = [&] { return source.domains(); };
+  const std::vector<queue::DomainSummary> queued = co_await offload(pool, read);
+  const std::vector<DomainLine> lines = join_domains(source.primaries, queued);
+  std::string text;
+  if (request.json) {
+    for (const DomainLine& line : lines) text += dump(domain_json(line, now)) + "\n";
+  } else {
+    text = domains_text(lines, now, Style{request.color});
+  }
+  co_await sink.send(reply::text(text));
+  co_return Ending{};
+}
+
+}  // namespace
+
+QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> primaries, const config::Queue& rules) {
+  QueueSource source;
+  source.ids = [&spool](QueueId after, std::size_t limit) { return spool.ids(after, limit); };
+  source.count = [&spool] { return spool.totals().messages; };
+  source.peek = [&spool](QueueId id) { return spool.peek(id); };
+  source.active = [&spool](QueueId id) { return spool.active(id); };
+  source.content = [&spool](QueueId id) { return load_content(spool, id); };
+  source.domains = [&spool] { return spool.domains(); };
+  source.primaries = Primaries(std::move(primaries));
+  source.rules = rules;
+  return source;
+}
+
+QueueSource source_of(queue::SpoolReader& reader, const config::Queue& rules) {
+  const auto ids = std::make_shared<const std::vector<QueueId>>(reader.ids());
+  QueueSource source;
+  source.ids = [ids](QueueId after, std::size_t limit) {
+    const auto begin = std::ranges::upper_bound(*ids, after);
+    return std::vector(begin, begin + std::min<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(limit), ids->end() - begin));
+  };
+  source.count = [ids] { return ids->size(); };
+  source.peek = [&reader](QueueId id) { return reader.peek(id); };
+  source.active = [](QueueId) { return false; };
+  source.content = [&reader](QueueId id) { return open_content(reader, id); };
+  source.domains = [&reader] { return sum_domains(reader); };
+  source.rules = rules;
+  return source;
+}
+
+bool is_reading(const std::string& command) {
+  static constexpr std::array commands{"mailq", "shape", "domains", "cat", "export", "spool dump"};
+  return std::ranges::find(commands, command) != commands.end();
+}
+
+Task<Ending> read_queue(Request request, QueueSource source, WallTime now, asio::thread_pool& pool, Sink& sink) {
+  if (request.command == "domains") co_return co_await domains(request, source, now, pool, sink);
+  Walk walk(source, request.select, now);
+  if (request.command == "shape") co_return co_await shape(walk, request, now, pool, sink);
+  if (request.command == "cat" || request.command == "export") {
+    if (request.select.empty()) co_return Ending{2, "which messages? give queue IDs"};
+    co_return co_await write_out(walk, request, source, pool, sink);
+  }
+  co_return co_await list(walk, request, source, pool, sink);
+}
+
+}  // namespace greymx::admin

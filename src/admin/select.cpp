@@ -1,0 +1,92 @@
+#include "admin/select.hpp"
+
+#include <algorithm>
+
+#include "base/mailbox.hpp"
+
+namespace greymx::admin {
+
+namespace {
+
+bool address_matches(std::string_view pattern, const std::string& address) {
+  if (pattern == "<>") pattern = {};
+  if (!pattern.starts_with('@')) return equals_ignoring_case(pattern, address);
+  const std::string domain = queue::schedule_domain(address);
+  return domain == canonical_domain(pattern.substr(1)).value_or(std::string(pattern.substr(1)));
+}
+
+template <class Test>
+bool any_waiting(const queue::Message& message, Test test) {
+  for (std::size_t i = 0; i < message.envelope.recipients.size() && i < message.state.recipients.size(); ++i) {
+    if (message.state.recipients[i].status != queue::RecipientStatus::done &&
+        test(message.envelope.recipients[i].address)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+bool Selection::matches(const queue::Message& message, WallTime now) const {
+  if (older && now - message.id.time() < *older) return false;
+  if (from && !address_matches(*from, message.envelope.reverse_path)) return false;
+  if (to && !any_waiting(message, [&](const std::string& address) { return address_matches(*to, address); })) {
+    return false;
+  }
+  if (!domain) return true;
+  const std::string wanted = canonical_domain(*domain).value_or(to_lower(*domain));
+  return any_waiting(message,
+                     [&](const std::string& address) { return is_in_domain(queue::schedule_domain(address), wanted); });
+}
+
+Json Selection::to_json() const {
+  Json json = Json::object();
+  for (const QueueId id : ids) json["ids"].push_back(id.to_string());
+  if (all) json["all"] = true;
+  if (from) json["from"] = *from;
+  if (to) json["to"] = *to;
+  if (domain) json["domain"] = *domain;
+  if (older) json["older"] = older->count();
+  return json;
+}
+
+Result<Selection> Selection::from_json(const Json& json) {
+  Selection selection;
+  const auto wrong = [](std::string_view what) {
+    return fail(ErrorKind::invalid, "the selection is not understood: " + std::string(what));
+  };
+  if (!json.is_object()) return wrong("no object");
+  for (const auto& [key, value] : json.items()) {
+    if (key == "ids" && value.is_array()) {
+      for (const Json& text : value) {
+        const auto id = text.is_string() ? parse_shown_id(text.get_ref<const std::string&>()) : std::nullopt;
+        if (!id) return wrong("a queue ID");
+        selection.ids.push_back(*id);
+      }
+    } else if (key == "all" && value.is_boolean()) {
+      selection.all = value.get<bool>();
+    } else if (key == "from" && value.is_string()) {
+      selection.from = value.get<std::string>();
+    } else if (key == "to" && value.is_string()) {
+      selection.to = value.get<std::string>();
+    } else if (key == "domain" && value.is_string()) {
+      selection.domain = value.get<std::string>();
+    } else if (key == "older" && value.is_number_unsigned() && value.get<std::uint64_t>() <= 100ULL * 366 * 86400) {
+      selection.older = std::chrono::seconds(value.get<std::int64_t>());
+    } else {
+      return wrong(key);
+    }
+  }
+  std::ranges::sort(selection.ids);
+  const auto repeated = std::ranges::unique(selection.ids);
+  selection.ids.erase(repeated.begin(), repeated.end());
+  return selection;
+}
+
+std::optional<QueueId> parse_shown_id(std::string_view text) {
+  if (!text.empty() && (text.back() == '!' || text.back() == '*')) text.remove_suffix(1);
+  return QueueId::parse(text);
+}
+
+}  // namespace greymx::admin

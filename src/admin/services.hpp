@@ -1,0 +1,64 @@
+// What the admin's side needs of the running daemon. The daemon fills it in; tests put fakes behind it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "access/access.hpp"
+#include "base/async.hpp"
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "config/config.hpp"
+#include "dnsbl/dnsbl.hpp"
+#include "queue/spool.hpp"
+#include "relay/relay.hpp"
+
+namespace greymx::admin {
+
+class History;
+
+// The relay's any-thread methods.
+struct RelayCalls {
+  std::function<std::vector<relay::PrimaryStatus>()> status;
+  std::function<void()> flush;
+  std::function<void(std::string)> flush_domain;
+  std::function<void(QueueId)> flush_message;
+  std::function<Task<Result<>>(QueueId, std::string)> bounce;
+};
+RelayCalls calls_of(relay::Relay& relay);
+
+struct ListStatus {
+  std::string zone;  // shown form
+  bool on = true;
+  std::string problem;
+};
+
+struct Explained {
+  std::vector<access::Step> steps;
+  Verdict verdict;
+};
+
+// Functions that return a Task resume on the caller's executor. All others: any thread.
+struct Services {
+  queue::Spool& spool;
+  Metrics& metrics;
+  const Clock& clock;
+  Log& log;
+  History& history;
+  asio::thread_pool& pool;  // for what blocks
+  std::string version;
+  WallTime started{};
+
+  std::function<config::ConfigPtr()> config;  // the one in force
+  RelayCalls relay;
+  std::function<std::vector<ListStatus>()> lists;
+  std::function<Task<dnsbl::Score>(IpAddress)> dnsbl;
+  std::function<Task<Explained>(Facts, Mailbox)> explain;
+  std::function<Result<>()> reload;                             // blocks: called on `pool`
+  std::function<std::optional<WallTime>()> certificate_expiry;  // nullopt: no certificate
+};
+
+}  // namespace greymx::admin
