@@ -1,6 +1,5 @@
-// The metrics of one daemon, on prometheus-cpp. All families are declared in one table (metrics.cpp: name, type,
-// help), which the man page is checked against; every family without labels exists from the start with value 0.
-// Any thread.
+// The metrics of one daemon, on prometheus-cpp. All families are declared in one table (metrics_table.cpp), which the
+// man page is checked against; every family without labels exists from the start with value 0. Any thread.
 #pragma once
 
 #include <map>
@@ -17,7 +16,8 @@ class Metrics {
 
   Metrics();
   ~Metrics();
-  // `name` without "greymx_"; a name that is not in the table aborts (a bug, found by the first test that passes).
+  // `name` without "greymx_"; a name, type or label set that is not in the table's aborts (a bug, found by the first
+  // test that passes).
   void count(std::string_view name, const Labels& labels = {}, double by = 1);
   void set(std::string_view name, const Labels& labels, double value);
   void set(std::string_view name, double value) { set(name, {}, value); }
@@ -31,7 +31,8 @@ class Metrics {
     std::string_view name;  // with "greymx_"
     std::string_view type;
     std::string_view help;
-    std::string_view labels;  // "list,result", or empty
+    std::string_view labels;           // "list,result", or empty
+    std::vector<double> buckets = {};  // of a histogram
   };
   static const std::vector<Description>& table();
 
