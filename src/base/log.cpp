@@ -1,0 +1,140 @@
+#include "base/log.hpp"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/log_target.hpp"
+
+namespace greymx {
+
+namespace {
+
+using detail::LogRecord;
+using detail::LogTarget;
+
+// What may wait for a slow target. A burst of a second at full load is a tenth of it.
+constexpr std::size_t queue_bytes = 16UL << 20;
+constexpr std::size_t batch_records = 1000;
+constexpr std::chrono::seconds flush_patience{5};
+
+std::size_t cost(const LogRecord& record) {
+  return sizeof record + record.program.size() + record.id.size() + record.text.size();
+}
+
+class QueuedLog final : public TargetLog {
+ public:
+  QueuedLog(std::shared_ptr<LogTarget> target, Level level)
+      : level_(level), target_(std::move(target)), thread_([this] { run(); }) {}
+
+  ~QueuedLog() override {
+    {
+      const std::scoped_lock lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+
+  bool enabled(Level level) const override { return level >= level_.load(std::memory_order_relaxed); }
+
+  void write(Level level, std::string_view program, std::string_view id, std::string_view text) override {
+    if (!enabled(level)) return;
+    LogRecord record{SystemClock().now(), level, std::string(program), std::string(id), std::string(text)};
+    {
+      const std::scoped_lock lock(mutex_);
+      waiting_bytes_ += cost(record);
+      waiting_.push_back(std::move(record));
+      ++accepted_;
+      while (waiting_bytes_ > queue_bytes && waiting_.size() > 1) {  // the oldest make way
+        waiting_bytes_ -= cost(waiting_.front());
+        waiting_.pop_front();
+        ++finished_;
+        ++lost_;
+      }
+    }
+    wake_.notify_one();
+  }
+
+  Result<> reconfigure(const LogSettings& settings) override {
+    auto target = detail::open_target(settings);
+    if (!target) return std::unexpected(std::move(target).error());
+    const std::scoped_lock lock(mutex_);
+    target_ = std::move(*target);
+    level_ = settings.level;
+    return {};
+  }
+
+  void flush() override {
+    std::unique_lock lock(mutex_);
+    const std::uint64_t goal = accepted_;
+    written_.wait_for(lock, flush_patience, [&] { return finished_ >= goal; });
+  }
+
+ private:
+  void run() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      std::vector<LogRecord> batch = take();
+      const std::size_t count = batch.size();
+      const std::uint64_t lost = std::exchange(lost_, 0);
+      if (lost > 0) batch.insert(batch.begin(), loss(lost));
+      const std::shared_ptr<LogTarget> target = target_;
+      lock.unlock();
+      const bool ok = target->write(batch);
+      lock.lock();
+      if (!ok) lost_ += lost + count;
+      finished_ += count;
+      written_.notify_all();
+    }
+  }
+
+  std::vector<LogRecord> take() {
+    std::vector<LogRecord> batch;
+    while (!waiting_.empty() && batch.size() < batch_records) {
+      waiting_bytes_ -= cost(waiting_.front());
+      batch.push_back(std::move(waiting_.front()));
+      waiting_.pop_front();
+    }
+    return batch;
+  }
+
+  static LogRecord loss(std::uint64_t lines) {
+    return {SystemClock().now(),
+            Level::warning,
+            "master",
+            {},
+            fmt::format("{} log lines lost: the log target was too slow or refused them", lines)};
+  }
+
+  std::atomic<Level> level_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable written_;
+  std::deque<LogRecord> waiting_;
+  std::size_t waiting_bytes_ = 0;
+  std::uint64_t accepted_ = 0;
+  std::uint64_t finished_ = 0;  // written or lost
+  std::uint64_t lost_ = 0;      // not yet reported
+  bool stopping_ = false;
+  std::shared_ptr<LogTarget> target_;
+  std::thread thread_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<TargetLog>> open_log(const LogSettings& settings) {
+  auto target = detail::open_target(settings);
+  if (!target) return std::unexpected(std::move(target).error());
+  return std::make_unique<QueuedLog>(std::move(*target), settings.level);
+}
+
+}  // namespace greymx

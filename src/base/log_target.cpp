@@ -1,0 +1,220 @@
+#include "base/log_target.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <unistd.h>
+#define SD_JOURNAL_SUPPRESS_LOCATION
+#include <systemd/sd-journal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "base/clock.hpp"
+
+namespace greymx::detail {
+
+namespace {
+
+int priority(Level level) {
+  switch (level) {
+    case Level::debug:
+      return LOG_DEBUG;
+    case Level::info:
+      return LOG_INFO;
+    case Level::warning:
+      return LOG_WARNING;
+    case Level::error:
+      return LOG_ERR;
+  }
+  return LOG_ERR;
+}
+
+const char* level_name(Level level) {
+  static constexpr const char* names[] = {"debug", "info", "warning", "error"};
+  return names[static_cast<std::size_t>(level)];
+}
+
+// "ID: warning: text"; no byte of it can end the line or steer a terminal.
+std::string message(const LogRecord& record) {
+  std::string text = record.id.empty() ? "" : record.id + ": ";
+  if (record.level == Level::warning) text += "warning: ";
+  if (record.level == Level::error) text += "error: ";
+  text += record.text;
+  const auto unsafe = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  std::replace_if(text.begin(), text.end(), unsafe, '?');
+  return text;
+}
+
+std::string ident(const LogSettings& settings, const LogRecord& record) {
+  return fmt::format("{}/{}", settings.tag, record.program);
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() { reset(-1); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  void reset(int fd) {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = fd;
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// A file or stderr: one write for all that waited.
+class FileTarget final : public LogTarget {
+ public:
+  FileTarget(LogSettings settings, int fd) : settings_(std::move(settings)), fd_(fd) {}
+
+  bool write(std::span<const LogRecord> records) override {
+    std::string lines;
+    for (const LogRecord& record : records) {
+      lines += settings_.json ? json_line(settings_, record) : text_line(settings_, record);
+      lines += '\n';
+    }
+    std::string_view rest = lines;
+    while (!rest.empty()) {
+      const ssize_t n = ::write(fd_.get(), rest.data(), rest.size());
+      if (n >= 0) {
+        rest.remove_prefix(static_cast<std::size_t>(n));
+      } else if (errno == EAGAIN) {  // someone made our stderr non-blocking
+        pollfd waiting{fd_.get(), POLLOUT, 0};
+        ::poll(&waiting, 1, -1);
+      } else if (errno != EINTR) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  LogSettings settings_;
+  Descriptor fd_;
+};
+
+class SyslogTarget final : public LogTarget {
+ public:
+  SyslogTarget(LogSettings settings, sockaddr_un address)
+      : settings_(std::move(settings)), address_(address), fd_(-1) {}
+
+  Result<> connect() {
+    fd_.reset(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (fd_.get() >= 0 && ::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address_), sizeof address_) == 0)
+      return {};
+    return fail_errno(errno, address_.sun_path);
+  }
+
+  bool write(std::span<const LogRecord> records) override {
+    bool all = true;
+    for (const LogRecord& record : records) all = send(datagram(record)) && all;
+    return all;
+  }
+
+ private:
+  std::string datagram(const LogRecord& record) const {
+    const std::string date = mailq_time(record.time).substr(4);  // "Nov 23 16:01:03"
+    const std::string text = settings_.json ? json_line(settings_, record) : message(record);
+    return fmt::format("<{}>{} {}[{}]: {}", LOG_MAIL | priority(record.level), date, ident(settings_, record),
+                       ::getpid(), text);
+  }
+
+  // A daemon that was restarted has a new socket under the old name.
+  bool send(const std::string& line) {
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      if (::send(fd_.get(), line.data(), line.size(), MSG_NOSIGNAL) >= 0) return true;
+      if (!connect()) return false;
+    }
+    return false;
+  }
+
+  LogSettings settings_;
+  sockaddr_un address_;
+  Descriptor fd_;
+};
+
+class JournalTarget final : public LogTarget {
+ public:
+  explicit JournalTarget(LogSettings settings) : settings_(std::move(settings)) {}
+
+  bool write(std::span<const LogRecord> records) override {
+    bool all = true;
+    for (const LogRecord& record : records) {
+      std::vector<std::string> fields = journal_fields(settings_, record);
+      std::vector<iovec> parts;
+      for (std::string& field : fields) parts.push_back({field.data(), field.size()});
+      all = sd_journal_sendv(parts.data(), static_cast<int>(parts.size())) == 0 && all;
+    }
+    return all;
+  }
+
+ private:
+  LogSettings settings_;
+};
+
+Result<std::unique_ptr<LogTarget>> open_descriptor(const LogSettings& settings) {
+  if (settings.target == "stderr")
+    return std::make_unique<FileTarget>(settings, ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
+  const int fd = ::open(settings.target.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+  if (fd >= 0) return std::make_unique<FileTarget>(settings, fd);
+  auto error = fail_errno(errno, "log.target: cannot open " + settings.target);
+  error.error().text += "; create its folder and give it to the user that greymxd runs as";
+  return error;
+}
+
+}  // namespace
+
+std::string text_line(const LogSettings& settings, const LogRecord& record) {
+  return fmt::format("{} {} {}[{}]: {}", iso8601(record.time), settings.hostname, ident(settings, record), ::getpid(),
+                     message(record));
+}
+
+std::string json_line(const LogSettings& settings, const LogRecord& record) {
+  nlohmann::ordered_json line = {
+      {"time", iso8601(record.time)}, {"host", settings.hostname}, {"tag", settings.tag},
+      {"program", record.program},    {"pid", ::getpid()},         {"level", level_name(record.level)}};
+  if (!record.id.empty()) line["id"] = record.id;
+  line["text"] = record.text;
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::vector<std::string> journal_fields(const LogSettings& settings, const LogRecord& record) {
+  std::vector<std::string> fields = {"MESSAGE=" + (settings.json ? json_line(settings, record) : message(record)),
+                                     fmt::format("PRIORITY={}", priority(record.level)),
+                                     fmt::format("SYSLOG_FACILITY={}", LOG_FAC(LOG_MAIL)),
+                                     "SYSLOG_IDENTIFIER=" + ident(settings, record),
+                                     fmt::format("SYSLOG_PID={}", ::getpid()),
+                                     "GREYMX_PROGRAM=" + record.program};
+  if (!record.id.empty()) fields.push_back("GREYMX_QUEUE_ID=" + record.id);
+  return fields;
+}
+
+Result<std::unique_ptr<LogTarget>> open_syslog(const LogSettings& settings, const std::string& socket_path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
+  auto target = std::make_unique<SyslogTarget>(settings, address);
+  if (auto connected = target->connect(); !connected) {
+    return fail(connected.error().kind, "log.target = \"syslog\": " + connected.error().text +
+                                            "; is a syslog daemon running? (\"journal\" and \"stderr\" need none)");
+  }
+  return target;
+}
+
+Result<std::unique_ptr<LogTarget>> open_target(const LogSettings& settings) {
+  if (settings.target == "syslog") return open_syslog(settings, "/dev/log");
+  if (settings.target == "journal") return std::make_unique<JournalTarget>(settings);
+  return open_descriptor(settings);
+}
+
+}  // namespace greymx::detail
