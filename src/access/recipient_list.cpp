@@ -1,0 +1,72 @@
+#include "access/recipient_list.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+namespace greymx::access {
+
+namespace {
+
+constexpr std::size_t max_line = 1024;       // RFC 5321 4.5.3.1.3 allows 256 for a path
+constexpr std::size_t max_text = 1UL << 31;  // offsets have 32 bits
+
+}  // namespace
+
+Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::string& path,
+                                                                 const config::Domain& domain) {
+  const std::shared_ptr<RecipientList> list(new RecipientList);
+  std::ifstream file(path);
+  if (!file) return fail_errno(errno, path);
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.size() > max_line || list->text_.size() > max_text) {
+      return fail(ErrorKind::invalid, path + ": this is no list of recipients (a line or all of it is too long)");
+    }
+    list->add(line, domain);
+  }
+  if (file.bad()) return fail_errno(EIO, path);
+  list->text_.shrink_to_fit();
+  std::vector<std::uint32_t>& starts = list->starts_;
+  const auto compare = [&](auto a, auto b) { return std::strcmp(list->at(a), list->at(b)); };
+  std::sort(starts.begin(), starts.end(), [&](auto a, auto b) { return compare(a, b) < 0; });
+  const auto same = [&](auto a, auto b) { return compare(a, b) == 0; };
+  starts.erase(std::unique(starts.begin(), starts.end(), same), starts.end());
+  starts.shrink_to_fit();
+  return list;
+}
+
+void RecipientList::add(std::string_view line, const config::Domain& domain) {
+  constexpr std::string_view blank = " \t\r";
+  const std::size_t begin = line.find_first_not_of(blank);
+  if (begin == std::string_view::npos || line[begin] == '#') return;
+  line = line.substr(begin);
+  // Local parts with white space need quotes (RFC 5321 4.1.2): up to the '@' they belong to the entry.
+  const std::size_t from = line.front() == '"' ? line.rfind('"') : 0;
+  const Mailbox mailbox = Mailbox::split(line.substr(0, line.find_first_of(blank, from)));
+  std::string entry = to_lower(mailbox.local);
+  if (!mailbox.domain.empty()) {
+    const std::string name = canonical_domain(mailbox.domain).value_or("");
+    const bool ours = domain.wildcard ? name != domain.name && is_in_domain(name, domain.name) : name == domain.name;
+    if (!ours) return;
+    if (domain.wildcard || entry.empty()) entry += "@" + name;
+  }
+  starts_.push_back(static_cast<std::uint32_t>(text_.size()));
+  text_ += entry;
+  text_ += '\0';
+}
+
+bool RecipientList::has(const std::string& entry) const {
+  const auto less = [&](std::uint32_t start, const char* wanted) { return std::strcmp(at(start), wanted) < 0; };
+  const auto it = std::lower_bound(starts_.begin(), starts_.end(), entry.c_str(), less);
+  return it != starts_.end() && at(*it) == entry;
+}
+
+bool RecipientList::contains(const Mailbox& recipient) const {
+  const std::string local = to_lower(recipient.local);
+  const std::string domain = canonical_domain(recipient.domain).value_or("");
+  return has(local) || has("@" + domain) || has(local + "@" + domain);
+}
+
+}  // namespace greymx::access

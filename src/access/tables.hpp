@@ -1,0 +1,101 @@
+// All files that [access] and the domains name, as one immutable value, and who rereads them.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "access/access_file.hpp"
+#include "access/recipient_list.hpp"
+#include "base/alerts.hpp"
+#include "base/clock.hpp"
+#include "base/log.hpp"
+
+namespace greymx::access {
+
+// What tells one state of a file from another without reading it. All zero: it cannot be looked at.
+struct Stamp {
+  std::int64_t modified = 0;  // nanoseconds
+  std::uint64_t size = 0;
+  std::uint64_t inode = 0;
+  static Stamp of(const std::string& path);
+  bool operator==(const Stamp&) const = default;
+};
+
+class Tables {
+ public:
+  struct Loaded {
+    std::shared_ptr<const Tables> tables;    // null: a file is bad and there is no earlier version of it
+    std::vector<config::Diagnostic> errors;  // each such file keeps its earlier version
+  };
+  // Reads what has changed since `previous`. A list of recipients that is empty or more than 20 % shorter than the one
+  // before is only believed if the admin asked for it (`explicit_reload`); without an earlier version an empty one
+  // counts as no list. Blocks on the disk, seconds for large lists; never on a network thread.
+  static Loaded load(const config::Config& config, const std::shared_ptr<const Tables>& previous = {},
+                     bool explicit_reload = false);
+
+  const AccessFile* file(const std::string& path) const;                // null if `path` is empty
+  const RecipientList* recipients(const config::Domain& domain) const;  // null: the domain has none
+  std::map<std::string, Stamp> stamps() const;                          // of every file as it was when read
+  std::vector<std::string> held_back() const;  // lists that are not believed, and why: for alerts
+
+ private:
+  template <class T>
+  struct Piece {
+    Stamp stamp;
+    std::shared_ptr<const T> content;
+    std::string trouble;  // why `content` is of an earlier state of the file: read again when the admin asks
+  };
+  template <class T>
+  using Pieces = std::map<std::string, Piece<T>>;
+
+  template <class T, class Read>
+  static Piece<T> refresh(const Pieces<T>* previous, const std::string& key, const std::string& path, bool again,
+                          Read read);
+
+  Pieces<AccessFile> files_;     // by path
+  Pieces<RecipientList> lists_;  // by domain and path
+  std::map<std::string, std::string> list_paths_;
+};
+
+// Rereads files once they have changed and then been still for 5 s: an editor or export may still be writing. Looks
+// every second on a thread of its own, where it also reads.
+class TableWatcher {
+ public:
+  using Adopt = std::function<void(std::shared_ptr<const Tables>)>;  // called on the watcher's or reload()'s thread
+
+  TableWatcher(config::ConfigPtr config, std::shared_ptr<const Tables> tables, const Clock& clock, Log& log,
+               Alerts& alerts, Adopt adopt);
+  ~TableWatcher();
+  void start();
+  void tick();  // one look; what the thread does every second
+  // `greymx reload`: reads what changed, believing every list. Adopts and watches the result unless `tables` is null.
+  // Blocks.
+  Tables::Loaded reload(config::ConfigPtr config);
+
+ private:
+  void look(SteadyTime now);
+  void tell(const Tables::Loaded& loaded);
+  void alert(SteadyTime now);
+
+  std::mutex mutex_;  // all below
+  config::ConfigPtr config_;
+  std::shared_ptr<const Tables> tables_;
+  std::map<std::string, Stamp> seen_;
+  SteadyTime changed_{};
+  bool dirty_ = false;
+  SteadyTime next_alert_{};
+  const Clock& clock_;
+  Log& log_;
+  Alerts& alerts_;
+  Adopt adopt_;
+  std::condition_variable_any wake_;
+  std::jthread thread_;
+};
+
+}  // namespace greymx::access
