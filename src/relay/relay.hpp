@@ -16,11 +16,9 @@
 #include "config/config.hpp"
 #include "dns/resolver.hpp"
 #include "queue/spool.hpp"
+#include "relay/health.hpp"
 
 namespace greymx::relay {
-
-enum class Health : std::uint8_t { up, suspect, down };
-std::string_view to_string(Health health);
 
 struct PrimaryStatus {
   std::string domain;  // configured name ("*.example.com" for wildcards), or a report's destination

@@ -1,0 +1,73 @@
+// Is a primary up? Learnt from connections, deliveries and probes; remembered with all its outages. Pure.
+//
+//   UP       --no host answers-->                         DOWN      nothing is tried but probes
+//   DOWN     --a host greets and answers EHLO-->          UP, on trial: the first 20 messages
+//   on trial --10 of them refused before DATA-->          SUSPECT   one message a probe interval is tried
+//   SUSPECT  --a message is delivered-->                  UP, on trial again
+//   SUSPECT  --flush-->                                   UP, its refusals count
+//
+// On trial and in SUSPECT a 5yz before DATA only defers, and teaches nothing: a primary that came back without its
+// user database must not bounce the backlog.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/id.hpp"
+
+namespace greymx::relay {
+
+enum class Health : std::uint8_t { up, suspect, down };
+std::string_view to_string(Health health);
+
+// The times in which a primary was not up.
+class Downtime {
+ public:
+  void begin(WallTime now);
+  void end(WallTime now);
+  void forget_before(WallTime time);
+  std::chrono::seconds within(WallTime from, WallTime to) const;
+
+  using Spans = std::vector<std::pair<WallTime, WallTime>>;  // in order; max() = not over
+  const Spans& spans() const { return spans_; }
+  void restore(Spans spans) { spans_ = std::move(spans); }
+
+ private:
+  Spans spans_;
+};
+
+class HealthTracker {
+ public:
+  Health health() const { return health_; }
+  WallTime since() const { return since_; }
+  const std::string& reason() const { return reason_; }  // of the last trouble
+  bool refusals_count() const { return health_ == Health::up && trial_left_ == 0; }
+  const Downtime& downtime() const { return downtime_; }
+
+  // Each returns whether health() changed.
+  bool unreachable(WallTime now, std::string reason);
+  bool reachable(WallTime now);
+  bool delivered(WallTime now);
+  bool refused(WallTime now, std::string reason);  // a message, before DATA, while refusals do not count
+  bool flush(WallTime now);
+
+  // Over a restart of ours.
+  void restore(Health health, WallTime since, std::string reason, Downtime downtime);
+
+ private:
+  bool enter(Health health, WallTime now);
+  void begin_trial();
+  void end_turn();
+
+  Health health_ = Health::up;
+  WallTime since_{};
+  std::string reason_;
+  unsigned trial_left_ = 0;
+  unsigned trial_refused_ = 0;
+  Downtime downtime_;
+};
+
+}  // namespace greymx::relay

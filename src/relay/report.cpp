@@ -1,0 +1,177 @@
+#include "relay/report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace greymx::relay {
+
+namespace {
+
+struct KindText {
+  const char* subject;
+  const char* action;
+  const char* opening;
+};
+
+const KindText& text_of(ReportKind kind) {
+  static constexpr std::array<KindText, 3> texts = {{
+      {"Undelivered Mail Returned to Sender", "failed",
+       "Your message could not be delivered to the recipients named below. It will not be\r\n"
+       "tried again.\r\n"},
+      {"Delayed Mail (still being retried)", "delayed",
+       "Your message has not been delivered yet. There is nothing you have to do: it is kept\r\n"
+       "and tried again.\r\n"},
+      {"Successful Mail Delivery Report", "relayed",
+       "Your message was handed to the next mail server, which takes it but does not report\r\n"
+       "its delivery. This is the last report you get about it.\r\n"},
+  }};
+  return texts[static_cast<std::size_t>(kind)];
+}
+
+// xtext (RFC 3461 4) back to text, for showing only.
+std::string from_xtext(std::string_view text) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool coded = text[i] == '+' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
+    result += coded ? static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2])) : text[i];
+    if (coded) i += 2;
+  }
+  return printable(result);
+}
+
+std::string address_type(std::string_view address) {
+  return is_ascii(address) ? "rfc822" : "utf-8";
+}
+
+std::string header_value(std::string_view header, std::string_view name) {
+  for (std::size_t start = 0; start < header.size();) {
+    const std::size_t end = std::min(header.find('\n', start), header.size());
+    const std::string_view line = header.substr(start, end - start);
+    if (line.size() > name.size() && line[name.size()] == ':' &&
+        equals_ignoring_case(line.substr(0, name.size()), name)) {
+      const std::size_t first = std::min(line.find_first_not_of(' ', name.size() + 1), line.size());
+      return printable(line.substr(first, line.find_last_not_of(" \r") + 1 - first), 900);
+    }
+    start = end + 1;
+  }
+  return {};
+}
+
+std::string recipient_fields(const ReportSource& source, const ReportedRecipient& recipient) {
+  const EnvelopeRecipient& to = source.envelope->recipients[recipient.index];
+  std::string fields = "\r\n";
+  if (!to.original_recipient.empty()) {
+    const std::size_t semicolon = to.original_recipient.find(';');
+    fields +=
+        fmt::format("Original-Recipient: {};{}\r\n", printable(to.original_recipient.substr(0, semicolon)),
+                    semicolon == std::string::npos ? "" : from_xtext(to.original_recipient.substr(semicolon + 1)));
+  }
+  fields += fmt::format("Final-Recipient: {};{}\r\n", address_type(to.address), printable(to.address));
+  fields += fmt::format("Action: {}\r\nStatus: {}\r\n", text_of(source.kind).action, recipient.dsn);
+  if (!recipient.remote.empty()) {
+    fields += fmt::format("Remote-MTA: dns; {}\r\n", recipient.remote.substr(0, recipient.remote.find('[')));
+  }
+  fields += fmt::format("Diagnostic-Code: {}; {}\r\n", recipient.said.empty() ? "X-greymx" : "smtp",
+                        recipient.said.empty() ? recipient.reason : recipient.said);
+  if (source.kind == ReportKind::delayed) {
+    fields += fmt::format("Will-Retry-Until: {}\r\n", rfc5322_date(source.retry_until));
+  }
+  return fields;
+}
+
+std::string message_fields(const ReportSource& source) {
+  const Envelope& envelope = *source.envelope;
+  std::string fields = fmt::format("Reporting-MTA: dns; {}\r\n", source.hostname);
+  if (!envelope.envid.empty()) fields += fmt::format("Original-Envelope-Id: {}\r\n", from_xtext(envelope.envid));
+  fields += fmt::format("X-greymx-Queue-ID: {}\r\n", source.id.to_string());
+  fields +=
+      fmt::format("X-greymx-Sender: {}; {}\r\n", address_type(envelope.reverse_path), printable(envelope.reverse_path));
+  fields += fmt::format("Arrival-Date: {}\r\n", rfc5322_date(source.id.time()));
+  for (const ReportedRecipient& recipient : source.recipients) fields += recipient_fields(source, recipient);
+  return fields;
+}
+
+std::string text_for_people(const ReportSource& source) {
+  std::string text =
+      fmt::format("This is the mail system at {}.\r\n\r\n{}", source.hostname, text_of(source.kind).opening);
+  if (source.kind == ReportKind::delayed) {
+    text += fmt::format("It will be returned to you if it cannot be delivered until\r\n{}.\r\n",
+                        rfc5322_date(source.retry_until));
+  }
+  for (const ReportedRecipient& recipient : source.recipients) {
+    text += fmt::format("\r\n<{}>:\r\n    {}\r\n", printable(source.envelope->recipients[recipient.index].address),
+                        recipient.reason);
+  }
+  return text + "\r\nThe last part of this message is what you sent, or its header.\r\n";
+}
+
+std::string part(const std::string& boundary, std::string_view description, std::string_view type,
+                 std::string_view body) {
+  const char* encoding = is_ascii(body) ? "7bit" : "8bit";
+  return fmt::format(
+      "--{}\r\nContent-Description: {}\r\nContent-Type: {}\r\nContent-Transfer-Encoding: {}\r\n\r\n{}\r\n", boundary,
+      description, type, encoding, body);
+}
+
+}  // namespace
+
+std::string_view header_of(std::string_view content) {
+  if (content.starts_with("\r\n")) return {};
+  const std::size_t end = content.find("\r\n\r\n");
+  return content.substr(0, end == std::string_view::npos ? end : end + 2);
+}
+
+Envelope report_envelope(std::string recipient, std::string_view content) {
+  Envelope envelope;
+  envelope.origin = Origin::report;
+  envelope.smtputf8 = !is_ascii(recipient);
+  envelope.body = is_ascii(content) ? BodyType::seven_bit : BodyType::eight_bit_mime;
+  envelope.recipients.push_back({std::move(recipient), {}, DsnNotify{.never = true}});
+  return envelope;
+}
+
+Report make_report(const ReportSource& source) {
+  const Envelope& original = *source.envelope;
+  const std::string_view header = header_of(source.content);
+  // Only a failure returns all of the content, unless the sender asked for the header or it is long (RFC 3461 4.3).
+  const bool full = source.kind == ReportKind::failed && original.ret != DsnReturn::headers &&
+                    source.content.size() == source.size && source.size <= report_content_limit;
+  const bool utf8 = original.smtputf8;
+  const char* original_type =
+      full ? (utf8 ? "message/global" : "message/rfc822") : (utf8 ? "message/global-headers" : "text/rfc822-headers");
+  const char* status_type = utf8 ? "message/global-delivery-status" : "message/delivery-status";
+
+  std::string boundary = fmt::format("{}.{}/greymx", source.id.to_string(), source.now.time_since_epoch().count());
+  for (int i = 0; source.content.find(boundary) != std::string::npos; ++i) {
+    boundary = fmt::format("{}.{}/greymx", source.id.to_string(), i);
+  }
+  const std::string body = fmt::format(
+      "{}{}{}--{}--\r\n", part(boundary, "Notification", "text/plain; charset=utf-8", text_for_people(source)),
+      part(boundary, "Delivery report", status_type, message_fields(source)),
+      part(boundary, full ? "Undelivered Message" : "Message Headers", original_type,
+           full ? std::string_view(source.content) : header),
+      boundary);
+
+  Report report;
+  const std::string message_id = header_value(header, "Message-ID");
+  report.content = fmt::format(
+      "Date: {}\r\nFrom: MAILER-DAEMON@{} (Mail Delivery System)\r\nTo: {}\r\nSubject: {}\r\n"
+      "Message-ID: <{}.{}@{}>\r\n",
+      rfc5322_date(source.now), source.hostname, printable(original.reverse_path), text_of(source.kind).subject,
+      source.id.to_string(), source.now.time_since_epoch().count(), source.hostname);
+  if (!message_id.empty()) {
+    report.content += fmt::format("References: {}\r\nIn-Reply-To: {}\r\n", message_id, message_id);
+  }
+  report.content += fmt::format(
+      "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
+      "Content-Type: multipart/report; report-type={}; boundary=\"{}\"\r\nContent-Transfer-Encoding: {}\r\n\r\n{}",
+      utf8 ? "global-delivery-status" : "delivery-status", boundary, is_ascii(body) ? "7bit" : "8bit", body);
+  report.envelope = report_envelope(original.reverse_path, report.content);
+  report.envelope.smtputf8 = report.envelope.smtputf8 || utf8;
+  return report;
+}
+
+}  // namespace greymx::relay

@@ -1,0 +1,286 @@
+#include "smtp/client_session.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace greymx::smtp {
+
+namespace {
+
+// Commands in one write. Their replies must fit into socket buffers while we still write (RFC 2920 3.1).
+constexpr std::size_t pipelined = 50;
+
+// Does a reply grant what was asked? 2yz to DATA or 3yz to MAIL is a reply, but to something else.
+bool fits(Stage stage, int code) {
+  return stage == Stage::data ? code == 354 : code / 100 == 2;
+}
+
+}  // namespace
+
+ClientSession::ClientSession(std::unique_ptr<Stream> stream, std::string our_name, ClientTimeouts timeouts)
+    : stream_(std::move(stream)), our_name_(to_lower(our_name)), timeouts_(timeouts) {}
+
+SteadyTime ClientSession::deadline(Stage stage) const {
+  std::chrono::seconds limit = timeouts_.mail;
+  switch (stage) {
+    case Stage::greeting:
+      limit = timeouts_.greeting;
+      break;
+    case Stage::connect:
+    case Stage::ehlo:
+    case Stage::starttls:
+      limit = timeouts_.ehlo;
+      break;
+    case Stage::handshake:
+      limit = timeouts_.tls;
+      break;
+    case Stage::reset:
+      limit = timeouts_.reset;
+      break;
+    case Stage::xforward:
+    case Stage::mail:
+      break;
+    case Stage::rcpt:
+      limit = timeouts_.rcpt;
+      break;
+    case Stage::data:
+      limit = timeouts_.data;
+      break;
+    case Stage::content:
+      limit = timeouts_.block;
+      break;
+    case Stage::dot:
+      limit = timeouts_.dot;
+      break;
+  }
+  return std::chrono::steady_clock::now() + limit;
+}
+
+Answer ClientSession::broken(Stage stage, Answer::Kind kind, std::string detail) {
+  broken_ = true;
+  stream_->close();
+  return {stage, kind, {}, printable(detail)};
+}
+
+Task<std::optional<Answer>> ClientSession::send(Stage stage, std::string bytes) {
+  const Result<> written = co_await stream_->write(bytes, deadline(stage));
+  if (written) co_return std::nullopt;
+  const bool late = written.error().kind == ErrorKind::timed_out;
+  co_return broken(stage, late ? Answer::Kind::timed_out : Answer::Kind::lost, written.error().text);
+}
+
+// A whole reply if its bytes are here already: most are, when commands are pipelined.
+std::optional<Answer> ClientSession::buffered_reply(Stage stage) {
+  begin_ += parser_.feed({buffer_.data() + begin_, end_ - begin_});
+  if (parser_.status() == ReplyParser::Status::more) return std::nullopt;
+  if (parser_.status() == ReplyParser::Status::malformed) {
+    return broken(stage, Answer::Kind::garbage, "malformed reply");
+  }
+  Answer answer{stage, Answer::Kind::reply, parser_.take(), {}};
+  if (answer.reply.code == 421) broken_ = true;  // the server closes now (RFC 5321 3.8)
+  return answer;
+}
+
+Task<Answer> ClientSession::read_reply(Stage stage) {
+  const SteadyTime end = deadline(stage);
+  std::optional<Answer> answer = buffered_reply(stage);
+  while (!answer) {
+    const ReadEvent event = co_await stream_->read_some(buffer_, end);
+    if (event.status == ReadStatus::timed_out) co_return broken(stage, Answer::Kind::timed_out, {});
+    if (event.status != ReadStatus::data) co_return broken(stage, Answer::Kind::lost, event.error);
+    begin_ = 0;
+    end_ = event.bytes;
+    answer = buffered_reply(stage);
+  }
+  co_return std::move(*answer);
+}
+
+Task<Answer> ClientSession::ask(Stage stage, std::string line) {
+  std::string bytes = command(line);
+  std::optional<Answer> trouble = co_await send(stage, std::move(bytes));
+  if (trouble) co_return std::move(*trouble);
+  Answer answer = co_await read_reply(stage);
+  co_return answer;
+}
+
+bool ClientSession::is_us(std::string_view name) const {
+  return equals_ignoring_case(name, our_name_);
+}
+
+Task<Answer> ClientSession::greet() {
+  Answer answer = co_await read_reply(Stage::greeting);
+  if (!answer.positive()) co_return answer;
+  const std::string& text = answer.reply.lines.front();
+  if (is_us(std::string_view(text).substr(0, text.find(' ')))) {
+    co_return broken(Stage::greeting, Answer::Kind::loop, text);
+  }
+  answer = co_await hello();
+  co_return answer;
+}
+
+Task<Answer> ClientSession::hello() {
+  Answer answer = co_await ask(Stage::ehlo, "EHLO " + our_name_);
+  const bool extended = answer.positive();
+  if (answer.kind == Answer::Kind::reply && answer.reply.permanent()) {
+    answer = co_await ask(Stage::ehlo, "HELO " + our_name_);
+  }
+  if (!answer.positive()) co_return answer;
+  server_ = parse_capabilities(answer.reply);
+  if (!extended) server_ = parse_capabilities({answer.reply.code, {}, {answer.reply.lines.front()}});  // HELO: a name, no more
+  if (is_us(server_.name)) co_return broken(Stage::ehlo, Answer::Kind::loop, server_.name);
+  co_return answer;
+}
+
+Task<Answer> ClientSession::start_tls(TlsClient& tls, std::string host) {
+  Answer answer = co_await ask(Stage::starttls, "STARTTLS");
+  if (!answer.positive()) co_return answer;
+  // Bytes before the handshake would be taken for replies that came under its protection.
+  if (begin_ != end_ || stream_->has_pending()) {
+    co_return broken(Stage::handshake, Answer::Kind::garbage, "data after the reply to STARTTLS");
+  }
+  const Result<TlsInfo> info =
+      co_await tls.handshake(*stream_, std::move(host), stream_->peer().port, deadline(Stage::handshake));
+  if (!info) co_return broken(Stage::handshake, Answer::Kind::tls, info.error().text);
+  tls_ = info->to_string();
+  server_ = {};
+  answer = co_await hello();
+  co_return answer;
+}
+
+std::vector<ClientSession::Line> ClientSession::lines_of(const Transaction& transaction) const {
+  const Envelope& envelope = *transaction.envelope;
+  std::vector<Line> lines;
+  if (open_transaction_) lines.push_back({Stage::reset, 0, command("RSET")});
+  if (transaction.xforward) {
+    for (std::string& line : xforward_commands(envelope, server_)) {
+      lines.push_back({Stage::xforward, 0, std::move(line)});
+    }
+  }
+  lines.push_back({Stage::mail, 0, mail_command(envelope, transaction.size, transaction.utf8, server_)});
+  for (std::size_t i = 0; i < transaction.recipients.size(); ++i) {
+    const EnvelopeRecipient& recipient = envelope.recipients[transaction.recipients[i]];
+    lines.push_back({Stage::rcpt, i, rcpt_command(recipient, server_)});
+  }
+  if (!transaction.callout) lines.push_back({Stage::data, 0, command("DATA")});
+  return lines;
+}
+
+// What the replies to one envelope add up to.
+struct ClientSession::Progress {
+  EnvelopeResult result;
+  std::vector<bool> open;  // not refused yet
+  bool mail_refused = false;
+  std::size_t accepted = 0;
+
+  explicit Progress(std::size_t recipients) : open(recipients, true) { result.answers.resize(recipients); }
+
+  // Is the command still worth sending, going by the replies so far?
+  bool wants(Stage stage) const {
+    if (stage == Stage::rcpt) return !mail_refused;
+    return stage != Stage::data || accepted > 0;
+  }
+  void end_open(const Answer& answer) {
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      if (open[i]) result.answers[i] = answer;
+      open[i] = false;
+    }
+    accepted = 0;
+  }
+  void on(const Line& line, Answer answer) {
+    if (answer.kind == Answer::Kind::reply) result.replied = true;
+    const bool expected = fits(line.stage, answer.reply.code);
+    if (line.stage == Stage::mail && !expected) {
+      mail_refused = true;
+      end_open(answer);
+    } else if (line.stage == Stage::rcpt && open[line.recipient]) {
+      if (expected) ++accepted;
+      open[line.recipient] = expected;
+      result.answers[line.recipient] = std::move(answer);
+    } else if (line.stage == Stage::data) {
+      result.go = expected && accepted > 0;
+      if (!expected) end_open(answer);
+    }
+  }
+};
+
+Task<EnvelopeResult> ClientSession::envelope(Transaction transaction) {
+  Progress progress(transaction.recipients.size());
+  const std::vector<Line> lines = lines_of(transaction);
+  open_transaction_ = true;
+  bool data_open = false;
+  for (std::size_t next = 0; next < lines.size();) {
+    if (!progress.wants(lines[next].stage)) {
+      ++next;
+      continue;
+    }
+    const std::size_t first = next;
+    std::string group;
+    do {
+      group += lines[next++].text;
+    } while (server_.pipelining && next < lines.size() && next - first < pipelined);
+    std::optional<Answer> trouble = co_await send(lines[first].stage, std::move(group));
+    for (std::size_t i = first; i < next && !trouble; ++i) {
+      Answer answer = co_await read_reply(lines[i].stage);
+      if (answer.kind == Answer::Kind::reply && answer.reply.code < 400 && !fits(lines[i].stage, answer.reply.code)) {
+        answer = broken(lines[i].stage, Answer::Kind::garbage, "unexpected reply: " + answer.reply.text());
+      }
+      if (broken_) trouble = answer;
+      data_open = lines[i].stage == Stage::data && answer.reply.code == 354;
+      progress.on(lines[i], std::move(answer));
+    }
+    if (trouble) {
+      progress.end_open(*trouble);
+      co_return std::move(progress.result);
+    }
+  }
+  // DATA was pipelined and wanted although nobody is left: an empty message to no one (RFC 2920 3.1).
+  if (data_open && !progress.result.go) {
+    const std::optional<Answer> trouble = co_await send(Stage::dot, ".\r\n");
+    if (!trouble) co_await read_reply(Stage::dot);
+  }
+  co_return std::move(progress.result);
+}
+
+Task<std::optional<Answer>> ClientSession::content(std::string bytes, bool last) {
+  std::string encoded;
+  encoder_.add(bytes, encoded);
+  if (last) encoder_.finish(encoded);
+  std::optional<Answer> trouble = co_await send(Stage::content, std::move(encoded));
+  co_return trouble;
+}
+
+Task<Answer> ClientSession::finish() {
+  Answer answer = co_await read_reply(Stage::dot);
+  open_transaction_ = false;
+  if (answer.kind == Answer::Kind::reply && answer.reply.code < 400 && !fits(Stage::dot, answer.reply.code)) {
+    answer = broken(Stage::dot, Answer::Kind::garbage, "unexpected reply: " + answer.reply.text());
+  }
+  co_return answer;
+}
+
+Task<Answer> ClientSession::verify(std::string recipient) {
+  Envelope envelope;
+  const bool utf8 = !is_ascii(recipient);
+  envelope.recipients.push_back({std::move(recipient), {}, {}});
+  Transaction transaction{.envelope = &envelope, .recipients = {0}, .utf8 = utf8, .callout = true};
+  EnvelopeResult result = co_await this->envelope(std::move(transaction));
+  co_return std::move(result.answers.front());
+}
+
+bool ClientSession::usable() {
+  return !broken_ && begin_ == end_ && !stream_->has_pending();
+}
+
+Task<> ClientSession::quit() {
+  if (broken_) co_return;
+  const SteadyTime end = std::chrono::steady_clock::now() + timeouts_.quit;
+  const std::string line = command("QUIT");
+  const Result<> written = co_await stream_->write(line, end);
+  if (written) co_await stream_->read_some(buffer_, end);
+  broken_ = true;
+  stream_->close();
+}
+
+}  // namespace greymx::smtp
