@@ -23,9 +23,9 @@ enum class Fault : std::uint8_t {
 
 // What survives of that which was not synced.
 struct Crash {
-  std::uint64_t keep_bytes = 0;            // this many of the written bytes, in the order of writing…
-  std::optional<unsigned> random_sectors;  // …or instead each 512-byte sector or not, by this seed
-  std::size_t keep_entries = 0;            // this many creations, renames and removals, in their order
+  std::uint64_t keep_bytes = 0;                 // this many of the written bytes, in the order of writing…
+  std::optional<unsigned> random_sectors = {};  // …or instead each 512-byte sector or not, by this seed
+  std::size_t keep_entries = 0;                 // this many creations, renames and removals, in their order
 };
 
 class MemoryFiles final : public Files {
