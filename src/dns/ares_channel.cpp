@@ -11,8 +11,9 @@
 namespace greymx::dns {
 namespace {
 
-constexpr int udp_payload = 1232;  // no fragments on any path worth having (DNS flag day 2020)
-constexpr int answer_class = 1;    // IN
+constexpr int udp_payload = 1232;        // no fragments on any path worth having (DNS flag day 2020)
+constexpr int receive_buffer = 1 << 20;  // all pending questions share one socket: bursts of answers must fit
+constexpr int answer_class = 1;          // IN
 
 void check(int status, const char* what) {
   if (status != ARES_SUCCESS) throw std::runtime_error(fmt::format("{}: {}", what, ares_strerror(status)));
@@ -58,12 +59,13 @@ AresChannel::AresChannel(asio::any_io_executor executor, const Endpoint& server,
   options.timeout = static_cast<int>(timeout.count());
   options.tries = 1;
   options.ednspsz = udp_payload;
+  options.socket_receive_buffer_size = receive_buffer;
   std::string lookups = "b";  // DNS only: /etc/hosts would be read synchronously
   options.lookups = lookups.data();
   options.sock_state_cb = socket_state;
   options.sock_state_cb_data = this;
   int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ | ARES_OPT_LOOKUPS |
-             ARES_OPT_SOCK_STATE_CB;
+             ARES_OPT_SOCK_STATE_CB | ARES_OPT_SOCK_RCVBUF;
 #ifdef ARES_OPT_QUERY_CACHE
   options.qcache_max_ttl = 0;  // ours knows the age of what it holds
   mask |= ARES_OPT_QUERY_CACHE;

@@ -13,12 +13,12 @@ constexpr std::size_t max_name = 253;  // 255 octets on the wire (RFC 1035 2.3.4
 constexpr std::size_t max_label = 63;
 constexpr std::uint16_t class_in = 1;
 
-bool is_visible(std::uint8_t byte) {
-  return byte > ' ' && byte < 0x7f;
+bool is_printable(std::uint8_t byte) {
+  return byte >= ' ' && byte < 0x7f;
 }
 
 char name_byte(std::uint8_t byte) {
-  if (!is_visible(byte) || byte == '.') return '?';
+  if (!is_printable(byte) || byte == '.') return '?';
   return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte - 'A' + 'a') : static_cast<char>(byte);
 }
 
@@ -207,7 +207,7 @@ std::optional<std::string> question_name(std::string_view name) {
   std::size_t label = 0;
   for (const char c : name) {
     if (c == '.' && label == 0) return std::nullopt;
-    if (!is_visible(static_cast<std::uint8_t>(c)) || c == '\\') return std::nullopt;
+    if (!is_printable(static_cast<std::uint8_t>(c)) || c == '\\') return std::nullopt;
     label = c == '.' ? 0 : label + 1;
     if (label > max_label) return std::nullopt;
   }

@@ -18,7 +18,7 @@ inline constexpr std::size_t max_text = 4096;   // one joined TXT record; a long
 inline constexpr unsigned max_cnames = 8;
 
 // The form in which names are asked, cached and compared: lower-case A-labels without a final dot. More than hostnames:
-// any visible ASCII but backslash (SPF macros make such names). nullopt: no such name can exist (RFC 1035 2.3.4).
+// any printable ASCII but backslash (SPF macros make such names). nullopt: no such name can exist (RFC 1035 2.3.4).
 std::optional<std::string> question_name(std::string_view name);
 
 // What `packet` says about `name` (a question_name) and `type`. Records count only if their owner is `name` or what its
