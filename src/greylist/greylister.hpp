@@ -27,7 +27,7 @@ struct Request {
   std::string queue_id;    // for the log line; may be empty
   std::string instance;    // one value per message; at most one header is handed out for it
   std::string spf_domain;  // the sender's domain if SPF says pass for this client and its record is not too wide
-  bool dry_run = false;     // `greymx explain`: decides as always, but stores, counts and logs nothing
+  bool dry_run = false;    // `greymx explain`: decides as always, but stores, counts and logs nothing
   std::optional<WallTime> test_time;  // policy_test_time under GREYMX_TEST_CLOCK=1
 };
 

@@ -1,0 +1,324 @@
+#include "greylist/bdb.hpp"
+
+#include <db.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+namespace greymx::bdb {
+
+namespace {
+
+constexpr std::uint32_t page_size = 4096;
+constexpr std::uint32_t checkpoint_kib = 8 << 10;
+constexpr std::uint32_t checkpoint_minutes = 5;
+constexpr std::uint32_t log_file_size = 10U << 20;
+constexpr std::size_t most_value = 1024;
+constexpr std::size_t kept_aside = 3;
+
+// A full disk and a damaged file both end in DB_RUNRECOVERY; which it was, only the failed system call tells. Berkeley
+// DB says what went wrong through a callback, hundreds of times: the first line is the cause.
+thread_local int write_error = 0;
+thread_local std::string first_message;
+
+ssize_t noting_pwrite(int fd, const void* bytes, size_t size, off_t offset) {
+  const ssize_t written = ::pwrite(fd, bytes, size, offset);
+  if (written < 0 && errno != EINTR) write_error = errno;
+  return written;
+}
+ssize_t noting_write(int fd, const void* bytes, size_t size) {
+  const ssize_t written = ::write(fd, bytes, size);
+  if (written < 0 && errno != EINTR) write_error = errno;
+  return written;
+}
+int noting_fsync(int fd) {
+  const int result = ::fdatasync(fd);
+  if (result != 0) write_error = errno;
+  return result;
+}
+
+void note_message(const DB_ENV*, const char*, const char* message) {
+  if (first_message.empty()) first_message = message;
+}
+
+// Runs one call and translates what it says; DB_NOTFOUND is left to the caller.
+template <class Call>
+Result<int> guarded(const char* what, Call call) {
+  write_error = 0;
+  first_message.clear();
+  const int code = call();
+  if (code == 0 || code == DB_NOTFOUND) return code;
+  const std::string text =
+      fmt::format("{}: {}{}{}", what, db_strerror(code), first_message.empty() ? "" : ": ", first_message);
+  if (write_error != 0) {
+    auto error = fail_errno(write_error, what);
+    return fail(write_error == EFBIG ? ErrorKind::no_space : error.error().kind, text);
+  }
+  constexpr std::array unwell{ENOSPC, EDQUOT, EFBIG, EACCES, EPERM, EROFS, ENOMEM, EMFILE, ENFILE, EAGAIN, EBUSY};
+  const bool world = std::find(unwell.begin(), unwell.end(), code) != unwell.end();
+  return fail(world ? ErrorKind::temporary : ErrorKind::permanent, text);
+}
+
+template <class Call>
+Result<> guarded_void(const char* what, Call call) {
+  const auto code = guarded(what, call);
+  return code ? Result<>{} : std::unexpected(code.error());
+}
+
+DBT bytes(std::string_view text) {
+  DBT dbt{};
+  dbt.data = const_cast<char*>(text.data());  // Berkeley DB does not write through it
+  dbt.size = static_cast<std::uint32_t>(text.size());
+  return dbt;
+}
+DBT room(std::span<char> buffer) {
+  DBT dbt{};
+  dbt.data = buffer.data();
+  dbt.ulen = static_cast<std::uint32_t>(buffer.size());
+  dbt.flags = DB_DBT_USERMEM;
+  return dbt;
+}
+std::string_view view(const DBT& dbt) {
+  return {static_cast<const char*>(dbt.data), dbt.size};
+}
+
+// The newest log file's number and size, before recovery touches it.
+std::pair<std::uint32_t, std::uint64_t> end_of_log(const std::string& directory) {
+  std::pair<std::uint32_t, std::uint64_t> last{0, 0};
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename();
+    if (!name.starts_with("log.")) continue;
+    const auto number = static_cast<std::uint32_t>(std::strtoul(name.c_str() + 4, nullptr, 10));
+    if (number > last.first) last = {number, entry.file_size(ignored)};
+  }
+  return last;
+}
+
+}  // namespace
+
+Transaction::~Transaction() {
+  if (handle_ != nullptr) handle_->abort(handle_);
+}
+
+Result<> Transaction::commit() {
+  __db_txn* handle = std::exchange(handle_, nullptr);  // gone, whatever commit says
+  return guarded_void("commit", [&] { return handle->commit(handle, 0); });
+}
+
+Result<bool> Database::get(const Transaction& transaction, std::string_view key, std::string& value) {
+  std::array<char, most_value> buffer;
+  DBT wanted = bytes(key), found = room(buffer);
+  const auto code = guarded("get", [&] { return handle_->get(handle_, transaction.handle(), &wanted, &found, 0); });
+  if (!code) return std::unexpected(code.error());
+  if (*code == DB_NOTFOUND) return false;
+  value.assign(view(found));
+  return true;
+}
+
+Result<> Database::put(const Transaction& transaction, std::string_view key, std::string_view value) {
+  DBT k = bytes(key), v = bytes(value);
+  return guarded_void("put", [&] { return handle_->put(handle_, transaction.handle(), &k, &v, 0); });
+}
+
+Result<bool> Database::erase(const Transaction& transaction, std::string_view key) {
+  DBT k = bytes(key);
+  const auto code = guarded("delete", [&] { return handle_->del(handle_, transaction.handle(), &k, 0); });
+  if (!code) return std::unexpected(code.error());
+  return *code != DB_NOTFOUND;
+}
+
+Result<> Database::scan(const Transaction& transaction, std::string_view from, const Visitor& visit) {
+  DBC* cursor = nullptr;
+  auto opened = guarded_void("cursor", [&] { return handle_->cursor(handle_, transaction.handle(), &cursor, 0); });
+  if (!opened) return opened;
+  const std::unique_ptr<DBC, void (*)(DBC*)> closer(cursor, [](DBC* c) { c->close(c); });
+  std::array<char, most_value> key_buffer, value_buffer;
+  std::copy(from.begin(), from.end(), key_buffer.begin());
+  DBT key = room(key_buffer), value = room(value_buffer);
+  key.size = static_cast<std::uint32_t>(from.size());
+  for (std::uint32_t flags = DB_SET_RANGE;; flags = DB_NEXT) {
+    const auto code = guarded("scan", [&] { return cursor->get(cursor, &key, &value, flags); });
+    if (!code) return std::unexpected(code.error());
+    if (*code == DB_NOTFOUND || !visit(view(key), view(value))) return {};
+  }
+}
+
+Result<std::unique_ptr<Environment>> Environment::open(const Settings& settings) {
+  static const bool noting = [] {
+    db_env_set_func_pwrite(noting_pwrite);
+    db_env_set_func_write(noting_write);
+    db_env_set_func_fsync(noting_fsync);
+    return true;
+  }();
+  static_cast<void>(noting);
+  const std::string directory = settings.base + "/db";
+  if (auto made = system_files()->make_directory(directory); !made) return std::unexpected(made.error());
+  const auto [last_log, last_size] = end_of_log(directory);
+
+  DB_ENV* handle = nullptr;
+  auto created = guarded_void("environment", [&] { return db_env_create(&handle, 0); });
+  if (!created) return std::unexpected(created.error());
+  std::unique_ptr<Environment> environment(new Environment(handle));  // a failed open needs close as well
+  handle->set_errcall(handle, note_message);
+  handle->set_cachesize(handle, 0, static_cast<std::uint32_t>(settings.cache), 1);
+  handle->set_lg_max(handle, log_file_size);
+  handle->set_lk_detect(handle, DB_LOCK_DEFAULT);
+  // Private regions live on the heap: nothing stale survives a crash, and a full disk cannot end us by SIGBUS.
+  constexpr std::uint32_t flags =
+      DB_CREATE | DB_PRIVATE | DB_RECOVER | DB_INIT_TXN | DB_INIT_LOG | DB_INIT_MPOOL | DB_INIT_LOCK | DB_THREAD;
+  auto opened = guarded_void("open", [&] { return handle->open(handle, directory.c_str(), flags, 0600); });
+  if (opened) opened = guarded_void("set flags", [&] { return handle->set_flags(handle, DB_TXN_WRITE_NOSYNC, 1); });
+  if (!opened) return std::unexpected(opened.error());
+
+  DB_LOG_STAT* stat = nullptr;
+  if (handle->log_stat(handle, &stat, 0) == 0) {
+    const auto end = std::pair<std::uint32_t, std::uint64_t>(stat->st_cur_file, stat->st_cur_offset);
+    if (end < std::pair(last_log, last_size)) {
+      environment->loss_ =
+          fmt::format("the log of {} is unreadable after byte {} of file {}: what was stored last is lost", directory,
+                      end.second, end.first);
+    }
+    free(stat);  // NOLINT: allocated by Berkeley DB
+  }
+  return environment;
+}
+
+Environment::~Environment() {
+  // A panicked environment frees nothing on close, unless told to overlook the panic; it must then not be written to.
+  write_error = 0;
+  const bool well = !databases_.empty() && handle_->txn_checkpoint(handle_, 0, 0, 0) == 0;
+  if (!well) handle_->set_flags(handle_, DB_NOPANIC, 1);
+  for (auto& [name, database] : databases_) database->close(database, DB_NOSYNC);
+  handle_->close(handle_, 0);
+}
+
+Result<Database> Environment::database(const std::string& name) {
+  DB* database = nullptr;
+  auto opened = guarded_void("database", [&] { return db_create(&database, handle_, 0); });
+  if (!opened) return std::unexpected(opened.error());
+  database->set_flags(database, DB_CHKSUM);
+  database->set_pagesize(database, page_size);
+  opened = guarded_void(name.c_str(), [&] {
+    return database->open(database, nullptr, name.c_str(), nullptr, DB_BTREE,
+                          DB_CREATE | DB_AUTO_COMMIT | DB_THREAD | DB_NOMMAP, 0600);
+  });
+  if (!opened) {
+    database->close(database, DB_NOSYNC);
+    return std::unexpected(opened.error());
+  }
+  databases_.emplace_back(name, database);
+  return Database(database);
+}
+
+Result<Transaction> Environment::begin() {
+  DB_TXN* transaction = nullptr;
+  auto begun = guarded_void("transaction", [&] { return handle_->txn_begin(handle_, nullptr, &transaction, 0); });
+  if (!begun) return std::unexpected(begun.error());
+  return Transaction(transaction);
+}
+
+Result<> Environment::flush() {
+  return guarded_void("log flush", [&] { return handle_->log_flush(handle_, nullptr); });
+}
+
+Result<> Environment::checkpoint(bool force) {
+  auto done = guarded_void("checkpoint", [&] {
+    return handle_->txn_checkpoint(handle_, force ? 0 : checkpoint_kib, force ? 0 : checkpoint_minutes, 0);
+  });
+  if (!done) return done;
+  return guarded_void("log removal", [&] { return handle_->log_archive(handle_, nullptr, DB_ARCH_REMOVE); });
+}
+
+Result<std::string> set_aside(const std::string& base) {
+  std::vector<std::string> old;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(base, error)) {
+    if (entry.path().filename().string().starts_with("corrupt-")) old.push_back(entry.path());
+  }
+  std::sort(old.begin(), old.end());
+  for (std::size_t i = 0; i + kept_aside <= old.size(); ++i) std::filesystem::remove_all(old[i], error);
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  tm parts{};
+  gmtime_r(&now.tv_sec, &parts);
+  std::array<char, 32> text{};
+  strftime(text.data(), text.size(), "%Y%m%dT%H%M%S", &parts);
+  const std::string target = fmt::format("{}/corrupt-{}.{:06}", base, text.data(), now.tv_nsec / 1000);
+  std::filesystem::rename(base + "/db", target, error);
+  if (error)
+    return fail(ErrorKind::temporary, fmt::format("cannot move {}/db to {}: {}", base, target, error.message()));
+  return target;
+}
+
+Result<Opened> open_or_replace(const Settings& settings, const std::function<Result<>(Environment&)>& prove) {
+  Opened opened;
+  Result<> proven;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    if (attempt == 2) {  // recovered twice, and still damaged
+      auto aside = set_aside(settings.base);
+      if (!aside) return std::unexpected(aside.error());
+      opened.set_aside = *aside;
+    }
+    auto environment = Environment::open(settings);
+    proven = environment ? prove(**environment) : std::unexpected(environment.error());
+    if (proven) {
+      opened.environment = std::move(*environment);
+      return opened;
+    }
+    if (proven.error().kind != ErrorKind::permanent) break;
+  }
+  return std::unexpected(proven.error());
+}
+
+namespace {
+
+// A leaf page of Berkeley DB 5.3's B-tree with checksums: a header of 26 bytes (number of entries at 20, type at 25)
+// and a checksum make 32; then 16-bit offsets of the entries, each a 16-bit length, a type byte and the bytes; keys and
+// values alternate. Native byte order.
+void salvage_page(std::string_view page, const std::function<void(std::string_view, std::string_view)>& visit) {
+  constexpr std::size_t entries_at = 20, type_at = 25, offsets_at = 32;
+  constexpr char leaf = 5, inline_item = 1;
+  const auto number = [&](std::size_t at) {
+    std::uint16_t value = 0;
+    std::memcpy(&value, page.data() + at, sizeof value);
+    return std::size_t{value};
+  };
+  if (page[type_at] != leaf) return;
+  const std::size_t entries = std::min(number(entries_at), (page_size - offsets_at) / 2);
+  const auto item = [&](std::size_t index) -> std::string_view {
+    const std::size_t at = number(offsets_at + 2 * index);
+    if (at < offsets_at || at + 3 > page_size || page[at + 2] != inline_item || at + 3 + number(at) > page_size)
+      return {};
+    return page.substr(at + 3, number(at));
+  };
+  for (std::size_t i = 0; i + 1 < entries; i += 2) {
+    const std::string_view key = item(i), value = item(i + 1);
+    if (!key.empty()) visit(key, value);
+  }
+}
+
+}  // namespace
+
+Result<> salvage(const std::string& file, const std::function<void(std::string_view, std::string_view)>& visit) {
+  auto files = system_files();
+  auto opened = files->open(file, OpenMode::read);
+  if (!opened) return std::unexpected(opened.error());
+  const auto size = (*opened)->size();
+  if (!size) return std::unexpected(size.error());
+  std::array<char, page_size> page{};
+  for (std::uint64_t offset = 0; offset < *size; offset += page_size) {
+    const auto got = (*opened)->read(offset, page);
+    if (got && *got == page_size) salvage_page({page.data(), page.size()}, visit);  // a lost sector costs its page only
+  }
+  return {};
+}
+
+}  // namespace greymx::bdb
