@@ -80,13 +80,16 @@ class Pipeline {
            dnsbl::Lists* lists);
   ~Pipeline();
   Task<> stop();
+  // After a reload, or when access files have changed: sessions that begin from now on use these, others keep theirs.
+  void update(std::shared_ptr<const Shared> shared, std::shared_ptr<dnsbl::Lists> lists);
   std::unique_ptr<SessionChecks> begin(const Client& client);
   // The whole decision as a dry run: nothing is stored, no callout is made unless the memory has none and
   // `facts.client` would get that far. Every check appears, in order.
   Task<std::vector<Step>> explain(Facts facts, Mailbox recipient, Verdict* final_verdict);
 
- private:
   struct Impl;
+
+ private:
   std::shared_ptr<Impl> impl_;
 };
 

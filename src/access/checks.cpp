@@ -70,8 +70,6 @@ const config::Domain* domain_of(const config::Config& config, const Mailbox& rec
 std::optional<Reply> relay_control(const config::Config& config, const Mailbox& recipient) {
   const bool routed = recipient.local.find_first_of("@%!") != std::string::npos;
   if (!routed && domain_of(config, recipient) != nullptr) return {};
-  // Without a domain there is nowhere to relay to; Postfix's text for that tells the sender more.
-  if (!routed && recipient.domain.empty()) return need_fqdn(recipient, "Recipient address")->reply;
   return Reply{554, "5.7.1", "<" + printable(recipient.to_string(), 320) + ">: Relay access denied"};
 }
 

@@ -1,0 +1,236 @@
+#include <algorithm>
+
+#include "access/decision.hpp"
+
+namespace greymx::access {
+
+namespace {
+
+// An address far away from `ip`: what a sender's record still passes there, it passes nearly everywhere.
+IpAddress far_from(const IpAddress& ip) {
+  std::array<std::uint8_t, 16> bytes = ip.bytes();
+  if (ip.is_v4()) return IpAddress::v4(ip.v4_value() ^ 0x08000000);  // outside any /4 .. /32 with `ip` in it
+  bytes[1] ^= 0x08;                                                  // likewise for a /12
+  return IpAddress::v6(bytes);
+}
+
+bool same_sender(const Facts& a, const Facts& b) {
+  return a.instance == b.instance && a.sender == b.sender && a.helo == b.helo;
+}
+
+}  // namespace
+
+struct Pipeline::Impl {
+  asio::any_io_executor executor;
+  Setup setup;
+  dns::Resolver& resolver;
+  Gate gate;
+
+  Impl(asio::any_io_executor ex, Setup initial, dns::Resolver& dns)
+      : executor(std::move(ex)), setup(std::move(initial)), resolver(dns), gate(executor, reporter()) {}
+
+  std::function<void(std::string, std::string)> reporter() const {
+    return [log = setup.shared->log](const std::string& task, const std::string& what) {
+      log->error("smtpd", task + ": " + printable(what));
+    };
+  }
+
+  // The lookups themselves. They keep what they fill alive, and run on when the session has gone.
+  Task<> look_up_name(std::shared_ptr<ClientLookups> to, IpAddress ip, SteadyTime deadline) {
+    dns::ClientName name = co_await dns::lookup_client_name(resolver, ip, deadline);
+    to->name.set(std::move(name));
+  }
+  Task<dnsbl::Score> score_name(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> from,
+                                SteadyTime deadline) {
+    const auto name = co_await from->name.wait(deadline);
+    if (!name || name->name.empty()) co_return dnsbl::Score{};
+    co_return co_await lists->check_domain("client", name->name, deadline);
+  }
+  Task<> score_client(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> to, IpAddress ip,
+                      SteadyTime deadline) {
+    std::vector<Task<dnsbl::Score>> tasks;
+    tasks.push_back(lists->check_client(ip, deadline));
+    tasks.push_back(score_name(lists, to, deadline));
+    auto scores = co_await join_all(std::move(tasks));
+    to->scores.set(std::move(scores));
+  }
+  Task<> score_sender(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<SenderLookups> to, Facts facts,
+                      SteadyTime deadline) {
+    std::vector<Task<dnsbl::Score>> tasks;
+    const auto helo = canonical_domain(facts.helo);
+    const auto sender = canonical_domain(facts.sender.domain);
+    if (sender) tasks.push_back(lists->check_domain("sender", *sender, deadline));
+    if (helo) tasks.push_back(lists->check_domain("helo", *helo, deadline));
+    auto scores = co_await join_all(std::move(tasks));
+    to->scores.set(std::move(scores));
+  }
+  Task<> look_up_domain(std::shared_ptr<SenderLookups> to, std::string domain, SteadyTime deadline) {
+    MailDomain state = co_await look_up_mail_domain(resolver, std::move(domain), deadline);
+    to->domain.set(std::move(state));
+  }
+  Task<> evaluate_spf(std::shared_ptr<SenderLookups> to, spf::Query query, SteadyTime deadline) {
+    const spf::Outcome here = co_await spf::check_host(resolver, query, deadline);
+    Authority authority{here.result, false};
+    if (here.result == spf::Result::pass) {
+      query.client = far_from(query.client);
+      const spf::Outcome there = co_await spf::check_host(resolver, query, deadline);
+      authority.too_wide = there.result == spf::Result::pass;
+    }
+    to->authority.set(authority);
+  }
+
+  std::shared_ptr<ClientLookups> begin(const Setup& now, const Client& client) {
+    const auto lookups = std::make_shared<ClientLookups>();
+    if (client.name != "unknown")
+      lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
+    else
+      gate.spawn("client name", look_up_name(lookups, client.address, now.deadline()));
+    const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
+    if (score) gate.spawn("dnsbl client", score_client(now.lists, lookups, client.address, now.deadline()));
+    return lookups;
+  }
+  std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts) {
+    const config::Config& config = now.config();
+    const auto lookups = std::make_shared<SenderLookups>();
+    const bool check = config.access.unknown_sender_domain != config::CheckMode::off && !facts.client.trusted;
+    const bool external = needs_lookup(config, facts.sender);
+    if (check && external) gate.spawn("sender domain", look_up_domain(lookups, facts.sender.domain, now.deadline()));
+    const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
+    if (score) gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, now.deadline()));
+    const bool pools = config.greylist.sender_pools && config.greylist.mode != config::CheckMode::off;
+    const bool matters = pools || config.queue.bounce == config::BounceMode::verified;
+    if (matters && !facts.sender.domain.empty()) {
+      spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};
+      gate.spawn("spf", evaluate_spf(lookups, std::move(query), now.deadline()));
+    }
+    return lookups;
+  }
+};
+
+namespace {
+
+class Session final : public SessionChecks {
+ public:
+  Session(std::shared_ptr<Pipeline::Impl> pipeline, const Client& client)
+      : pipeline_(std::move(pipeline)), setup_(pipeline_->setup), client_(pipeline_->begin(setup_, client)) {}
+
+  Task<std::string> client_name() override {
+    const auto name = co_await client_->name.wait(setup_.deadline());
+    co_return name && !name->name.empty() ? name->name : "unknown";
+  }
+
+  void mail(const Facts& facts) override {
+    if (sender_ && same_sender(facts, facts_)) return;
+    facts_ = facts;
+    sender_ = pipeline_->begin(setup_, facts);
+    postponed_.clear();
+    headers_.clear();
+  }
+
+  Task<Verdict> recipient(Facts facts, Mailbox recipient) override {
+    co_return co_await decide(std::move(facts), std::move(recipient), nullptr);
+  }
+
+  Task<Verdict> decide(Facts facts, Mailbox recipient, std::vector<Step>* trace) {
+    mail(facts);
+    Decision decision(setup_, pipeline_->gate, {client_, sender_}, std::move(facts), recipient, trace);
+    Verdict verdict = co_await decision.run();
+    if (verdict.pass() && decision.postponed_greylist()) postponed_.push_back(std::move(recipient));
+    keep_new_headers(verdict);
+    co_return verdict;
+  }
+
+  Task<Verdict> data(Facts facts, std::vector<Mailbox> recipients) override {
+    Verdict all;
+    const config::CheckMode mode = setup_.config().access.unauth_pipelining;
+    const auto pipelining = unauth_pipelining_at_data(facts);
+    if (pipelining && mode != config::CheckMode::off && !facts.client.trusted) {
+      if (mode == config::CheckMode::warn)
+        all.warnings.push_back(pipelining->reply);
+      else
+        all.reply = pipelining->reply, all.check = "unauth_pipelining";
+    }
+    for (const Mailbox& recipient : postponed_) {
+      if (!all.pass()) break;
+      if (std::find(recipients.begin(), recipients.end(), recipient) == recipients.end()) continue;
+      Decision decision(setup_, pipeline_->gate, {client_, sender_}, facts, recipient, nullptr);
+      Verdict one = co_await decision.run_greylist();
+      all.reply = one.reply;
+      all.check = one.check;
+      all.counts_as_error = one.counts_as_error;
+      std::move(one.warnings.begin(), one.warnings.end(), std::back_inserter(all.warnings));
+      std::move(one.notes.begin(), one.notes.end(), std::back_inserter(all.notes));
+      std::move(one.headers.begin(), one.headers.end(), std::back_inserter(all.headers));
+    }
+    keep_new_headers(all);
+    co_return all;
+  }
+
+  Task<Authorised> authorised(Facts facts) override {
+    mail(facts);
+    if (facts.sender.domain.empty()) co_return Authorised::no;
+    const std::string organisation = organisational_domain(facts.sender.domain);
+    if (!organisation.empty() && is_in_domain(facts.client.name, organisation)) co_return Authorised::client_name;
+    const auto authority = co_await sender_->authority.wait(setup_.deadline());
+    if (!authority || authority->result == spf::Result::temperror) co_return Authorised::unknown;
+    const bool pass = authority->result == spf::Result::pass && !authority->too_wide;
+    co_return pass ? Authorised::spf : Authorised::no;
+  }
+
+ private:
+  // A header is handed out once a message, whichever recipient brought it.
+  void keep_new_headers(Verdict& verdict) {
+    std::erase_if(verdict.headers, [this](const std::string& header) {
+      const bool known = std::find(headers_.begin(), headers_.end(), header) != headers_.end();
+      if (!known) headers_.push_back(header);
+      return known;
+    });
+  }
+
+  std::shared_ptr<Pipeline::Impl> pipeline_;
+  Setup setup_;
+  std::shared_ptr<ClientLookups> client_;
+  std::shared_ptr<SenderLookups> sender_;
+  Facts facts_;                       // those that sender_ is about
+  std::vector<Mailbox> postponed_;    // greylisted at DATA
+  std::vector<std::string> headers_;  // handed out for this message
+};
+
+}  // namespace
+
+Pipeline::Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared> shared, dns::Resolver& resolver,
+                   dnsbl::Lists* lists)
+    : impl_(std::make_shared<Impl>(std::move(executor),
+                                   Setup{std::move(shared), std::shared_ptr<dnsbl::Lists>(lists, [](auto*) {})},
+                                   resolver)) {}
+
+Pipeline::~Pipeline() = default;
+
+Task<> Pipeline::stop() {
+  impl_->gate.cancel();
+  co_await impl_->gate.close();
+}
+
+void Pipeline::update(std::shared_ptr<const Shared> shared, std::shared_ptr<dnsbl::Lists> lists) {
+  impl_->setup = {std::move(shared), std::move(lists)};
+}
+
+std::unique_ptr<SessionChecks> Pipeline::begin(const Client& client) {
+  return std::make_unique<Session>(impl_, client);
+}
+
+Task<std::vector<Step>> Pipeline::explain(Facts facts, Mailbox recipient, Verdict* final_verdict) {
+  std::vector<Step> steps;
+  facts.client.trusted = contains(impl_->setup.config().access.trusted_networks, facts.client.address);
+  Session session(impl_, facts.client);
+  const std::string name = co_await session.client_name();
+  facts.client.name = name;
+  steps.push_back({"client_name", facts.client.address.to_string(), name == "unknown" ? "unknown" : "pass", name});
+  Verdict verdict = co_await session.decide(std::move(facts), std::move(recipient), &steps);
+  const char* result = verdict.pass() ? "pass" : verdict.reply->permanent() ? "reject" : "defer";
+  steps.push_back({"reply", verdict.check, result, verdict.pass() ? "250 2.1.5 Ok" : verdict.reply->to_string()});
+  if (final_verdict != nullptr) *final_verdict = std::move(verdict);
+  co_return steps;
+}
+
+}  // namespace greymx::access

@@ -1,0 +1,288 @@
+#include "access/recipient_memory.hpp"
+
+#include <fmt/format.h>
+
+#include <mutex>
+#include <random>
+#include <unordered_map>
+
+#include "access/eventual.hpp"
+#include "base/bounded.hpp"
+#include "base/files.hpp"
+
+namespace greymx::access {
+
+namespace {
+
+constexpr std::chrono::hours good_for{31 * 24};
+constexpr std::chrono::hours bad_for{2};
+constexpr std::chrono::hours accept_all_for{24};
+constexpr std::chrono::minutes fresh{60};  // learnt again by every delivery: written once an hour
+constexpr std::chrono::milliseconds disk_wait{200};
+constexpr std::chrono::seconds longest_question{30};  // the client waits less; the answer is for its next attempt
+constexpr std::chrono::seconds housekeeping{1};
+constexpr std::size_t most_recent = 100'000;
+constexpr std::size_t most_unwritten = 100'000;
+constexpr std::size_t most_clients = 10'000;
+constexpr double questions_per_client = 60;  // a minute
+constexpr double questions_in_all = 600;     // a minute
+
+std::int64_t seconds(WallTime time) {
+  return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
+}
+
+std::string domain_key(const Mailbox& mailbox) {
+  return "@" + canonical_domain(mailbox.domain).value_or(to_lower(mailbox.domain));
+}
+
+// A local part that nobody has, for finding out who takes everybody.
+std::string random_local_part() {
+  std::random_device random;
+  return fmt::format("greymx-{:08x}{:08x}", random(), random());
+}
+
+const Primaries::Answer takes_everybody{Callout::accepted, "the primary takes every recipient"};
+
+const char* name(Callout outcome) {
+  switch (outcome) {
+    case Callout::accepted:
+      return "accepted";
+    case Callout::refused:
+      return "refused";
+    case Callout::inconclusive:
+      return "inconclusive";
+  }
+  return "";
+}
+
+}  // namespace
+
+bool is_recipient_refusal(const Reply& reply) {
+  if (reply.code < 500 || reply.code > 599) return false;
+  if (reply.enhanced.empty()) return reply.code == 550 || reply.code == 551 || reply.code == 553;
+  return reply.enhanced.starts_with("5.1.") && reply.enhanced != "5.1.7" && reply.enhanced != "5.1.8";
+}
+
+Known judge(const Remembered& what, WallTime now, bool primary_down) {
+  const std::chrono::seconds age(seconds(now) - what.at);
+  if (what.good) return primary_down || age <= good_for ? Known::good : Known::unknown;
+  return age <= bad_for ? Known::bad : Known::unknown;
+}
+
+struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
+  using Answer = Primaries::Answer;
+  using Question = std::shared_ptr<Eventual<Answer>>;
+
+  Impl(const std::string& directory, Primaries& p, const Clock& c, Log& l, Metrics& m, Alerts& a)
+      : primaries(p), clock(c), metrics(m), store(directory, c, l, a), everybody(bucket(questions_in_all)) {}
+
+  // However the asking ends, those who wait for the answer get one.
+  struct Asking {
+    std::shared_ptr<Impl> memory;
+    std::string key;
+    Question question;
+    Answer answer;
+    ~Asking() {
+      {
+        const std::scoped_lock lock(memory->mutex);
+        memory->asking.erase(key);
+      }
+      question->set(answer);
+    }
+  };
+
+  TokenBucket bucket(double rate) const { return {rate, std::chrono::minutes(1), clock.steady()}; }
+  bool afford(IpAddress client) {
+    const SteadyTime now = clock.steady();
+    TokenBucket* own = clients.find(client_unit(client));
+    if (own == nullptr) own = &clients.insert(client_unit(client), bucket(questions_per_client));
+    return own->take(now) && everybody.take(now);
+  }
+
+  Task<Remembered> recall(std::string key) {
+    if (const auto known = recalled(key)) co_return *known;
+    const auto found = std::make_shared<Eventual<Remembered>>();
+    asio::post(thread, [self = shared_from_this(), key, found] { found->set(self->load(key)); });
+    const auto record = co_await found->wait(clock.steady() + disk_wait);
+    co_return record.value_or(Remembered{});
+  }
+  std::optional<Remembered> recalled(const std::string& key) {
+    const std::scoped_lock lock(mutex);
+    const Remembered* known = recent.find(key);
+    return known != nullptr ? std::optional(*known) : std::nullopt;
+  }
+  Remembered load(const std::string& key) {  // store thread
+    const Remembered stored = store.get(key);
+    const std::scoped_lock lock(mutex);
+    const Remembered* newer = recent.find(key);
+    return newer != nullptr ? *newer : recent.insert(key, stored);
+  }
+
+  void learn(const std::string& key, bool good) {
+    const std::int64_t now = seconds(clock.now());
+    const std::scoped_lock lock(mutex);
+    const Remembered* known = recent.find(key);
+    if (known != nullptr && known->good && good && std::chrono::seconds(now - known->at) < fresh) return;
+    recent.insert(key, {good, now});
+    if (unwritten.size() >= most_unwritten) return;
+    unwritten.emplace_back(key, Remembered{good, now});
+    if (unwritten.size() == 1) asio::post(thread, [self = shared_from_this()] { self->write(); });
+  }
+  void write() {  // store thread
+    RecipientStore::Records records;
+    {
+      const std::scoped_lock lock(mutex);
+      records.swap(unwritten);
+    }
+    store.put(records);
+  }
+
+  Question join(const std::string& key, bool& first) {
+    Question& question = asking[key];
+    first = question == nullptr;
+    if (first) question = std::make_shared<Eventual<Answer>>();
+    return question;
+  }
+  Task<Answer> call(std::string address) {
+    Answer answer = co_await primaries.call(std::move(address), clock.steady() + longest_question);
+    metrics.count("callouts_total", {{"outcome", name(answer.outcome)}});
+    co_return answer;
+  }
+  // Does the primary take any local part? Absent: nobody has asked within a day.
+  Task<std::optional<bool>> known_to_accept_all(std::string domain) {
+    const Remembered known = co_await recall(std::move(domain));
+    const bool valid = std::chrono::seconds(seconds(clock.now()) - known.at) <= accept_all_for;
+    co_return valid ? std::optional(known.good) : std::nullopt;
+  }
+  // Asked once a day and domain, by one for all.
+  Task<bool> accepts_all(std::string key) {
+    const auto known = co_await known_to_accept_all(key);
+    if (known) co_return *known;
+    bool first = false;
+    Question question;
+    {
+      const std::scoped_lock lock(mutex);
+      question = join(key, first);
+    }
+    if (!first) {
+      const auto answer = co_await question->wait(clock.steady() + longest_question);
+      co_return answer && answer->outcome == Callout::accepted;
+    }
+    Asking asking_now{shared_from_this(), key, question, {}};
+    asking_now.answer = co_await call(random_local_part() + key);
+    const Callout outcome = asking_now.answer.outcome;
+    if (outcome != Callout::inconclusive) learn(key, outcome == Callout::accepted);
+    co_return outcome == Callout::accepted;
+  }
+  Task<> verify(std::shared_ptr<Asking> question, Mailbox recipient) {
+    const bool all = co_await accepts_all(domain_key(recipient));
+    if (all) {
+      question->answer = takes_everybody;
+      co_return;
+    }
+    question->answer = co_await call(recipient.to_string());
+    const Callout outcome = question->answer.outcome;
+    if (outcome != Callout::inconclusive) learn(question->key, outcome == Callout::accepted);
+  }
+
+  void tick() {  // store thread
+    write();
+    store.flush();
+    const WallTime now = clock.now();
+    const bool round = store.expire([&](const std::string& key, const Remembered& record) {
+      return judge(record, now, primaries.is_down(key.substr(key.rfind('@') + 1))) == Known::unknown;
+    });
+    if (round) metrics.set("recipient_memory_records", static_cast<double>(store.size()));
+  }
+  void tick_later() {
+    timer.expires_after(housekeeping);
+    timer.async_wait([self = weak_from_this()](const boost::system::error_code& error) {
+      const auto memory = self.lock();
+      if (error || !memory || memory->stopping) return;
+      memory->tick();
+      memory->tick_later();
+    });
+  }
+
+  Primaries& primaries;
+  const Clock& clock;
+  Metrics& metrics;
+  std::unique_ptr<File> lock_file;
+  RecipientStore store;  // its thread's only
+
+  std::mutex mutex;  // of the following
+  LruMap<std::string, Remembered> recent{most_recent};
+  std::unordered_map<std::string, Question> asking;
+  RecipientStore::Records unwritten;
+  LruMap<IpAddress, TokenBucket> clients{most_clients};
+  TokenBucket everybody;
+
+  asio::thread_pool thread{1};
+  asio::steady_timer timer{thread};
+  bool stopping = false;  // on the store's thread
+};
+
+RecipientMemory::RecipientMemory(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RecipientMemory::~RecipientMemory() {
+  stop();
+}
+
+Result<std::unique_ptr<RecipientMemory>> RecipientMemory::open(const std::string& directory, Primaries& primaries,
+                                                               const Clock& clock, Log& log, Metrics& metrics,
+                                                               Alerts& alerts) {
+  const auto files = system_files();
+  const auto made = files->make_directory(directory);
+  if (!made) return std::unexpected(made.error());
+  auto lock = files->lock(directory + "/lock");
+  if (!lock) return std::unexpected(lock.error());
+  const auto impl = std::make_shared<Impl>(directory, primaries, clock, log, metrics, alerts);
+  impl->lock_file = std::move(*lock);
+  impl->tick_later();
+  return std::unique_ptr<RecipientMemory>(new RecipientMemory(impl));
+}
+
+Task<Known> RecipientMemory::recall(Mailbox recipient) {
+  const Remembered known = co_await impl_->recall(recipient.key());
+  co_return judge(known, impl_->clock.now(), impl_->primaries.is_down(recipient.domain));
+}
+
+Task<Primaries::Answer> RecipientMemory::ask(Gate& gate, Mailbox recipient, IpAddress client, SteadyTime deadline) {
+  const std::string key = recipient.key();
+  const auto all = co_await impl_->known_to_accept_all(domain_key(recipient));
+  if (all.value_or(false)) co_return takes_everybody;
+  Impl::Question question;
+  bool first = false;
+  {
+    const std::scoped_lock lock(impl_->mutex);
+    if (!impl_->asking.contains(key) && !impl_->afford(client)) {
+      co_return Primaries::Answer{Callout::inconclusive, "too many addresses to verify, try again later"};
+    }
+    question = impl_->join(key, first);
+  }
+  if (first) {
+    const auto asking = std::make_shared<Impl::Asking>(impl_, key, question, Primaries::Answer{});
+    gate.spawn("callout", impl_->verify(asking, recipient));
+  }
+  const auto answer = co_await question->wait(deadline);
+  co_return answer.value_or(Primaries::Answer{Callout::inconclusive, "the primary did not answer in time"});
+}
+
+void RecipientMemory::accepted(const std::string& address) {
+  impl_->learn(Mailbox::split(address).key(), true);
+}
+
+void RecipientMemory::refused(const std::string& address, const Reply& reply) {
+  if (is_recipient_refusal(reply)) impl_->learn(Mailbox::split(address).key(), false);
+}
+
+void RecipientMemory::stop() {
+  asio::post(impl_->thread, [impl = impl_] {
+    impl->stopping = true;
+    impl->timer.cancel();
+  });
+  impl_->thread.join();
+  impl_->write();
+  impl_->store.flush();
+}
+
+}  // namespace greymx::access

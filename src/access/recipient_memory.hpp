@@ -1,0 +1,54 @@
+// Which addresses the primaries take: what callouts and deliveries have taught, on disk, so that it outlives restarts
+// and is there when the primary is not.
+//
+// Rules: an accepted address is good for 31 days, and for as long as its primary is down; a refused one is bad for 2
+// hours. Only a true recipient refusal makes it bad (is_recipient_refusal); a primary that refuses us, our sender or
+// everything for a while teaches nothing. A primary that takes a random local part takes everybody: such answers are
+// not remembered an address each. Many who ask for one address wait for one callout; a client and all together have a
+// budget, so that a dictionary attack stops here.
+//
+// Thread: any. Memory answers first; Berkeley DB works on a thread of its own, which a network thread waits for only
+// 200 ms. A store that fails is said once a minute and costs callouts, nothing else.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "access/access.hpp"
+#include "access/recipient_store.hpp"
+
+namespace greymx::access {
+
+enum class Known : std::uint8_t { unknown, good, bad };
+
+// A 5yz answer to RCPT that means "no such recipient": an enhanced code 5.1.x about the recipient, or 550, 551, 553
+// without one (RFC 5321 4.2.2, RFC 3463 3.2: 5.1.7 and 5.1.8 are about the sender).
+bool is_recipient_refusal(const Reply& reply);
+
+Known judge(const Remembered& what, WallTime now, bool primary_down);
+
+class RecipientMemory {
+ public:
+  // In `directory` (made if missing). A damaged store is moved aside with an alert. The references outlive it.
+  static Result<std::unique_ptr<RecipientMemory>> open(const std::string& directory, Primaries& primaries,
+                                                       const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts);
+  ~RecipientMemory();
+
+  Task<Known> recall(Mailbox recipient);
+  // Asks the primary. Ends by `deadline` with what is known then; the question itself may go on in `gate` (of the
+  // caller's executor) for a while and is remembered.
+  Task<Primaries::Answer> ask(Gate& gate, Mailbox recipient, IpAddress client, SteadyTime deadline);
+
+  // What deliveries teach; does not block.
+  void accepted(const std::string& address);
+  void refused(const std::string& address, const Reply& reply);
+
+  void stop();  // writes what waits and closes the store; blocks
+
+ private:
+  struct Impl;
+  explicit RecipientMemory(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace greymx::access
