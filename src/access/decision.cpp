@@ -25,9 +25,9 @@ std::string describe(const dnsbl::Score& score) {
 
 }  // namespace
 
-SteadyTime Setup::deadline() const {
+std::chrono::milliseconds Setup::patience() const {
   const auto& dns = config().dns;
-  return shared->clock->steady() + std::min(longest_wait, dns.timeout * dns.attempts);
+  return std::min(longest_wait, dns.timeout * dns.attempts);
 }
 
 Decision::Decision(const Setup& setup, Gate& gate, Evidence evidence, Facts facts, Mailbox recipient,
@@ -39,7 +39,7 @@ Decision::Decision(const Setup& setup, Gate& gate, Evidence evidence, Facts fact
       recipient_(std::move(recipient)),
       plain_(unquoted(recipient_)),
       trace_(trace),
-      deadline_(setup.deadline()),
+      deadline_(std::chrono::steady_clock::now() + setup.patience()),
       domain_(domain_of(setup.config(), recipient_)),
       exempt_(facts_.client.trusted) {}
 
@@ -279,7 +279,7 @@ Task<> Decision::callout() {
   const bool passed = !verdict_.reply && !pending_;
   if (!enter("callout", input, !settled_ && passed, settled_ ? "not to be asked for" : "does not get this far"))
     co_return;
-  const SteadyTime deadline = shared().clock->steady() + longest_callout;
+  const SteadyTime deadline = std::chrono::steady_clock::now() + longest_callout;
   const Primaries::Answer answer = co_await shared().memory->ask(gate_, plain_, facts_.client.address, deadline);
   if (answer.outcome == Callout::inconclusive && shared().primaries->is_down(plain_.domain)) {
     co_return unknown_while_down("callout");

@@ -19,8 +19,8 @@ struct Setup {
   std::shared_ptr<dnsbl::Lists> lists;  // may be null
 
   const config::Config& config() const { return *shared->config; }
-  // Until when answers are awaited from now on: one deadline for all lookups of a step, 10 s at most.
-  SteadyTime deadline() const;
+  // How long the lookups of one step may take together: 10 s at most.
+  std::chrono::milliseconds patience() const;
 };
 
 // May this client use the sender's domain? `too_wide`: the record passes addresses all over the Internet.

@@ -9,9 +9,17 @@ namespace {
 // An address far away from `ip`: what a sender's record still passes there, it passes nearly everywhere.
 IpAddress far_from(const IpAddress& ip) {
   std::array<std::uint8_t, 16> bytes = ip.bytes();
-  if (ip.is_v4()) return IpAddress::v4(ip.v4_value() ^ 0x08000000);  // outside any /4 .. /32 with `ip` in it
-  bytes[1] ^= 0x08;                                                  // likewise for a /12
+  if (ip.is_v4()) return IpAddress::v4(ip.v4_value() ^ 0x08000000);  // in no network of /5 or longer that `ip` is in
+  bytes[1] ^= 0x08;                                                  // likewise for /13
   return IpAddress::v6(bytes);
+}
+
+// Waiting here goes by the machine's clock, as timers do; the resolver gets its deadlines by ours.
+SteadyTime patience_ends(const Setup& setup) {
+  return std::chrono::steady_clock::now() + setup.patience();
+}
+SteadyTime lookup_deadline(const Setup& setup) {
+  return setup.shared->clock->steady() + setup.patience();
 }
 
 bool same_sender(const Facts& a, const Facts& b) {
@@ -42,7 +50,7 @@ struct Pipeline::Impl {
   }
   Task<dnsbl::Score> score_name(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> from,
                                 SteadyTime deadline) {
-    const auto name = co_await from->name.wait(deadline);
+    const auto name = co_await from->name.wait(patience_ends(setup));
     if (!name || name->name.empty()) co_return dnsbl::Score{};
     co_return co_await lists->check_domain("client", name->name, deadline);
   }
@@ -84,9 +92,9 @@ struct Pipeline::Impl {
     if (client.name != "unknown")
       lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
     else
-      gate.spawn("client name", look_up_name(lookups, client.address, now.deadline()));
+      gate.spawn("client name", look_up_name(lookups, client.address, lookup_deadline(now)));
     const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
-    if (score) gate.spawn("dnsbl client", score_client(now.lists, lookups, client.address, now.deadline()));
+    if (score) gate.spawn("dnsbl client", score_client(now.lists, lookups, client.address, lookup_deadline(now)));
     return lookups;
   }
   std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts) {
@@ -94,14 +102,15 @@ struct Pipeline::Impl {
     const auto lookups = std::make_shared<SenderLookups>();
     const bool check = config.access.unknown_sender_domain != config::CheckMode::off && !facts.client.trusted;
     const bool external = needs_lookup(config, facts.sender);
-    if (check && external) gate.spawn("sender domain", look_up_domain(lookups, facts.sender.domain, now.deadline()));
+    if (check && external)
+      gate.spawn("sender domain", look_up_domain(lookups, facts.sender.domain, lookup_deadline(now)));
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
-    if (score) gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, now.deadline()));
+    if (score) gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, lookup_deadline(now)));
     const bool pools = config.greylist.sender_pools && config.greylist.mode != config::CheckMode::off;
     const bool matters = pools || config.queue.bounce == config::BounceMode::verified;
     if (matters && !facts.sender.domain.empty()) {
       spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};
-      gate.spawn("spf", evaluate_spf(lookups, std::move(query), now.deadline()));
+      gate.spawn("spf", evaluate_spf(lookups, std::move(query), lookup_deadline(now)));
     }
     return lookups;
   }
@@ -115,7 +124,7 @@ class Session final : public SessionChecks {
       : pipeline_(std::move(pipeline)), setup_(pipeline_->setup), client_(pipeline_->begin(setup_, client)) {}
 
   Task<std::string> client_name() override {
-    const auto name = co_await client_->name.wait(setup_.deadline());
+    const auto name = co_await client_->name.wait(patience_ends(setup_));
     co_return name && !name->name.empty() ? name->name : "unknown";
   }
 
@@ -171,7 +180,7 @@ class Session final : public SessionChecks {
     if (facts.sender.domain.empty()) co_return Authorised::no;
     const std::string organisation = organisational_domain(facts.sender.domain);
     if (!organisation.empty() && is_in_domain(facts.client.name, organisation)) co_return Authorised::client_name;
-    const auto authority = co_await sender_->authority.wait(setup_.deadline());
+    const auto authority = co_await sender_->authority.wait(patience_ends(setup_));
     if (!authority || authority->result == spf::Result::temperror) co_return Authorised::unknown;
     const bool pass = authority->result == spf::Result::pass && !authority->too_wide;
     co_return pass ? Authorised::spf : Authorised::no;

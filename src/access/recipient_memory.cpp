@@ -103,7 +103,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     if (const auto known = recalled(key)) co_return *known;
     const auto found = std::make_shared<Eventual<Remembered>>();
     asio::post(thread, [self = shared_from_this(), key, found] { found->set(self->load(key)); });
-    const auto record = co_await found->wait(clock.steady() + disk_wait);
+    const auto record = co_await found->wait(std::chrono::steady_clock::now() + disk_wait);
     co_return record.value_or(Remembered{});
   }
   std::optional<Remembered> recalled(const std::string& key) {
@@ -144,7 +144,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     return question;
   }
   Task<Answer> call(std::string address) {
-    Answer answer = co_await primaries.call(std::move(address), clock.steady() + longest_question);
+    Answer answer = co_await primaries.call(std::move(address), std::chrono::steady_clock::now() + longest_question);
     metrics.count("callouts_total", {{"outcome", name(answer.outcome)}});
     co_return answer;
   }
@@ -165,7 +165,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
       question = join(key, first);
     }
     if (!first) {
-      const auto answer = co_await question->wait(clock.steady() + longest_question);
+      const auto answer = co_await question->wait(std::chrono::steady_clock::now() + longest_question);
       co_return answer && answer->outcome == Callout::accepted;
     }
     Asking asking_now{shared_from_this(), key, question, {}};

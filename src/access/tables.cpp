@@ -197,7 +197,7 @@ Tables::Loaded TableWatcher::reload(config::ConfigPtr config) {
 void TableWatcher::tell(const Tables::Loaded& loaded) {
   for (const config::Diagnostic& error : loaded.errors) log_.error("master", error.to_string());
   if (!loaded.errors.empty() && loaded.tables) log_.warning("master", "files with errors are used as they were before");
-  next_alert_ = {};
+  if (loaded.tables && loaded.tables->held_back() != tables_->held_back()) next_alert_ = {};
 }
 
 void TableWatcher::alert(SteadyTime now) {

@@ -1,0 +1,42 @@
+// What the tests of access share.
+#pragma once
+
+#include <fstream>
+#include <map>
+#include <set>
+#include <string>
+
+#include "access/access.hpp"
+#include "support/temp_dir.hpp"
+
+namespace greymx::test {
+
+inline std::string write(const TempDir& directory, const std::string& name, std::string_view content) {
+  std::ofstream(directory / name, std::ios::binary) << content;
+  return directory / name;
+}
+
+// Primaries that answer as told, and remember what they were asked.
+class FakePrimaries final : public access::Primaries {
+ public:
+  std::set<std::string> down;
+  std::set<IpAddress> addresses;
+  std::map<std::string, access::Callout> answers;  // by address; others as `otherwise`
+  access::Callout otherwise = access::Callout::refused;
+  std::vector<std::string> asked;
+  std::optional<Event> gate;  // set: answers wait for it
+
+  bool is_up(const std::string& domain) const override { return !is_down(domain); }
+  bool is_down(const std::string& domain) const override { return down.contains(domain); }
+  bool is_primary_address(const IpAddress& ip) const override { return addresses.contains(ip); }
+  std::uint64_t size_limit(const std::string&) const override { return 0; }
+  Task<Answer> call(std::string address, SteadyTime) override {
+    asked.push_back(address);
+    if (gate) co_await gate->wait(SteadyTime::max());
+    const auto it = answers.find(address);
+    const access::Callout outcome = it == answers.end() ? otherwise : it->second;
+    co_return Answer{outcome, "the primary said so"};
+  }
+};
+
+}  // namespace greymx::test

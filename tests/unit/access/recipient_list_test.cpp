@@ -1,0 +1,100 @@
+#include "access/recipient_list.hpp"
+
+#include <fmt/format.h>
+#include <malloc.h>
+
+#include <chrono>
+
+#include "fixture.hpp"
+#include "support/catch.hpp"
+
+using namespace greymx;
+using access::RecipientList;
+
+namespace {
+
+config::Domain domain(const std::string& name, bool wildcard = false) {
+  config::Domain result;
+  result.name = name;
+  result.wildcard = wildcard;
+  return result;
+}
+
+bool has(const RecipientList& list, std::string_view address) {
+  return list.contains(Mailbox::split(address));
+}
+
+}  // namespace
+
+TEST_CASE("a list takes addresses and local parts, ignores case, comments and second columns") {
+  const test::TempDir directory;
+  const auto list = RecipientList::read(test::write(directory, "list",
+                                                    "# users\n"
+                                                    "joe\n"
+                                                    "Info@Example.com\r\n"
+                                                    "  jane@example.com OK\n"
+                                                    "\n"
+                                                    "\"a b\"@example.com\n"
+                                                    "joe@example.com\n"
+                                                    "max@other.example\n"
+                                                    "last"),
+                                        domain("example.com"));
+  REQUIRE(list);
+  CHECK((*list)->size() == 5);
+  for (const char* known : {"joe@example.com", "JOE@EXAMPLE.COM", "info@example.com", "jane@example.com",
+                            "\"a b\"@example.com", "last@example.com"}) {
+    INFO(known);
+    CHECK(has(**list, known));
+  }
+  for (const char* unknown :
+       {"jo@example.com", "joes@example.com", "ok@example.com", "max@example.com", "@example.com"}) {
+    INFO(unknown);
+    CHECK_FALSE(has(**list, unknown));
+  }
+}
+
+TEST_CASE("a wildcard's list tells its subdomains apart; @domain is everybody there") {
+  const test::TempDir directory;
+  const auto list =
+      RecipientList::read(test::write(directory, "list", "joe@a.example.com\nanyone\n@b.example.com\nx@example.com\n"),
+                          domain("example.com", true));
+  REQUIRE(list);
+  CHECK((*list)->size() == 3);
+  CHECK(has(**list, "joe@a.example.com"));
+  CHECK_FALSE(has(**list, "joe@c.example.com"));
+  CHECK(has(**list, "anyone@c.example.com"));
+  CHECK(has(**list, "whoever@b.example.com"));
+}
+
+TEST_CASE("a file that is no list is an error, not an empty list") {
+  const test::TempDir directory;
+  CHECK_FALSE(RecipientList::read(directory / "absent", domain("example.com")));
+  const auto binary =
+      RecipientList::read(test::write(directory, "list", std::string(5000, 'x')), domain("example.com"));
+  REQUIRE_FALSE(binary);
+  CHECK(binary.error().kind == ErrorKind::invalid);
+}
+
+TEST_CASE("a million recipients take less than 64 MiB while they are read and a look-up is quick") {
+  const test::TempDir directory;
+  std::string text;
+  for (long i = 0; i < 1'000'000; ++i) text += fmt::format("first.last-{:07}@example.com\n", i * 7919 % 1'000'000);
+  const std::string path = test::write(directory, "list", text);
+  text = {};
+  malloc_trim(0);
+  const auto heap = [] {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  const std::size_t before = heap();
+  const auto list = RecipientList::read(path, domain("example.com"));
+  REQUIRE(list);
+  CHECK((*list)->size() == 1'000'000);
+  CHECK(heap() - before < 32UL << 20);  // kept; reading again beside it stays below 64 MiB
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 10'000; ++i) {
+    REQUIRE(has(**list, fmt::format("first.last-{:07}@example.com", i * 31)));
+    REQUIRE_FALSE(has(**list, fmt::format("first.last-{:07}x@example.com", i * 31)));
+  }
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
+}

@@ -1,0 +1,274 @@
+#include "access/recipient_memory.hpp"
+
+#include <thread>
+
+#include "fixture.hpp"
+#include "support/catch.hpp"
+#include "support/fake_clock.hpp"
+#include "support/recording_alerts.hpp"
+#include "support/recording_log.hpp"
+#include "support/run.hpp"
+
+using namespace greymx;
+using namespace greymx::access;
+using namespace std::chrono_literals;
+using test::run;
+
+namespace {
+
+const IpAddress client = *IpAddress::parse("198.51.100.7");
+
+Reply reply(int code, std::string enhanced) {
+  return {code, std::move(enhanced), "no"};
+}
+
+struct World {
+  test::TempDir directory;
+  test::FakeClock clock;
+  test::RecordingLog log;
+  test::RecordingAlerts alerts;
+  Metrics metrics;
+  test::FakePrimaries primaries;
+  asio::io_context io{1};
+  Gate gate{io.get_executor()};
+  std::unique_ptr<RecipientMemory> memory;
+
+  World() { open(); }
+  ~World() { close_gate(); }
+  void close_gate() {
+    gate.cancel();
+    run(io, gate.close());
+  }
+  void open() {
+    memory.reset();
+    auto opened = RecipientMemory::open(directory / "recipients", primaries, clock, log, metrics, alerts);
+    REQUIRE(opened);
+    memory = std::move(*opened);
+  }
+  Known recall(std::string_view address) { return run(io, memory->recall(Mailbox::split(address))); }
+  Primaries::Answer ask(std::string_view address, IpAddress who = client) {
+    return run(io, memory->ask(gate, Mailbox::split(address), who, std::chrono::steady_clock::now() + 20s));
+  }
+  std::size_t asked(std::string_view part) const {
+    return static_cast<std::size_t>(
+        std::count_if(primaries.asked.begin(), primaries.asked.end(),
+                      [&](const std::string& a) { return a.find(part) != std::string::npos; }));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("only a true recipient refusal is one") {
+  CHECK(is_recipient_refusal(reply(550, "5.1.1")));
+  CHECK(is_recipient_refusal(reply(554, "5.1.10")));
+  CHECK(is_recipient_refusal(reply(501, "5.1.3")));
+  CHECK(is_recipient_refusal(reply(550, "")));
+  CHECK(is_recipient_refusal(reply(551, "")));
+  CHECK(is_recipient_refusal(reply(553, "")));
+  for (const auto& other :
+       {reply(550, "5.7.1"), reply(554, ""), reply(552, ""), reply(550, "5.2.1"), reply(550, "5.0.0"),
+        reply(550, "5.1.7"), reply(550, "5.1.8"), reply(450, "4.1.1"), reply(250, "2.1.5")}) {
+    INFO(other.to_string());
+    CHECK_FALSE(is_recipient_refusal(other));
+  }
+}
+
+TEST_CASE("accepted is good for 31 days and while the primary is down, refused is bad for 2 hours") {
+  const test::FakeClock clock;
+  const auto at = [&](std::chrono::seconds ago, bool good) {
+    return Remembered{good,
+                      std::chrono::duration_cast<std::chrono::seconds>(clock.now().time_since_epoch() - ago).count()};
+  };
+  struct Case {
+    bool good;
+    std::chrono::seconds age;
+    bool down;
+    Known known;
+  };
+  const Case cases[] = {
+      {true, 0s, false, Known::good},
+      {true, 31 * 24h, false, Known::good},
+      {true, 31 * 24h + 1s, false, Known::unknown},
+      {true, 31 * 24h + 1s, true, Known::good},
+      {true, 400 * 24h, true, Known::good},
+      {false, 0s, false, Known::bad},
+      {false, 2h, false, Known::bad},
+      {false, 2h, true, Known::bad},
+      {false, 2h + 1s, false, Known::unknown},
+      {false, 2h + 1s, true, Known::unknown},
+      {true, -1h, false, Known::good},  // the clock was set back
+  };
+  for (const Case& c : cases) {
+    INFO(c.good << " " << c.age.count() << " s, down " << c.down);
+    CHECK(judge(at(c.age, c.good), clock.now(), c.down) == c.known);
+  }
+  CHECK(judge(Remembered{}, clock.now(), true) == Known::unknown);
+}
+
+TEST_CASE("an answer is remembered, over a restart too") {
+  World world;
+  world.primaries.answers["joe@example.com"] = Callout::accepted;
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  CHECK(world.ask("joe@example.com").outcome == Callout::accepted);
+  CHECK(world.ask("bad@example.com").outcome == Callout::refused);
+  world.open();
+  CHECK(world.recall("JOE@example.com") == Known::good);
+  CHECK(world.recall("bad@example.com") == Known::bad);
+  world.clock.advance(2h + 1s);
+  CHECK(world.recall("bad@example.com") == Known::unknown);
+  world.clock.advance(31 * 24h);
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  world.primaries.down.insert("example.com");
+  CHECK(world.recall("joe@example.com") == Known::good);
+  CHECK(world.metrics.value("callouts_total", {{"outcome", "accepted"}}) == 1);
+  CHECK(world.metrics.value("callouts_total", {{"outcome", "refused"}}) == 2);  // one of them a random local part
+}
+
+TEST_CASE("an inconclusive answer teaches nothing") {
+  World world;
+  world.primaries.otherwise = Callout::inconclusive;
+  CHECK(world.ask("joe@example.com").outcome == Callout::inconclusive);
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  world.memory->accepted("joe@example.com");
+  CHECK(world.ask("joe@example.com").outcome == Callout::inconclusive);
+  CHECK(world.recall("joe@example.com") == Known::good);
+}
+
+TEST_CASE("deliveries teach, with true refusals only") {
+  World world;
+  world.memory->accepted("Joe@Example.com");
+  CHECK(world.recall("joe@example.com") == Known::good);
+  world.memory->refused("joe@example.com", reply(550, "5.7.1"));
+  world.memory->refused("joe@example.com", reply(451, ""));
+  CHECK(world.recall("joe@example.com") == Known::good);
+  world.memory->refused("joe@example.com", reply(550, "5.1.1"));
+  CHECK(world.recall("joe@example.com") == Known::bad);
+}
+
+TEST_CASE("a primary that takes a random local part is asked once a day, and no address is remembered") {
+  World world;
+  world.primaries.otherwise = Callout::accepted;
+  CHECK(world.ask("one@example.com").outcome == Callout::accepted);
+  CHECK(world.ask("two@example.com").outcome == Callout::accepted);
+  CHECK(world.primaries.asked.size() == 1);
+  CHECK(world.asked("greymx-") == 1);
+  CHECK(world.recall("one@example.com") == Known::unknown);
+  world.clock.advance(24h + 1s);
+  world.primaries.otherwise = Callout::refused;
+  CHECK(world.ask("one@example.com").outcome == Callout::refused);
+  CHECK(world.asked("greymx-") == 2);
+  CHECK(world.asked("one@example.com") == 1);
+}
+
+TEST_CASE("many who ask for one address wait for one callout") {
+  World world;
+  world.primaries.gate.emplace(world.io.get_executor());
+  world.primaries.answers["joe@example.com"] = Callout::accepted;
+  const SteadyTime deadline = std::chrono::steady_clock::now() + 20s;
+  std::vector<Task<Primaries::Answer>> tasks;
+  for (int i = 0; i < 50; ++i)
+    tasks.push_back(world.memory->ask(world.gate, Mailbox::split("joe@example.com"), client, deadline));
+  int opened = 0;
+  const auto open_when_asked = [](World& w, int& count) -> Task<> {  // once for the random local part, once for joe
+    while (count < 2) {
+      co_await sleep_for(1ms);
+      if (w.primaries.asked.size() == static_cast<std::size_t>(count) + 1) ++count, w.primaries.gate->notify_all();
+    }
+  };
+  world.gate.spawn("primary", open_when_asked(world, opened));
+  const auto answers = run(world.io, join_all(std::move(tasks)));
+  CHECK(answers.size() == 50);
+  for (const auto& answer : answers) CHECK(answer.outcome == Callout::accepted);
+  CHECK(world.primaries.asked.size() == 2);
+}
+
+TEST_CASE("who waits has an answer at the deadline; the question goes on and is remembered") {
+  World world;
+  world.primaries.gate.emplace(world.io.get_executor());
+  world.primaries.answers["joe@example.com"] = Callout::accepted;
+  const auto soon = std::chrono::steady_clock::now() + 20ms;
+  const auto answer = run(world.io, world.memory->ask(world.gate, Mailbox::split("joe@example.com"), client, soon));
+  CHECK(answer.outcome == Callout::inconclusive);
+  CHECK(answer.detail == "the primary did not answer in time");
+  while (world.gate.size() > 0) {
+    world.primaries.gate->notify_all();
+    world.io.restart();
+    world.io.run_one();
+  }
+  CHECK(world.recall("joe@example.com") == Known::good);
+}
+
+TEST_CASE("the end of the server answers all who wait") {
+  World world;
+  world.primaries.gate.emplace(world.io.get_executor());
+  const auto waiting = [](World& w, Primaries::Answer& answer) -> Task<> {
+    answer = co_await w.memory->ask(w.gate, Mailbox::split("joe@example.com"), client, SteadyTime::max());
+  };
+  Primaries::Answer answer{Callout::accepted, {}};
+  Gate sessions(world.io.get_executor());
+  sessions.spawn("session", waiting(world, answer));
+  while (world.primaries.asked.empty()) world.io.restart(), world.io.run_one();
+  world.close_gate();
+  run(world.io, sessions.close());
+  CHECK(answer.outcome == Callout::inconclusive);
+}
+
+TEST_CASE("a client, and all together, have a budget of questions a minute") {
+  World world;
+  world.ask("first@example.com");
+  const std::size_t random = world.asked("greymx-");
+  for (int i = 0; i < 200; ++i) world.ask("user" + std::to_string(i) + "@example.com");
+  CHECK(world.primaries.asked.size() == 60 + random);
+  CHECK(world.ask("another@example.com").detail == "too many addresses to verify, try again later");
+  CHECK(world.ask("first@example.com", *IpAddress::parse("198.51.100.8")).outcome == Callout::refused);
+  for (int i = 0; i < 2000; ++i) {
+    world.ask("user" + std::to_string(i) + "@example.com", IpAddress::v4(0xc6336500U + static_cast<unsigned>(i)));
+  }
+  CHECK(world.primaries.asked.size() == 600 + random);
+  world.clock.advance(60s);
+  CHECK(world.ask("another@example.com").outcome == Callout::refused);
+}
+
+TEST_CASE("expired records leave the store, those of a primary that is down stay") {
+  const test::TempDir directory;
+  test::FakeClock clock;
+  test::RecordingLog log;
+  test::RecordingAlerts alerts;
+  RecipientStore store(directory / "recipients", clock, log, alerts);
+  RecipientStore::Records records;
+  for (int i = 0; i < 2500; ++i)
+    records.emplace_back("user" + std::to_string(i) + "@example.com", Remembered{i % 2 == 0, 1000 + i});
+  store.put(records);
+  CHECK(store.get("user4@example.com") == Remembered{true, 1004});
+  CHECK(store.get("absent@example.com") == Remembered{});
+  const auto bad = [](const std::string&, const Remembered& record) { return !record.good; };
+  int slices = 1;
+  while (!store.expire(bad)) ++slices;
+  CHECK(slices == 3);
+  CHECK(store.size() == 1250);
+  CHECK(store.get("user4@example.com") == Remembered{true, 1004});
+  CHECK(store.get("user5@example.com") == Remembered{});
+}
+
+TEST_CASE("a damaged store is moved aside with an alert and starts anew") {
+  World world;
+  world.memory->accepted("joe@example.com");
+  world.memory.reset();
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(world.directory / "recipients")) {
+    if (entry.is_regular_file() && entry.path().filename() != "lock")
+      std::ofstream(entry.path()) << std::string(20000, 'x');
+  }
+  world.open();
+  CHECK(world.alerts.contains("the recipient memory was damaged"));
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  world.memory->accepted("joe@example.com");
+  world.open();
+  CHECK(world.recall("joe@example.com") == Known::good);
+}
+
+TEST_CASE("two daemons cannot share one recipient memory") {
+  World world;
+  const auto second = RecipientMemory::open(world.directory / "recipients", world.primaries, world.clock, world.log,
+                                            world.metrics, world.alerts);
+  CHECK_FALSE(second);
+}
