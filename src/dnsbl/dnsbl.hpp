@@ -22,8 +22,9 @@ enum class Outcome : std::uint8_t { clean, listed, list_error, timeout, disabled
 std::string_view to_string(Outcome outcome);
 
 struct ListResult {
-  std::string zone;   // shown form: a secret key label is masked
-  std::string query;  // shown form of what was asked
+  std::string zone;     // shown form: a secret key label is masked
+  std::string query;    // shown form of what was asked
+  std::string subject;  // "Client host [192.0.2.1]", "Helo command [x]", "Sender address [x]"
   Outcome outcome = Outcome::clean;
   int weight = 0;  // counted only if listed
   std::vector<IpAddress> answers;
@@ -35,8 +36,8 @@ struct ListResult {
 struct Score {
   int total = 0;
   std::vector<ListResult> results;
-  // "Service unavailable; Client host [192.0.2.1] blocked using zone; reason" for the first list that counts
-  // ("Helo command [x]", "Sender address [x]" for domain lists); empty while total < threshold.
+  // "Service unavailable; Client host [192.0.2.1] blocked using zone; reason" for the first list that counts;
+  // empty while total < threshold.
   std::string reply_text;
 };
 

@@ -1,0 +1,23 @@
+// Which answers of a list count: "127.0.0.2", "127.0.0.[2..11]", "127.0.[0;1].[2;4..7]". Pure.
+#pragma once
+
+#include <array>
+#include <bitset>
+#include <optional>
+#include <string_view>
+
+#include "base/ip.hpp"
+
+namespace greymx::dnsbl {
+
+class Pattern {
+ public:
+  // Four octets, each a number or "[N;N..N]"; nullopt for anything else.
+  static std::optional<Pattern> parse(std::string_view text);
+  bool matches(const IpAddress& address) const;
+
+ private:
+  std::array<std::bitset<256>, 4> octets_;
+};
+
+}  // namespace greymx::dnsbl

@@ -1,0 +1,42 @@
+// What a list's answer means, and what all together come to. Pure.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dnsbl/dnsbl.hpp"
+#include "dnsbl/pattern.hpp"
+
+namespace greymx::dnsbl {
+
+// One configured list, made ready.
+struct List {
+  std::string zone;   // what is asked; may hold a secret
+  std::string shown;  // what is told to anybody
+  std::string key;    // the secret label, or empty
+  std::vector<Pattern> replies;
+  int weight = 1;
+  bool self_test = true;
+  std::string reason;
+  bool by_name = false;  // a domain list
+  bool check_sender = false, check_helo = false, check_client = false;
+};
+
+// Address lists first. Patterns that do not parse are left out: the config has refused them.
+std::vector<List> make_lists(const config::Dnsbl& settings);
+
+struct Judgement {
+  Outcome outcome = Outcome::clean;
+  std::string error;
+  bool outside = false;  // an answer outside 127.0.0.0/8: somebody rewrites DNS, or the zone was taken over
+};
+Judgement judge(const List& list, const dns::Answer& answer);
+// Does the answer list anything at all, whatever `replies` says?
+bool is_listing(const dns::Answer& answer);
+
+// TXT records as one reason, without secrets, at most 500 bytes, printable.
+std::string reason_text(const List& list, const std::vector<std::string>& texts);
+Score tally(std::vector<ListResult> results, int threshold);
+
+}  // namespace greymx::dnsbl
