@@ -1,9 +1,5 @@
 #include "smtp/reply.hpp"
 
-#include <fmt/format.h>
-
-#include <iterator>
-
 namespace greymx::smtp {
 
 namespace {
@@ -11,11 +7,9 @@ namespace {
 constexpr std::size_t max_line = 510;  // without CRLF
 constexpr std::size_t max_argument = 256;
 
-void append_line(std::string& out, int code, char separator, std::string_view enhanced, std::string_view text) {
-  const char digits[] = {static_cast<char>('0' + code / 100), static_cast<char>('0' + code / 10 % 10),
-                         static_cast<char>('0' + code % 10), separator};
-  out.append(digits, sizeof digits);
-  if (!enhanced.empty()) out.append(enhanced) += ' ';
+void append_line(std::string& out, const Reply& reply, char separator, std::string_view text) {
+  out.append(std::to_string(reply.code)) += separator;
+  if (!reply.enhanced.empty()) out.append(reply.enhanced) += ' ';
   out.append(text) += "\r\n";
 }
 
@@ -26,16 +20,6 @@ std::size_t break_at(std::string_view text, std::size_t room) {
   if (space != std::string_view::npos && space > room / 2) return space;
   while (room > 1 && (static_cast<unsigned char>(text[room]) & 0xc0) == 0x80) --room;
   return room;
-}
-
-void append(std::string& out, int code, std::string_view enhanced, std::string_view text) {
-  const std::size_t room = max_line - 4 - (enhanced.empty() ? 0 : enhanced.size() + 1);
-  while (text.size() > room) {
-    const std::size_t cut = break_at(text, room);
-    append_line(out, code, '-', enhanced, text.substr(0, cut));
-    text.remove_prefix(text[cut] == ' ' ? cut + 1 : cut);
-  }
-  append_line(out, code, ' ', enhanced, text);
 }
 
 }  // namespace
@@ -58,11 +42,14 @@ Reply make_reply(const ReplyText& text, std::string_view host, std::string_view 
 }
 
 void append_reply(std::string& out, const Reply& reply) {
-  append(out, reply.code, reply.enhanced, reply.text);
-}
-
-void append_reply(std::string& out, const ReplyText& reply) {
-  append(out, reply.code, reply.enhanced, reply.text);
+  std::string_view text = reply.text;
+  const std::size_t room = max_line - 4 - (reply.enhanced.empty() ? 0 : reply.enhanced.size() + 1);
+  while (text.size() > room) {
+    const std::size_t cut = break_at(text, room);
+    append_line(out, reply, '-', text.substr(0, cut));
+    text.remove_prefix(text[cut] == ' ' ? cut + 1 : cut);
+  }
+  append_line(out, reply, ' ', text);
 }
 
 }  // namespace greymx::smtp

@@ -23,7 +23,6 @@ Reply make_reply(const ReplyText& text, std::string_view host = {}, std::string_
 
 // Appends the reply with its line ends, over several lines if it is too long for one.
 void append_reply(std::string& out, const Reply& reply);
-void append_reply(std::string& out, const ReplyText& reply);  // a text without "%"
 
 namespace replies {
 

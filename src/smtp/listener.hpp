@@ -1,0 +1,40 @@
+// Accepts SMTP connections on one thread and hands them to the network threads in turn.
+//
+// Threads: open() before the threads run; start() and stop() on `executor`; reload() from any. Each worker's policy
+// and sessions live on that worker's executor. Everything passed in must outlive the listener, which must be stopped
+// before it is destroyed.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "smtp/server_session.hpp"
+
+namespace greymx::smtp {
+
+struct Worker {
+  asio::any_io_executor executor;
+  Policy* policy = nullptr;
+};
+
+class Listener {
+ public:
+  Listener(asio::any_io_executor executor, std::vector<Worker> workers, config::ConfigPtr config, Intake& intake,
+           const TlsServer& tls, const Clock& clock, Log& log, Metrics& metrics);
+  ~Listener();
+
+  // Binds listen.smtp; needs the right to, so before privileges are dropped. An error names the remedy; a host without
+  // IPv6 is only a warning.
+  Result<> open();
+  std::vector<Endpoint> endpoints() const;
+  void start();
+  void reload(config::ConfigPtr config);  // for sessions that begin from now on
+  // No new connections; idle sessions are told to come back (421), those that bring content have until `deadline`.
+  Task<> stop(SteadyTime deadline);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace greymx::smtp

@@ -1,0 +1,430 @@
+#include "smtp/server_session.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "smtp/proxy_header.hpp"
+
+namespace greymx::smtp {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto proxy_header_timeout = 5s;  // it comes in the connection's first packet
+constexpr auto rate_window = 60s;
+constexpr auto longest_silence = 30s;  // of one wait, towards the rate: longer ones are data_timeout's business
+constexpr auto farewell_timeout = 10s;
+constexpr std::size_t output_limit = 16384;
+constexpr std::size_t store_size = 8192;  // so much content is handed on at once
+constexpr std::size_t kept_output = 512;  // bytes of memory that an idle session may keep for replies
+
+}  // namespace
+
+std::span<char> InputBuffer::space() {
+  if (!bytes_) bytes_ = std::make_unique_for_overwrite<char[]>(capacity);
+  if (begin_ > 0) {
+    std::memmove(bytes_.get(), bytes_.get() + begin_, end_ - begin_);
+    end_ -= std::exchange(begin_, 0);
+  }
+  return {bytes_.get() + end_, capacity - end_};
+}
+
+ServerSession::ServerSession(ServerParts parts, config::ConfigPtr config, std::unique_ptr<Stream> stream,
+                             std::unique_ptr<Connections::Ticket> ticket, bool proxy_protocol)
+    : parts_(parts),
+      config_(std::move(config)),
+      stream_(std::move(stream)),
+      ticket_(std::move(ticket)),
+      proxy_protocol_(proxy_protocol),
+      session_(*config_, parts.intake, parts.clock, parts.log, parts.metrics, std::to_string(ticket_->number())) {}
+
+ServerSession::~ServerSession() {
+  if (!begun_) return;
+  const std::string client = session_.client();
+  if (!connect_logged_) parts_.log.info("smtpd", "connect from " + client);
+  parts_.log.info("smtpd", fmt::format("disconnect from {} {}", client, session_.summary()));
+}
+
+Task<> ServerSession::run() {
+  bool going = co_await open();
+  while (going) {
+    std::string_view rest = input_.view();
+    const LineReader::Event event = lines_.next(rest);
+    if (event.status == LineReader::Status::need_more) {
+      input_.drop_to(rest);
+      going = co_await more_input();
+      continue;
+    }
+    command_deadline_.reset();
+    if (!named_) co_await learn_name();
+    Effect effect = Effect::none;
+    if (event.status == LineReader::Status::line) {
+      effect = session_.on_line(event.line, !rest.empty());
+    } else {
+      session_.on_bad_line(event.status);
+    }
+    input_.drop_to(rest);
+    if (effect != Effect::none) going = co_await perform(effect);
+    if (going && session_.too_many_errors()) {
+      parts_.log.info("smtpd", fmt::format("too many errors after {} from {}", session_.where(), session_.client()));
+      co_await hang_up(replies::too_many_errors);
+      going = false;
+    }
+    if (going && session_.output().size() > output_limit) going = co_await flush();
+  }
+  stream_->close();
+}
+
+// --- beginning -------------------------------------------------------------------------------------------------------
+
+Client ServerSession::make_client(const Endpoint& endpoint) const {
+  const bool trusted = contains(config_->access.trusted_networks, endpoint.address);
+  return {endpoint.address, endpoint.port, "unknown", trusted};
+}
+
+bool ServerSession::speaks_for_others(const IpAddress& address) const {
+  // Behind a balancer that sends PROXY headers everything else comes from strangers.
+  return !proxy_protocol_ && contains(config_->access.proxy_networks, address);
+}
+
+Task<bool> ServerSession::open() {
+  Endpoint peer = stream_->peer();
+  if (proxy_protocol_) {
+    const auto named = co_await read_proxy_header(peer);
+    if (!named) co_return false;
+    peer = *named;
+  }
+  if (speaks_for_others(peer.address)) session_.allow_xclient();
+  if (config_->tls.inbound != config::TlsLevel::none && parts_.tls.context()) session_.offer_tls();
+  Client client = make_client(peer);
+  const bool admitted = co_await admit(std::move(client));
+  if (!admitted) co_return false;
+  if (config_->access.early_talker_wait > 0s) {
+    ticket_->idle();
+    const ReadStatus status = co_await stream_->wait_readable(in(config_->access.early_talker_wait));
+    ticket_->busy();
+    if (status == ReadStatus::failed) co_return false;
+  }
+  if (!input_.empty() || stream_->has_pending()) session_.note_early_talker();
+  session_.greet();
+  co_return true;
+}
+
+// The client that the header names, or the peer itself if it names none; nullopt: this is no proxy of ours.
+Task<std::optional<Endpoint>> ServerSession::read_proxy_header(Endpoint peer) {
+  if (!contains(config_->access.proxy_networks, peer.address)) {
+    parts_.log.warning("smtpd", fmt::format("connection from {} to a PROXY protocol listener refused: not in "
+                                            "access.proxy_networks",
+                                            peer.address.to_string()));
+    co_return std::nullopt;
+  }
+  const SteadyTime deadline = in(proxy_header_timeout);
+  for (;;) {
+    const ProxyHeader header = parse_proxy_header(input_.view());
+    if (header.status == ProxyHeader::Status::complete) {
+      input_.drop_to(input_.view().substr(header.size));
+      co_return header.client.value_or(peer);
+    }
+    bool more = header.status == ProxyHeader::Status::need_more;
+    if (more) {
+      const ReadEvent event = co_await stream_->read_some(input_.space(), deadline);
+      input_.filled(event.bytes);
+      more = event.status == ReadStatus::data;
+    }
+    if (!more) {
+      parts_.log.warning("smtpd", "no valid PROXY protocol header from " + peer.address.to_string());
+      co_return std::nullopt;
+    }
+  }
+}
+
+// At the beginning, and when XCLIENT has named somebody else. False: over a limit, and told so.
+Task<bool> ServerSession::admit(Client client) {
+  const bool exempt = client.trusted || speaks_for_others(client.address);
+  const auto exceeded = ticket_->identify(client.address, exempt, config_->limits);
+  if (exceeded) {
+    const std::string address = client.address.to_string();
+    parts_.log.warning("smtpd",
+                       fmt::format("{} limit exceeded from {} for service smtp", *exceeded, client.to_string()));
+    co_await hang_up(replies::too_many_connections, address);
+    co_return false;
+  }
+  admission_ = parts_.policy.admit(client);
+  session_.begin(std::move(client), *admission_);
+  begun_ = true;
+  co_return true;
+}
+
+Task<> ServerSession::learn_name() {
+  std::string name = co_await admission_->client_name();
+  session_.set_client_name(std::move(name));
+  named_ = true;
+  if (!std::exchange(connect_logged_, true)) parts_.log.info("smtpd", "connect from " + session_.client());
+}
+
+Task<bool> ServerSession::take_over_client() {
+  const XclientCommand command = session_.xclient();
+  Client client = session_.facts().client;
+  if (command.address) {
+    client = make_client({*command.address, 0});
+    named_ = false;
+  }
+  client.port = command.port.value_or(client.port);
+  if (command.name) {
+    client.name = command.name->empty() ? "unknown" : *command.name;
+    named_ = true;
+  }
+  const bool admitted = co_await admit(std::move(client));
+  if (admitted) session_.on_xclient(command);
+  co_return admitted;
+}
+
+// --- reading and writing ---------------------------------------------------------------------------------------------
+
+Task<bool> ServerSession::more_input() {
+  const bool sent = co_await flush();
+  if (!sent) co_return false;
+  if (!command_deadline_) command_deadline_ = in(config_->limits.command_timeout);
+  while (input_.empty()) {
+    if (leaving_ != nullptr) {
+      co_await hang_up(*leaving_);
+      co_return false;
+    }
+    input_.release();
+    if (session_.output().capacity() > kept_output) session_.output() = std::string();
+    ticket_->idle();
+    const ReadStatus status = co_await stream_->wait_readable(*command_deadline_);
+    ticket_->busy();
+    if (status == ReadStatus::data) break;
+    if (status == ReadStatus::timed_out && leaving_ != nullptr) continue;
+    co_await lose(status);
+    co_return false;
+  }
+  const bool got = co_await read(*command_deadline_);
+  co_return got;
+}
+
+Task<bool> ServerSession::read(SteadyTime deadline) {
+  const ReadEvent event = co_await stream_->read_some(input_.space(), deadline);
+  input_.filled(event.bytes);
+  if (event.status == ReadStatus::data) co_return true;
+  co_await lose(event.status);
+  co_return false;
+}
+
+// For content: also watches that it moves.
+Task<bool> ServerSession::read_content() {
+  const bool sent = co_await flush();
+  if (!sent) co_return false;
+  const SteadyTime begin = parts_.clock.steady();
+  const bool got = co_await read(begin + config_->limits.data_timeout);
+  if (!got) co_return false;
+  received_ += input_.view().size();
+  waited_ += std::min<std::chrono::steady_clock::duration>(parts_.clock.steady() - begin, longest_silence);
+  if (waited_ < rate_window) co_return true;
+  const config::Rate& wanted = config_->limits.data_rate_min;
+  const double seconds = std::chrono::duration<double>(waited_).count();
+  if (static_cast<double>(received_) / seconds * static_cast<double>(wanted.period.count()) <
+      static_cast<double>(wanted.count)) {
+    parts_.log.info("smtpd", fmt::format("data too slow after {}", place()));
+    co_await hang_up(replies::too_slow);
+    co_return false;
+  }
+  waited_ = {};
+  received_ = 0;
+  co_return true;
+}
+
+std::string ServerSession::place() {
+  std::string where(session_.where());
+  const Transaction* transaction = session_.transaction();
+  if (in_content_ && transaction != nullptr) where += fmt::format(" ({} bytes)", transaction->decoder.size());
+  return where + " from " + session_.client();
+}
+
+Task<> ServerSession::lose(ReadStatus status) {
+  const bool timeout = status == ReadStatus::timed_out;
+  parts_.log.info("smtpd", fmt::format("{} after {}", timeout ? "timeout" : "lost connection", place()));
+  if (timeout) co_await hang_up(replies::timed_out);
+}
+
+Task<bool> ServerSession::flush() {
+  std::string& output = session_.output();
+  if (output.empty()) co_return true;
+  const Result<> written = co_await stream_->write(output, in(config_->limits.command_timeout));
+  output.clear();
+  if (written) co_return true;
+  const bool timeout = written.error().kind == ErrorKind::timed_out;
+  parts_.log.info("smtpd", fmt::format("{} after {}", timeout ? "timeout" : "lost connection", place()));
+  co_return false;
+}
+
+Task<> ServerSession::hang_up(ReplyText text, std::string argument) {
+  std::string& output = session_.output();
+  append_reply(output, make_reply(text, config_->hostname, argument));
+  co_await stream_->write(output, in(farewell_timeout));
+  output.clear();
+}
+
+void ServerSession::leave(const ReplyText& why) {
+  leaving_ = &why;
+  stream_->wake();
+}
+
+// --- effects ---------------------------------------------------------------------------------------------------------
+
+Task<bool> ServerSession::perform(Effect effect) {
+  bool going = true;
+  switch (effect) {
+    case Effect::none:
+      break;
+    case Effect::recipient: {
+      Facts facts = session_.facts();
+      Mailbox recipient = session_.pending_recipient();
+      Verdict verdict = co_await admission_->recipient(std::move(facts), std::move(recipient));
+      session_.on_recipient(std::move(verdict));
+      break;
+    }
+    case Effect::data:
+      if (stream_->has_pending()) session_.note_improper_pipelining();
+      going = co_await receive_data();
+      break;
+    case Effect::chunk:
+      going = co_await receive_chunk();
+      break;
+    case Effect::start_tls:
+      going = co_await start_tls();
+      break;
+    case Effect::xclient:
+      going = co_await take_over_client();
+      break;
+    case Effect::etrn: {
+      Facts facts = session_.facts();
+      std::string node = session_.etrn_node();
+      const Reply reply = co_await admission_->etrn(std::move(facts), std::move(node));
+      session_.answer(reply);
+      break;
+    }
+    case Effect::close:
+      co_await flush();
+      going = false;
+  }
+  co_return going;
+}
+
+Task<bool> ServerSession::ask_data() {
+  Facts facts = session_.facts();
+  std::vector<Mailbox> recipients = session_.transaction()->recipients;
+  Verdict verdict = co_await admission_->data(std::move(facts), std::move(recipients));
+  waited_ = {};
+  received_ = 0;
+  co_return session_.on_data(std::move(verdict));
+}
+
+// False: the connection is gone, and with it the message.
+Task<bool> ServerSession::receive_data() {
+  const bool welcome = co_await ask_data();
+  if (!welcome) co_return true;
+  in_content_ = true;
+  BodyDecoder& decoder = session_.transaction()->decoder;
+  std::string content = session_.trace_headers();
+  for (auto status = BodyDecoder::Status::more; status == BodyDecoder::Status::more;) {
+    if (input_.empty()) {
+      const bool got = co_await read_content();
+      if (!got) co_return false;
+    }
+    std::string_view rest = input_.view();
+    status = decoder.decode_data(rest, content);
+    input_.drop_to(rest);
+    if (status == BodyDecoder::Status::end || content.size() >= store_size) co_await store(content);
+  }
+  in_content_ = false;
+  co_await finish();
+  co_return true;
+}
+
+Task<bool> ServerSession::receive_chunk() {
+  const Chunk chunk = session_.chunk();
+  bool wanted = !chunk.refusal;
+  std::string content;
+  if (wanted && chunk.first) {
+    wanted = co_await ask_data();
+    if (wanted) content = session_.trace_headers();
+  }
+  in_content_ = true;
+  for (std::uint64_t left = chunk.size; left > 0;) {
+    if (input_.empty()) {
+      const bool got = co_await read_content();
+      if (!got) co_return false;
+    }
+    const std::string_view view = input_.view();
+    const std::string_view piece = view.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(left, view.size())));
+    if (wanted) session_.transaction()->decoder.decode_chunk(piece, content);
+    input_.drop_to(view.substr(piece.size()));
+    left -= piece.size();
+    if (content.size() >= store_size) co_await store(content);
+  }
+  in_content_ = false;
+  if (wanted && chunk.last) session_.transaction()->decoder.finish_chunks(content);
+  if (wanted) co_await store(content);
+  if (wanted && chunk.last) {
+    co_await finish();
+  } else {
+    session_.on_chunk();
+  }
+  co_return true;
+}
+
+Task<> ServerSession::store(std::string& content) {
+  Transaction& transaction = *session_.transaction();
+  if (session_.still_wanted() && !transaction.discard && !content.empty()) {
+    const Result<> written = co_await transaction.body->write(content);
+    if (!written) session_.on_write_error(written.error());
+  }
+  content.clear();
+}
+
+// The instant of commitment: when commit() has returned, the message is on disk and ours, and 250 is said. If we die
+// before, the client has no answer and sends it again; if we die between, it does too, and the message comes twice
+// (RFC 5321 6.1, RFC 1047). After any 4yz or 5yz the body is gone and is never delivered (RFC 5321 4.2.5).
+Task<> ServerSession::finish() {
+  const bool wanted = session_.on_end_of_content();
+  if (!wanted) co_return;
+  Result<> result;
+  if (!session_.transaction()->discard) {
+    Facts facts = session_.facts();
+    const Authorised authorised = co_await admission_->authorised(std::move(facts));
+    Envelope envelope = session_.seal(authorised);
+    result = co_await session_.transaction()->body->commit(std::move(envelope));
+  }
+  session_.on_commit(result);
+}
+
+Task<bool> ServerSession::start_tls() {
+  if (!input_.empty() || stream_->has_pending()) {  // an attacker's plain text before the handshake (CVE-2011-0411)
+    parts_.log.warning("smtpd", "data sent behind STARTTLS, in the clear, by " + session_.client());
+    co_await hang_up(replies::out_of_sync);
+    co_return false;
+  }
+  const std::shared_ptr<SSL_CTX> context = parts_.tls.context();
+  if (!context) {
+    session_.answer(replies::tls_unavailable);
+    co_return true;
+  }
+  append_reply(session_.output(), make_reply(replies::start_tls));
+  const bool sent = co_await flush();
+  if (!sent) co_return false;
+  const Result<TlsInfo> info = co_await stream_->start_tls_server(context.get(), in(config_->limits.command_timeout));
+  if (!info) {
+    parts_.log.info("smtpd", fmt::format("SSL_accept error from {}: {}", session_.client(), info.error().text));
+    co_return false;
+  }
+  parts_.metrics.count("tls_sessions_total", {{"direction", "in"}, {"version", info->protocol}});
+  session_.on_tls(info->to_string());
+  co_return true;
+}
+
+}  // namespace greymx::smtp

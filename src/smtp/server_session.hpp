@@ -1,0 +1,117 @@
+// One SMTP connection from accept to close: reads, lets the Session act, performs its effects, writes.
+//
+// Replies of a pipelined group leave in one write, when nothing more can be answered without reading. While a session
+// waits for its client's next command it holds no buffer. Between commands it may be told to leave (421); content on
+// its way is always finished.
+//
+// Thread: the stream's executor. Everything in ServerParts must outlive it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/async.hpp"
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "config/config.hpp"
+#include "smtp/limits.hpp"
+#include "smtp/line_reader.hpp"
+#include "smtp/ports.hpp"
+#include "smtp/session.hpp"
+#include "smtp/stream.hpp"
+#include "smtp/tls_server.hpp"
+
+namespace greymx::smtp {
+
+struct ServerParts {
+  Policy& policy;  // of this thread
+  Intake& intake;
+  const TlsServer& tls;
+  const Clock& clock;
+  Log& log;
+  Metrics& metrics;
+};
+
+// What has been read and not yet used. No memory while empty, if release() is called.
+class InputBuffer {
+ public:
+  static constexpr std::size_t capacity = 16384;
+
+  std::string_view view() const { return {bytes_.get() + begin_, end_ - begin_}; }
+  bool empty() const { return begin_ == end_; }
+  void drop_to(std::string_view rest) { begin_ = end_ - rest.size(); }  // `rest`: the end of view()
+  std::span<char> space();                                              // behind view(), which moves; never empty…
+  void filled(std::size_t bytes) { end_ += bytes; }                     // …unless view() has `capacity` bytes
+  void release() { bytes_.reset(); }
+
+ private:
+  std::unique_ptr<char[]> bytes_;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+};
+
+class ServerSession {
+ public:
+  // `config` stays this session's, whatever is reloaded.
+  ServerSession(ServerParts parts, config::ConfigPtr config, std::unique_ptr<Stream> stream,
+                std::unique_ptr<Connections::Ticket> ticket, bool proxy_protocol);
+  ~ServerSession();  // logs the end
+  ServerSession(const ServerSession&) = delete;
+  ServerSession& operator=(const ServerSession&) = delete;
+
+  Task<> run();
+  // Ends it with 421 as soon as it waits for a command.
+  void shut_down() { leave(replies::shutting_down); }
+  void shed() { leave(replies::shed); }
+
+ private:
+  // Those that return bool: false means that the session is over, and all is said.
+  Task<bool> open();
+  Task<std::optional<Endpoint>> read_proxy_header(Endpoint peer);
+  Task<bool> admit(Client client);
+  Task<> learn_name();
+  Task<bool> take_over_client();
+  Task<bool> more_input();
+  Task<bool> read(SteadyTime deadline);
+  Task<bool> read_content();
+  Task<bool> perform(Effect effect);
+  Task<bool> ask_data();  // false: content is not welcome
+  Task<bool> receive_data();
+  Task<bool> receive_chunk();
+  Task<> store(std::string& content);
+  Task<> finish();
+  Task<bool> start_tls();
+  Task<bool> flush();
+  Task<> lose(ReadStatus status);
+  Task<> hang_up(ReplyText text, std::string argument = {});
+  void leave(const ReplyText& why);
+  bool speaks_for_others(const IpAddress& address) const;
+  Client make_client(const Endpoint& endpoint) const;
+  std::string place();  // "DATA (100 bytes) from NAME[IP]"
+  SteadyTime in(std::chrono::seconds timeout) const { return parts_.clock.steady() + timeout; }
+
+  ServerParts parts_;
+  config::ConfigPtr config_;
+  std::unique_ptr<Stream> stream_;
+  std::unique_ptr<Connections::Ticket> ticket_;
+  bool proxy_protocol_;
+  Session session_;
+  std::unique_ptr<Admission> admission_;
+  InputBuffer input_;
+  LineReader lines_;
+  bool begun_ = false;  // the client has been admitted
+  bool named_ = false;  // and its name is known
+  bool connect_logged_ = false;
+  bool in_content_ = false;
+  std::optional<SteadyTime> command_deadline_;
+  const ReplyText* leaving_ = nullptr;
+  // How fast content comes: time spent waiting for it, and what came, since the last look.
+  std::chrono::steady_clock::duration waited_{};
+  std::uint64_t received_ = 0;
+};
+
+}  // namespace greymx::smtp

@@ -1,0 +1,574 @@
+#include "smtp/session.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace greymx::smtp {
+
+namespace {
+
+constexpr unsigned max_hops = 50;  // with our own Received line; the last guard against loops (RFC 5321 6.3)
+constexpr std::uint32_t free_junk = 100;
+constexpr std::size_t max_logged = 256;
+
+constexpr std::uint8_t in(std::initializer_list<State> states) {
+  std::uint8_t bits = 0;
+  for (const State state : states) bits = static_cast<std::uint8_t>(bits | static_cast<std::uint8_t>(state));
+  return bits;
+}
+constexpr std::uint8_t any = in({State::start, State::greeted, State::mail, State::rcpt, State::chunks});
+constexpr std::uint8_t idle = in({State::start, State::greeted});
+
+// clang-format off
+constexpr std::array<CommandRule, verb_count - 1> rules = {{
+    // verb          legal in                            last   before TLS argument junk
+    {Verb::helo,     any,                                true,  true,  true,  false},
+    {Verb::ehlo,     any,                                true,  true,  true,  false},
+    {Verb::xclient,  idle,                               true,  true,  true,  false},
+    {Verb::starttls, idle,                               true,  true,  false, false},
+    {Verb::auth,     any,                                true,  false, true,  false},
+    {Verb::mail,     in({State::greeted}),               false, false, true,  false},
+    {Verb::rcpt,     in({State::mail, State::rcpt}),     false, false, true,  false},
+    {Verb::data,     in({State::rcpt}),                  true,  false, false, false},
+    {Verb::bdat,     in({State::rcpt, State::chunks}),   false, false, true,  false},
+    {Verb::rset,     any,                                false, false, false, true},
+    {Verb::noop,     any,                                true,  true,  true,  true},
+    {Verb::vrfy,     any,                                true,  false, true,  true},
+    {Verb::expn,     any,                                true,  false, true,  true},
+    {Verb::help,     any,                                false, false, true,  true},
+    {Verb::etrn,     in({State::greeted}),               true,  false, true,  true},
+    {Verb::quit,     any,                                true,  true,  true,  false},
+}};
+// clang-format on
+
+constexpr bool rules_are_in_order() {
+  for (std::size_t i = 0; i < rules.size(); ++i) {
+    if (static_cast<std::size_t>(rules[i].verb) != i) return false;
+  }
+  return true;
+}
+static_assert(rules_are_in_order());
+
+// HELO names in the Received line: whoever reads it must not take them for anything else.
+std::string harmless(std::string_view helo) {
+  std::string result(helo.substr(0, 255));
+  for (char& c : result) {
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (!letter && std::string_view(".-_:[]").find(c) == std::string_view::npos) c = '?';
+  }
+  return result;
+}
+
+}  // namespace
+
+std::span<const CommandRule> command_rules() {
+  return rules;
+}
+
+Session::Session(const config::Config& config, Intake& intake, const Clock& clock, Log& log, Metrics& metrics,
+                 std::string instance)
+    : config_(config), intake_(intake), clock_(clock), log_(log), metrics_(metrics), instance_(std::move(instance)) {}
+
+void Session::begin(Client client, Admission& admission) {
+  end_transaction();
+  admission_ = &admission;
+  facts_.client = std::move(client);
+  facts_.helo.clear();
+  facts_.protocol = "SMTP";
+  state_ = State::start;
+}
+
+void Session::greet() {
+  append_reply(output_, Reply{220, "", config_.hostname + " " + config_.smtp.banner});
+}
+
+// --- commands --------------------------------------------------------------------------------------------------------
+
+Effect Session::on_line(std::string_view line, bool more_follows) {
+  const Command command = parse_command(line);
+  verb_ = command.verb;
+  where_ = to_string(verb_);
+  ++counts_[static_cast<std::size_t>(verb_)].total;
+  if (verb_ == Verb::unknown) {
+    if (!is_foreign_protocol(line)) {
+      answer(replies::unknown_command);
+      return Effect::none;
+    }
+    log_.warning("smtpd", fmt::format("non-SMTP command from {}: {}", client(), printable(line, 100)));
+    answer(replies::not_smtp);
+    return Effect::close;
+  }
+  const CommandRule& rule = rules[static_cast<std::size_t>(verb_)];
+  const bool may_pipeline = verb_ == Verb::bdat || (facts_.protocol == "ESMTP" && !rule.group_last);
+  if (more_follows && !may_pipeline) note_improper_pipelining();
+  if (rule.junk && ++junk_ > free_junk) ++errors_;
+  if (verb_ == Verb::bdat) return bdat(command.arguments);
+  if (config_.tls.inbound == config::TlsLevel::encrypt && !facts_.tls && !rule.before_tls) {
+    answer(replies::must_start_tls);
+  } else if (!rule.takes_argument && !command.arguments.empty()) {
+    answer(replies::takes_no_argument, to_string(verb_));
+  } else if ((rule.legal & static_cast<std::uint8_t>(state_)) == 0) {
+    answer(out_of_order(verb_));
+  } else {
+    return dispatch(verb_, command.arguments);
+  }
+  return Effect::none;
+}
+
+Effect Session::dispatch(Verb verb, std::string_view arguments) {
+  switch (verb) {
+    case Verb::helo:
+    case Verb::ehlo:
+      hello(verb, arguments);
+      break;
+    case Verb::xclient:
+      return xclient(arguments);
+    case Verb::starttls:
+      return start_tls();
+    case Verb::auth:
+      answer(replies::no_authentication);
+      break;
+    case Verb::mail:
+      mail(arguments);
+      break;
+    case Verb::rcpt:
+      return rcpt(arguments);
+    case Verb::data:
+      return Effect::data;
+    case Verb::rset:
+      end_transaction();
+      answer(replies::ok);
+      break;
+    case Verb::noop:
+      answer(replies::ok);
+      break;
+    case Verb::vrfy:
+      answer(arguments.empty() ? replies::vrfy_syntax : replies::vrfy);
+      break;
+    case Verb::help:
+      answer(replies::help);
+      break;
+    case Verb::etrn:
+      return etrn(arguments);
+    case Verb::quit:
+      answer(replies::bye);
+      return Effect::close;
+    default:
+      answer(replies::not_implemented);
+  }
+  return Effect::none;
+}
+
+const ReplyText& Session::out_of_order(Verb verb) const {
+  switch (verb) {
+    case Verb::mail:
+      return state_ == State::start ? replies::helo_first : replies::nested_mail;
+    case Verb::rcpt:
+      return state_ == State::chunks ? replies::rcpt_after_bdat : replies::need_mail;
+    case Verb::etrn:
+      return state_ == State::start ? replies::etrn_helo_first : replies::etrn_in_transaction;
+    case Verb::data:
+    case Verb::bdat:
+      if (state_ == State::chunks) return replies::data_after_bdat;
+      return transaction_ && transaction_->attempts > 0 ? replies::no_valid_recipients : replies::need_rcpt;
+    default:
+      return replies::in_transaction;
+  }
+}
+
+void Session::on_bad_line(LineReader::Status status) {
+  verb_ = Verb::unknown;
+  where_ = to_string(verb_);
+  ++counts_[static_cast<std::size_t>(verb_)].total;
+  switch (status) {
+    case LineReader::Status::bare_lf:
+      return answer(replies::bad_command_bytes, "bare <LF>");
+    case LineReader::Status::bare_cr:
+      return answer(replies::bad_command_bytes, "bare <CR>");
+    case LineReader::Status::nul:
+      return answer(replies::bad_command_bytes, "<NUL>");
+    default:
+      return answer(replies::command_too_long);
+  }
+}
+
+void Session::hello(Verb verb, std::string_view name) {
+  if (name.empty()) return answer(replies::helo_syntax, to_string(verb));
+  end_transaction();
+  facts_.helo = name;
+  facts_.protocol = verb == Verb::ehlo ? "ESMTP" : "SMTP";
+  state_ = State::greeted;
+  if (verb == Verb::helo) return answer(replies::helo);
+  list_extensions();
+  ++counts_[static_cast<std::size_t>(verb)].ok;
+}
+
+void Session::list_extensions() {
+  output_ += fmt::format("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-VRFY\r\n250-ETRN\r\n", config_.hostname,
+                         max_message_size());
+  if (tls_offered_ && !facts_.tls) output_ += "250-STARTTLS\r\n";
+  if (xclient_allowed_) output_ += "250-XCLIENT NAME ADDR PORT PROTO HELO\r\n";
+  output_ += "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
+}
+
+// Ours, or what the primary of `domain` last offered if that is less: a larger message would only bounce.
+std::uint64_t Session::max_size_for(const std::string& domain) const {
+  const std::uint64_t limit = admission_->size_limit(domain);
+  return limit == 0 ? config_.limits.message_size : std::min(limit, config_.limits.message_size);
+}
+
+std::uint64_t Session::max_message_size() const {
+  std::uint64_t largest = 0;
+  for (const config::Domain& domain : config_.domains) largest = std::max(largest, max_size_for(domain.name));
+  return largest;
+}
+
+void Session::mail(std::string_view arguments) {
+  auto command = parse_mail(arguments);
+  if (!command) return refuse_syntax(command.error(), arguments);
+  facts_.sender = std::move(command->path.mailbox);
+  facts_.declared_size = command->size;
+  facts_.smtputf8 = command->smtputf8;
+  if (command->size > max_message_size()) {
+    refuse("MAIL", make_reply(replies::size_limit), "message_size");
+    return end_transaction();
+  }
+  if (!intake_.has_room(command->size)) {
+    refuse("MAIL", make_reply(replies::no_space), "min_free_space");
+    return end_transaction();
+  }
+  facts_.instance = fmt::format("{}.{}", instance_, ++transactions_);
+  transaction_.emplace();
+  transaction_->max_size = config_.limits.message_size;
+  Envelope& envelope = transaction_->envelope;
+  envelope.reverse_path = facts_.sender.to_string();
+  envelope.body = command->body;
+  envelope.smtputf8 = command->smtputf8;
+  envelope.ret = command->ret;
+  envelope.envid = std::move(command->envid);
+  state_ = State::mail;
+  admission_->mail(facts_);
+  answer(replies::mail_ok);
+}
+
+Effect Session::rcpt(std::string_view arguments) {
+  auto command = parse_rcpt(arguments, facts_.smtputf8);
+  const std::string recipient = command ? command->path.mailbox.to_string() : std::string();
+  if (!command) {
+    refuse_syntax(command.error(), arguments);
+  } else if (++transaction_->attempts > config_.limits.recipients_per_message) {
+    refuse("RCPT", make_reply(replies::too_many_recipients), "recipients_per_message", recipient);
+  } else if (command->path.source_route) {
+    refuse("RCPT", make_reply(replies::relay_denied, {}, recipient), "relay_control", recipient);
+  } else if (facts_.declared_size > max_size_for(command->path.mailbox.domain)) {
+    refuse("RCPT", make_reply(replies::size_limit), "message_size", recipient);
+  } else {
+    pending_ = std::move(*command);
+    return Effect::recipient;
+  }
+  return Effect::none;
+}
+
+void Session::on_recipient(Verdict verdict) {
+  const std::string address = pending_.path.mailbox.to_string();
+  log_verdict("RCPT", verdict, address);
+  if (verdict.reply) return refuse("RCPT", *verdict.reply, verdict.check, address, verdict.counts_as_error);
+  Transaction& transaction = *transaction_;
+  if (!transaction.body) {
+    transaction.body = intake_.begin();
+    facts_.queue_id = transaction.body->id().to_string();
+    log_.write(Level::info, "smtpd", facts_.queue_id, "client=" + client());
+  }
+  take(verdict);
+  transaction.max_size = std::min(transaction.max_size, max_size_for(pending_.path.mailbox.domain));
+  transaction.envelope.recipients.push_back({address, std::move(pending_.original_recipient), pending_.notify});
+  transaction.recipients.push_back(std::move(pending_.path.mailbox));
+  state_ = State::rcpt;
+  answer(replies::rcpt_ok);
+}
+
+Effect Session::bdat(std::string_view arguments) {
+  const auto command = parse_bdat(arguments);
+  if (!command) {  // how much of what follows is content, nobody knows
+    answer(replies::bdat_syntax);
+    return Effect::close;
+  }
+  chunk_ = {command->size, command->last, state_ == State::rcpt, {}};
+  const CommandRule& rule = rules[static_cast<std::size_t>(Verb::bdat)];
+  if (config_.tls.inbound == config::TlsLevel::encrypt && !facts_.tls) {
+    chunk_.refusal = make_reply(replies::must_start_tls);
+  } else if ((rule.legal & static_cast<std::uint8_t>(state_)) == 0) {
+    chunk_.refusal = make_reply(out_of_order(Verb::bdat));
+  }
+  return Effect::chunk;
+}
+
+Effect Session::etrn(std::string_view argument) {
+  if (argument.empty()) {
+    answer(replies::etrn_no_argument);
+  } else if (!is_etrn_node(argument)) {
+    answer(replies::etrn_syntax);
+  } else {
+    etrn_node_ = argument;
+    return Effect::etrn;
+  }
+  return Effect::none;
+}
+
+Effect Session::xclient(std::string_view arguments) {
+  if (!xclient_allowed_) {
+    answer(replies::xclient_denied);
+    return Effect::none;
+  }
+  auto command = parse_xclient(arguments);
+  if (!command) {
+    answer(command.error());
+    return Effect::none;
+  }
+  xclient_ = std::move(*command);
+  return Effect::xclient;
+}
+
+Effect Session::start_tls() {
+  if (facts_.tls) {
+    answer(replies::tls_active);
+  } else if (config_.tls.inbound == config::TlsLevel::none) {
+    answer(replies::not_implemented);
+  } else if (!tls_offered_) {
+    answer(replies::tls_unavailable);
+  } else {
+    return Effect::start_tls;
+  }
+  return Effect::none;
+}
+
+// RFC 3207 4.2: what was said in the clear is forgotten.
+void Session::on_tls(const std::string& info) {
+  tls_ = info;
+  facts_.tls = true;
+  facts_.helo.clear();
+  facts_.protocol = "SMTP";
+  state_ = State::start;
+  log_.info("smtpd", fmt::format("Anonymous TLS connection established from {}: {}", client(), info));
+  ++counts_[static_cast<std::size_t>(Verb::starttls)].ok;
+}
+
+void Session::on_xclient(const XclientCommand& command) {
+  if (command.protocol) facts_.protocol = *command.protocol;
+  if (command.helo && !command.helo->empty()) {
+    facts_.helo = *command.helo;
+    state_ = State::greeted;
+  }
+  greet();
+  ++counts_[static_cast<std::size_t>(Verb::xclient)].ok;
+}
+
+// --- content ---------------------------------------------------------------------------------------------------------
+
+bool Session::on_data(Verdict verdict) {
+  const std::string& first = transaction_->envelope.recipients.front().address;
+  log_verdict("DATA", verdict, first);
+  if (verdict.reply) {
+    refuse("DATA", *verdict.reply, verdict.check, first, verdict.counts_as_error);
+    if (verb_ == Verb::bdat) {  // its bytes are still to come
+      drop_content(*verdict.reply, verdict.check);
+      transaction_->failure_told = chunk_.answered = true;
+    }
+  } else {
+    take(verdict);
+    if (verb_ == Verb::data) append_reply(output_, make_reply(replies::send_data));
+  }
+  if (verb_ == Verb::bdat) state_ = State::chunks;
+  return !verdict.reply.has_value();
+}
+
+// RFC 5321 4.4, RFC 3848, RFC 6531 4.3; "for" only where it tells nobody of other recipients (7.2).
+std::string Session::trace_headers() {
+  std::string result;
+  for (const std::string& header : transaction_->headers) result += header + "\r\n";
+  const std::string literal = facts_.client.address.to_literal();
+  result += fmt::format("Received: from {} ({} {})\r\n", harmless(facts_.helo), facts_.client.name, literal);
+  if (facts_.tls) result += fmt::format("\t(using {})\r\n", tls_);
+  result += fmt::format("\tby {} (greymx) with {} id {}", config_.hostname, protocol(), facts_.queue_id);
+  if (transaction_->recipients.size() == 1) {
+    result += fmt::format("\r\n\tfor <{}>", transaction_->envelope.recipients.front().address);
+  }
+  return result += fmt::format("; {}\r\n", rfc5322_date(clock_.now()));
+}
+
+std::string Session::protocol() const {
+  if (facts_.smtputf8) return facts_.tls ? "UTF8SMTPS" : "UTF8SMTP";
+  return facts_.tls ? "ESMTPS" : facts_.protocol;
+}
+
+bool Session::still_wanted() {
+  const Transaction& transaction = *transaction_;
+  if (!transaction.failure && transaction.decoder.size() > transaction.max_size) {
+    drop_content(make_reply(replies::too_big), "message_size");
+  }
+  return !transaction.failure;
+}
+
+void Session::drop_content(Reply reply, std::string_view check) {
+  transaction_->failure = std::move(reply);
+  transaction_->failed_check = check;
+  transaction_->body.reset();
+}
+
+void Session::on_write_error(const Error& error) {
+  log_.write(Level::warning, "smtpd", facts_.queue_id, "queue file write error: " + printable(error.text));
+  const bool full = error.kind == ErrorKind::no_space;
+  drop_content(make_reply(full ? replies::no_space : replies::write_error), full ? "min_free_space" : "write_error");
+}
+
+void Session::on_chunk() {
+  if (chunk_.refusal) return answer(*chunk_.refusal);
+  if (transaction_->failure) {
+    if (!chunk_.answered) tell_failure("BDAT");
+    if (chunk_.last) end_transaction();
+  } else {
+    answer(replies::chunk_ok, std::to_string(chunk_.size));
+  }
+}
+
+// Once with the reason; what the client had pipelined behind it is told that it comes after that (RFC 3030 2).
+void Session::tell_failure(std::string_view where) {
+  Transaction& transaction = *transaction_;
+  if (std::exchange(transaction.failure_told, true)) {
+    return answer(replies::chunk_after_error, std::to_string(chunk_.size));
+  }
+  refuse(where, *transaction.failure, transaction.failed_check, transaction.envelope.recipients.front().address);
+}
+
+bool Session::on_end_of_content() {
+  where_ = "END-OF-MESSAGE";
+  const BodyDecoder& content = transaction_->decoder;
+  if (still_wanted()) {
+    if (content.bare_lf() && config_.smtp.reject_bare_lf) {
+      drop_content(make_reply(replies::bare_lf, config_.hostname), "bare_lf");
+    } else if (content.bare_cr() && config_.smtp.reject_bare_lf) {
+      drop_content(make_reply(replies::bare_cr, config_.hostname), "bare_lf");
+    } else if (content.received() >= max_hops) {
+      drop_content(make_reply(replies::too_many_hops), "hops");
+    }
+  }
+  if (transaction_->failure) {
+    tell_failure(where_);
+    end_transaction();
+    return false;
+  }
+  log_.write(Level::info, "cleanup", facts_.queue_id, fmt::format("message-id={}", message_id()));
+  return true;
+}
+
+std::string Session::message_id() const {
+  const std::string& id = transaction_->decoder.message_id();
+  return id.empty() ? "<>" : id;
+}
+
+Envelope Session::seal(Authorised authorised) {
+  Envelope envelope = std::move(transaction_->envelope);
+  envelope.client = facts_.client;
+  envelope.helo = facts_.helo;
+  envelope.protocol = protocol();
+  envelope.tls = tls_;
+  envelope.authorised = authorised;
+  envelope.message_id = transaction_->decoder.message_id();
+  return envelope;
+}
+
+void Session::on_commit(const Result<>& result) {
+  const std::string id = facts_.queue_id;
+  if (result) {
+    metrics_.count("messages_accepted_total");
+    junk_ = 0;
+    answer(replies::queued, id);
+  } else {
+    on_write_error(result.error());
+    answer(*transaction_->failure);
+  }
+  end_transaction();
+}
+
+// --- answers, logs ---------------------------------------------------------------------------------------------------
+
+void Session::answer(const Reply& reply, bool counts_as_error) {
+  append_reply(output_, reply);
+  if (reply.code < 400) ++counts_[static_cast<std::size_t>(verb_)].ok;
+  if (reply.permanent() && counts_as_error) ++errors_;
+}
+
+void Session::answer(const ReplyText& text, std::string_view argument) {
+  answer(make_reply(text, config_.hostname, argument));
+}
+
+void Session::note_improper_pipelining() {
+  if (!facts_.improper_pipelining) {
+    log_.info("smtpd", fmt::format("improper command pipelining after {} from {}", where_, client()));
+  }
+  facts_.improper_pipelining = true;
+}
+
+void Session::refuse_syntax(const Reply& reply, std::string_view arguments) {
+  if (reply.enhanced == "5.1.7" || reply.enhanced == "5.1.3") {
+    log_.warning("smtpd", fmt::format("Illegal address syntax from {} in {} command: {}", client(), where_,
+                                      printable(arguments, max_logged)));
+  }
+  answer(reply);
+}
+
+void Session::refuse(std::string_view where, const Reply& reply, std::string_view check, std::string_view recipient,
+                     bool counts_as_error) {
+  metrics_.count("rejects_total", {{"check", std::string(check)}, {"code", std::to_string(reply.code)}});
+  log_action("reject", where, reply.to_string(), recipient);
+  answer(reply, counts_as_error);
+}
+
+void Session::log_verdict(std::string_view where, const Verdict& verdict, std::string_view recipient) {
+  for (const Reply& warning : verdict.warnings) log_action("reject_warning", where, warning.to_string(), recipient);
+  for (const Remark& remark : verdict.remarks) log_action(remark.label, where, remark.text, recipient);
+  for (const std::string& note : verdict.notes) log_.info("greylist", note);
+}
+
+void Session::log_action(std::string_view label, std::string_view where, std::string_view text,
+                         std::string_view recipient) {
+  std::string line = fmt::format("{}: {} from {}: {}; from=<{}>", label, where, client(), text,
+                                 printable(facts_.sender.to_string(), max_logged));
+  if (!recipient.empty()) line += fmt::format(" to=<{}>", printable(recipient, max_logged));
+  line += fmt::format(" proto={} helo=<{}>", facts_.protocol, printable(facts_.helo, max_logged));
+  log_.write(Level::info, "smtpd", facts_.queue_id.empty() ? "NOQUEUE" : facts_.queue_id, line);
+}
+
+void Session::take(Verdict& verdict) {
+  std::move(verdict.headers.begin(), verdict.headers.end(), std::back_inserter(transaction_->headers));
+  transaction_->discard = transaction_->discard || verdict.discard;
+  transaction_->envelope.hold = transaction_->envelope.hold || verdict.hold;
+}
+
+void Session::end_transaction() {
+  transaction_.reset();
+  facts_.sender = {};
+  facts_.declared_size = 0;
+  facts_.smtputf8 = false;
+  facts_.instance.clear();
+  facts_.queue_id.clear();
+  if (state_ != State::start) state_ = State::greeted;
+}
+
+std::string Session::summary() const {
+  std::string result;
+  Count all;
+  const auto show = [](const Count& count) {
+    return count.ok == count.total ? std::to_string(count.total) : fmt::format("{}/{}", count.ok, count.total);
+  };
+  for (std::size_t i = 0; i < counts_.size(); ++i) {
+    if (counts_[i].total == 0) continue;
+    result += fmt::format("{}={} ", to_lower(to_string(static_cast<Verb>(i))), show(counts_[i]));
+    all.ok += counts_[i].ok;
+    all.total += counts_[i].total;
+  }
+  return result + "commands=" + show(all);
+}
+
+}  // namespace greymx::smtp
