@@ -1,0 +1,99 @@
+#include "queue/compact.hpp"
+
+namespace greymx::queue {
+
+namespace {
+
+constexpr std::uint64_t piece = 1 << 20;  // handed to the writer before we wait
+
+bool stands_at(const Location& place, std::uint32_t segment, std::uint64_t offset) {
+  return place.segment == segment && place.offset == offset;
+}
+
+}  // namespace
+
+Compactor::Compactor(const SpoolSettings& settings, Books& books, Writer& writer, Quarantine& quarantine, Log& log)
+    : settings_(settings), books_(books), writer_(writer), quarantine_(quarantine), log_(log) {}
+
+bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
+  std::shared_ptr<Segment> segment;
+  std::uint64_t before = 0;
+  {
+    const std::scoped_lock lock(books_.mutex);
+    const auto number = books_.segments.wasteful(settings_.segment_size);
+    if (!number) return false;
+    segment = books_.segments.find(*number)->segment;
+    before = books_.segments.find(*number)->live;
+  }
+  bool going = true;
+  std::uint64_t handed = 0;
+  const auto visit = [&](const RecordHeader& header, std::uint64_t offset, std::string_view head,
+                         std::string_view body) {
+    if (!going) return;
+    auto append = needed(segment->number(), header, offset, head, body);
+    if (!append) return;
+    writer_.append(std::move(*append));
+    handed += header.length();
+    if (handed < piece) return;
+    going = pace(handed);
+    handed = 0;
+  };
+  const auto summary = segment->summary();
+  const auto walk = segment->walk(visit, summary && *summary ? (*summary)->log_end : 0);
+  going = going && pace(handed);
+  if (going) finish(*segment, walk, before);
+  return going;
+}
+
+std::optional<Append> Compactor::needed(std::uint32_t segment, const RecordHeader& header, std::uint64_t offset,
+                                        std::string_view head, std::string_view body) {
+  if (header.type == RecordType::end) {
+    const std::scoped_lock lock(books_.mutex);
+    if (header.previous == segment || books_.segments.find(header.previous) == nullptr) return std::nullopt;
+    Entry entry;
+    entry.id = header.id;
+    return make_append(std::move(entry), header.previous);
+  }
+  const auto snapshot = writer_.snapshot(header.id);
+  if (!snapshot) return std::nullopt;
+  const Places& places = snapshot->places;
+  if (header.type == RecordType::message && stands_at(places.message, segment, offset)) {
+    return copy(header.id, *snapshot, head, body);
+  }
+  // A message of this segment is copied with its state.
+  const bool state = header.type == RecordType::change && stands_at(places.state, segment, offset);
+  if (!state || places.message.segment == segment) return std::nullopt;
+  const auto entry = make_entry(header, offset, head);
+  if (!entry || !*entry) return std::nullopt;
+  Append append = make_append(**entry, places.message.segment, std::string(head));
+  append.only_if = places;
+  return append;
+}
+
+std::optional<Append> Compactor::copy(QueueId id, const Snapshot& snapshot, std::string_view head,
+                                      std::string_view body) {
+  auto message = decode_message(head);
+  auto state = writer_.state(id, snapshot);
+  if (!message || !state) return std::nullopt;
+  message->state = std::move(*state);
+  Append append = make_append(make_entry(id, *message), snapshot.places.message.segment, encode(*message));
+  append.body.emplace_back(body.begin(), body.end());
+  append.body_length = static_cast<std::uint32_t>(body.size());
+  append.body_crc = crc32c(body);
+  append.only_if = snapshot.places;
+  return append;
+}
+
+void Compactor::finish(Segment& segment, const Result<Segment::Walk>& walk, std::uint64_t before) {
+  Result<> read;
+  if (!walk) read = std::unexpected(walk.error());
+  for (std::size_t i = 0; read && i < walk->damage.size(); ++i) read = quarantine_.keep(segment, walk->damage[i]);
+  if (!read) log_.warning("spool", segment.name() + " cannot be compacted: " + read.error().text);
+  const std::scoped_lock lock(books_.mutex);
+  SegmentTable::Use& use = *books_.segments.find(segment.number());
+  // What changed its place while we looked is taken next time; what is damaged ends when it is read.
+  use.emptied = read && use.live == 0;
+  use.stuck = !use.emptied && (!read || use.live >= before);
+}
+
+}  // namespace greymx::queue

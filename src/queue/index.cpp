@@ -1,0 +1,387 @@
+#include "queue/index.hpp"
+
+#include <algorithm>
+
+namespace greymx::queue {
+
+namespace {
+
+constexpr std::uint64_t tolerated_waste = 8;  // segments
+
+// The same for whole states and for what the index keeps of them.
+template <class List>
+void apply_to_all(const Edit& edit, List& recipients) {
+  for (auto& recipient : recipients) {
+    if (edit.release && recipient.status == RecipientStatus::held) {
+      recipient.status = RecipientStatus::pending;
+      recipient.next_attempt = *edit.release;
+    }
+    if (edit.due && recipient.status == RecipientStatus::pending) recipient.next_attempt = *edit.due;
+  }
+}
+
+}  // namespace
+
+void apply(const Edit& edit, MessageState& state) {
+  for (const auto& [i, recipient] : edit.recipients) {
+    if (i < state.recipients.size()) state.recipients[i] = recipient;
+  }
+  apply_to_all(edit, state.recipients);
+  if (edit.release) state.held = false;
+  if (edit.release) state.hold_reason.clear();
+  if (edit.hold) state.held = true;
+  if (edit.hold) state.hold_reason = *edit.hold;
+}
+
+void Index::add(const Entry& entry, const Places& places, WallTime now) {
+  remove(entry.id);
+  Item& item = items_[entry.id];
+  item.places = places;
+  item.size = entry.size;
+  item.held = entry.held;
+  bytes_ += item.size;
+  boost::container::small_vector<Domain*, 4> domains;
+  for (const Entry::Recipient& recipient : entry.recipients) {
+    const auto named = domains_.try_emplace(recipient.domain).first;
+    Domain& domain = named->second;
+    domain.name = &named->first;
+    const auto known = std::ranges::find(domains, &domain);
+    item.recipients.push_back(
+        {recipient.next_attempt, static_cast<std::uint32_t>(known - domains.begin()), recipient.status});
+    if (known == domains.end()) domains.push_back(&domain);
+  }
+  item.slots.resize(domains.size());
+  for (std::size_t i = 0; i < domains.size(); ++i) {
+    item.slots[i].id = entry.id;
+    item.slots[i].domain = domains[i];
+    ++domains[i]->slots;
+  }
+  schedule(item, now);
+}
+
+void Index::set_state(QueueId id, const Entry& change, WallTime now) {
+  const auto found = items_.find(id);
+  if (found == items_.end() || change.recipients.size() != found->second.recipients.size()) return;
+  Item& item = found->second;
+  item.held = change.held;
+  for (std::size_t i = 0; i < item.recipients.size(); ++i) {
+    item.recipients[i].status = change.recipients[i].status;
+    item.recipients[i].next_attempt = change.recipients[i].next_attempt;
+  }
+  schedule(item, now);
+}
+
+void Index::edit(QueueId id, const Edit& edit, WallTime now) {
+  const auto found = items_.find(id);
+  if (found == items_.end()) return;
+  Item& item = found->second;
+  for (const auto& [i, recipient] : edit.recipients) {
+    if (i >= item.recipients.size()) continue;
+    item.recipients[i].status = recipient.status;
+    item.recipients[i].next_attempt = recipient.next_attempt;
+  }
+  apply_to_all(edit, item.recipients);
+  if (edit.release) item.held = false;
+  if (edit.hold) item.held = true;
+  schedule(item, now);
+}
+
+void Index::remove(QueueId id) {
+  const auto found = items_.find(id);
+  if (found == items_.end()) return;
+  Item& item = found->second;
+  for (Slot& slot : item.slots) {
+    move(slot, Lot::none, {}, item.size);
+    if (--slot.domain->slots == 0) domains_.erase(domains_.find(*slot.domain->name));
+  }
+  count_held(item, false);
+  bytes_ -= item.size;
+  items_.erase(found);
+}
+
+Places* Index::places(QueueId id) {
+  const auto found = items_.find(id);
+  return found == items_.end() ? nullptr : &found->second.places;
+}
+
+std::uint64_t Index::size(QueueId id) const {
+  const auto found = items_.find(id);
+  return found == items_.end() ? 0 : found->second.size;
+}
+
+std::size_t Index::recipients(QueueId id) const {
+  const auto found = items_.find(id);
+  return found == items_.end() ? 0 : found->second.recipients.size();
+}
+
+MessageState Index::state(QueueId id) const {
+  MessageState state;
+  const auto found = items_.find(id);
+  if (found == items_.end()) return state;
+  state.held = found->second.held;
+  for (const Recipient& recipient : found->second.recipients) {
+    RecipientState& known = state.recipients.emplace_back();
+    known.status = recipient.status;
+    known.next_attempt = recipient.next_attempt;
+  }
+  return state;
+}
+
+bool Index::finished(QueueId id) const {
+  const auto found = items_.find(id);
+  return found != items_.end() && std::ranges::all_of(found->second.recipients, [](const Recipient& recipient) {
+           return recipient.status == RecipientStatus::done;
+         });
+}
+
+// Brings every slot of a message to the lot where its recipients' states belong, in time linear in both.
+void Index::schedule(Item& item, WallTime now) {
+  struct Open {
+    bool any = false, pending = false;
+    WallTime due = WallTime::max();
+  };
+  boost::container::small_vector<Open, 4> open(item.slots.size());
+  bool pending = false;
+  for (const Recipient& recipient : item.recipients) {
+    if (recipient.status == RecipientStatus::done) continue;
+    Open& in = open[recipient.slot];
+    in.any = true;
+    if (recipient.status != RecipientStatus::pending) continue;
+    in.pending = pending = true;
+    in.due = std::min(in.due, recipient.next_attempt);
+  }
+  for (std::size_t i = 0; i < item.slots.size(); ++i) {
+    Slot& slot = item.slots[i];
+    Lot lot = open[i].due <= now ? Lot::ready : Lot::waiting;
+    if (item.held || !open[i].pending) lot = Lot::held;
+    if (slot.active) lot = Lot::active;
+    if (!open[i].any) lot = Lot::none;
+    move(slot, lot, open[i].due, item.size);
+  }
+  count_held(item, item.held || !pending);
+}
+
+void Index::move(Slot& slot, Lot lot, WallTime due, std::uint64_t size) {
+  Domain& domain = *slot.domain;
+  if (slot.lot != Lot::none) {
+    Ages& from = domain.in(slot.lot);
+    from.erase(from.iterator_to(slot));
+    if (slot.lot == Lot::waiting) domain.by_due.erase(domain.by_due.iterator_to(slot));
+    if (slot.lot == Lot::held) --domain.held;
+    --domain.messages;
+    domain.bytes -= size;
+  }
+  slot.lot = lot;
+  slot.due = due;
+  if (lot == Lot::none) return;
+  domain.in(lot).insert(slot);
+  if (lot == Lot::waiting) domain.by_due.insert(slot);
+  if (lot == Lot::held) ++domain.held;
+  ++domain.messages;
+  domain.bytes += size;
+}
+
+void Index::count_held(Item& item, bool held) {
+  if (held == item.counted_held) return;
+  item.counted_held = held;
+  held_ += held ? 1 : -1;
+  held_bytes_ += held ? item.size : -item.size;
+}
+
+Index::Slot* Index::find_slot(QueueId id, const std::string& domain) {
+  const auto found = items_.find(id);
+  if (found == items_.end()) return nullptr;
+  for (Slot& slot : found->second.slots) {
+    if (*slot.domain->name == domain) return &slot;
+  }
+  return nullptr;
+}
+
+std::optional<QueueId> Index::take(const std::string& domain, WallTime now, Pick pick, bool ignore_schedule) {
+  const auto found = domains_.find(domain);
+  if (found == domains_.end()) return std::nullopt;
+  Domain& in = found->second;
+  while (!in.by_due.empty() && in.by_due.begin()->due <= now) {
+    Slot& slot = *in.by_due.begin();
+    move(slot, Lot::ready, slot.due, size(slot.id));
+  }
+  std::optional<QueueId> best;
+  const auto consider = [&](const Ages& lot) {
+    if (lot.empty()) return;
+    const QueueId id = pick == Pick::oldest ? lot.begin()->id : lot.rbegin()->id;
+    if (!best || (pick == Pick::oldest ? id < *best : id > *best)) best = id;
+  };
+  consider(in.in(Lot::ready));
+  if (ignore_schedule) consider(in.in(Lot::waiting));
+  if (best) claim(*best, domain, now);
+  return best;
+}
+
+bool Index::claim(QueueId id, const std::string& domain, WallTime now) {
+  Slot* slot = find_slot(id, domain);
+  if (slot == nullptr || slot->active || slot->lot == Lot::none) return false;
+  slot->active = true;
+  schedule(items_.find(id)->second, now);
+  return true;
+}
+
+void Index::release(QueueId id, const std::string& domain, WallTime now) {
+  Slot* slot = find_slot(id, domain);
+  if (slot == nullptr) return;
+  slot->active = false;
+  schedule(items_.find(id)->second, now);
+}
+
+bool Index::active(QueueId id) const {
+  const auto found = items_.find(id);
+  return found != items_.end() && std::ranges::any_of(found->second.slots, &Slot::active);
+}
+
+std::vector<std::string> Index::domains(QueueId id) const {
+  std::vector<std::string> names;
+  const auto found = items_.find(id);
+  if (found == items_.end()) return names;
+  for (const Slot& slot : found->second.slots) {
+    if (slot.lot != Lot::none) names.push_back(*slot.domain->name);
+  }
+  return names;
+}
+
+bool Index::make_due(const std::string& domain, WallTime now, std::size_t limit) {
+  const auto found = domains_.find(domain);
+  if (found == domains_.end()) return false;
+  Domain& in = found->second;
+  for (; limit > 0 && !in.by_due.empty(); --limit) {
+    const QueueId id = in.by_due.begin()->id;
+    Item& item = items_.find(id)->second;
+    for (Recipient& recipient : item.recipients) {
+      if (item.slots[recipient.slot].domain == &in) recipient.next_attempt = std::min(recipient.next_attempt, now);
+    }
+    schedule(item, now);
+  }
+  return !in.by_due.empty();
+}
+
+std::vector<DomainSummary> Index::domains() const {
+  std::vector<DomainSummary> all;
+  for (const auto& [name, in] : domains_) {
+    if (in.messages == 0) continue;
+    DomainSummary summary{name, in.messages, in.bytes, in.held, WallTime::max(), WallTime::max()};
+    for (const Ages& lot : in.lots) {
+      if (!lot.empty()) summary.oldest = std::min(summary.oldest, lot.begin()->id.time());
+    }
+    const Ages& ready = in.in(Lot::ready);
+    if (!in.by_due.empty()) summary.next_due = in.by_due.begin()->due;
+    if (!ready.empty()) summary.next_due = std::min(summary.next_due, ready.begin()->due);
+    all.push_back(std::move(summary));
+  }
+  return all;
+}
+
+void Index::add_to(Totals& totals) const {
+  totals.messages += items_.size();
+  totals.bytes += bytes_;
+  totals.held += held_;
+  totals.held_bytes += held_bytes_;
+}
+
+std::vector<QueueId> Index::ids(QueueId after, std::size_t limit) const {
+  std::vector<QueueId> found;
+  for (auto it = items_.upper_bound(after); it != items_.end() && found.size() < limit; ++it)
+    found.push_back(it->first);
+  return found;
+}
+
+std::vector<QueueId> Index::arrived_before(WallTime time, std::size_t limit) const {
+  std::vector<QueueId> found;
+  for (auto it = items_.begin(); it != items_.end() && found.size() < limit && it->first.time() < time; ++it) {
+    found.push_back(it->first);
+  }
+  return found;
+}
+
+std::vector<QueueId> Index::with_own_file() const {
+  std::vector<QueueId> found;
+  for (const auto& [id, item] : items_) {
+    if (item.places.own_file) found.push_back(id);
+  }
+  return found;
+}
+
+void SegmentTable::add(std::shared_ptr<Segment> segment, bool open) {
+  Use& use = uses_[segment->number()];
+  use.segment = std::move(segment);
+  use.open = open;
+  use.waits_for = distrusted_;
+}
+
+SegmentTable::Use* SegmentTable::find(std::uint32_t number) {
+  const auto found = uses_.find(number);
+  return found == uses_.end() ? nullptr : &found->second;
+}
+
+void SegmentTable::need(const Places& places) {
+  count(places.message, 1);
+  if (places.state != places.message) count(places.state, 1);
+}
+
+void SegmentTable::release(const Places& places) {
+  count(places.message, -1);
+  if (places.state != places.message) count(places.state, -1);
+}
+
+void SegmentTable::count(const Location& place, int by) {
+  Use& use = uses_.at(place.segment);
+  use.live += by;
+  use.live_bytes += by > 0 ? place.length() : -place.length();
+}
+
+void SegmentTable::wait(std::uint32_t number, std::uint32_t for_segment) {
+  if (number != for_segment && uses_.contains(for_segment)) uses_.at(number).waits_for.insert(for_segment);
+}
+
+void SegmentTable::distrust(std::uint32_t number) {
+  distrusted_.insert(number);
+  uses_.at(number).evacuate = true;
+}
+
+void SegmentTable::erase(std::uint32_t number) {
+  const std::set<std::uint32_t> inherited = std::move(uses_.at(number).waits_for);
+  uses_.erase(number);
+  distrusted_.erase(number);
+  for (auto& [other, use] : uses_) {
+    if (use.waits_for.erase(number) > 0) use.waits_for.insert(inherited.begin(), inherited.end());
+    use.waits_for.erase(other);
+  }
+}
+
+std::optional<std::uint32_t> SegmentTable::unneeded() const {
+  for (const auto& [number, use] : uses_) {
+    if (!use.open && use.live == 0 && (use.waits_for.empty() || use.emptied)) return number;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size) const {
+  std::optional<std::uint32_t> best;
+  std::uint64_t least = 0, live = 0, closed = 0;
+  for (const auto& [number, use] : uses_) {
+    if (use.open || use.emptied || use.stuck) continue;
+    if (use.evacuate) return number;
+    ++closed;
+    live += use.live_bytes;
+    if (best && use.live_bytes >= least) continue;
+    best = number;
+    least = use.live_bytes;
+  }
+  const bool waste = closed * segment_size > 2 * live + tolerated_waste * segment_size;
+  return waste ? best : std::nullopt;
+}
+
+std::uint64_t SegmentTable::bytes() const {
+  std::uint64_t total = 0;
+  for (const auto& [number, use] : uses_) total += use.segment->size();
+  return total;
+}
+
+}  // namespace greymx::queue

@@ -1,0 +1,176 @@
+// What memory knows of the queue: for each message where its records stand, who is still to get it and when; for each
+// domain which messages are ready, waiting, held or in delivery; for each segment what still needs it. Pure: no I/O,
+// no clock, no lock (Books has that). About 300 bytes a message of one recipient.
+#pragma once
+
+#include <boost/container/small_vector.hpp>
+#include <boost/intrusive/set.hpp>
+#include <map>
+#include <mutex>
+#include <set>
+
+#include "queue/segment.hpp"
+#include "queue/spool.hpp"
+
+namespace greymx::queue {
+
+// Where a record stands, and the bytes it takes there.
+struct Location {
+  std::uint32_t segment = 0;
+  std::uint32_t offset = 0;
+  std::uint32_t head_length = 0;
+  std::uint32_t body_length = 0;
+  std::uint64_t length() const { return record_length(head_length, body_length); }
+  bool operator==(const Location&) const = default;
+};
+
+// Of one message: its record, and the one with its latest state (often the same).
+struct Places {
+  Location message;
+  Location state;
+  bool own_file = false;
+  bool operator==(const Places&) const = default;
+};
+
+// A change to a message's state: applied to the whole of it when it is written, to the index at once.
+struct Edit {
+  std::vector<std::pair<std::size_t, RecipientState>> recipients;
+  std::optional<std::string> hold;  // the whole message, with this reason
+  std::optional<WallTime> release;  // nothing is held any more, what was is due then
+  std::optional<WallTime> due;      // next attempt of all that is pending
+};
+void apply(const Edit& edit, MessageState& state);
+
+class Index {
+ public:
+  // A message that is new, or (in recovery) a copy that takes the place of an older record.
+  void add(const Entry& entry, const Places& places, WallTime now);
+  void set_state(QueueId id, const Entry& change, WallTime now);  // recovery
+  void edit(QueueId id, const Edit& edit, WallTime now);
+  void remove(QueueId id);
+
+  bool contains(QueueId id) const { return items_.contains(id); }
+  Places* places(QueueId id);
+  std::uint64_t size(QueueId id) const;
+  std::size_t recipients(QueueId id) const;
+  MessageState state(QueueId id) const;                // as far as memory knows it
+  bool finished(QueueId id) const;                     // nobody is to get it any more
+  std::vector<std::string> domains(QueueId id) const;  // in which something is open
+
+  std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick, bool ignore_schedule);
+  bool claim(QueueId id, const std::string& domain, WallTime now);
+  void release(QueueId id, const std::string& domain, WallTime now);
+  bool active(QueueId id) const;
+  // Makes at most `limit` waiting messages due; false when none is left that waits.
+  bool make_due(const std::string& domain, WallTime now, std::size_t limit);
+
+  std::vector<DomainSummary> domains() const;
+  void add_to(Totals& totals) const;
+  std::vector<QueueId> ids(QueueId after, std::size_t limit) const;
+  std::vector<QueueId> arrived_before(WallTime time, std::size_t limit) const;
+  std::vector<QueueId> with_own_file() const;
+
+ private:
+  using Hook = boost::intrusive::set_member_hook<boost::intrusive::optimize_size<true>>;
+  enum class Lot : std::uint8_t { ready, waiting, held, active, none };
+  struct Domain;
+  struct Slot {  // one message in one domain
+    Hook age_hook, due_hook;
+    QueueId id;
+    WallTime due{};
+    Domain* domain = nullptr;
+    Lot lot = Lot::none;
+    bool active = false;
+  };
+  struct ByAge {
+    using type = QueueId;
+    QueueId operator()(const Slot& slot) const { return slot.id; }
+  };
+  struct ByDue {
+    using type = std::pair<WallTime, QueueId>;
+    type operator()(const Slot& slot) const { return {slot.due, slot.id}; }
+  };
+  template <class Key, Hook Slot::* hook>
+  using SlotSet =
+      boost::intrusive::set<Slot, boost::intrusive::member_hook<Slot, Hook, hook>, boost::intrusive::key_of_value<Key>,
+                            boost::intrusive::constant_time_size<false>>;
+  using Ages = SlotSet<ByAge, &Slot::age_hook>;
+  struct Domain {
+    const std::string* name = nullptr;
+    std::array<Ages, 4> lots;                // by Lot
+    SlotSet<ByDue, &Slot::due_hook> by_due;  // what waits
+    std::uint64_t slots = 0;                 // in lot none, too
+    std::uint64_t messages = 0, bytes = 0, held = 0;
+    Ages& in(Lot lot) { return lots[static_cast<std::size_t>(lot)]; }
+    const Ages& in(Lot lot) const { return lots[static_cast<std::size_t>(lot)]; }
+  };
+  struct Recipient {
+    WallTime next_attempt{};
+    std::uint32_t slot = 0;
+    RecipientStatus status = RecipientStatus::pending;
+  };
+  struct Item {
+    Places places;
+    std::uint64_t size = 0;
+    bool held = false;
+    bool counted_held = false;
+    boost::container::small_vector<Recipient, 1> recipients;
+    boost::container::small_vector<Slot, 1> slots;  // never resized once linked
+  };
+  Slot* find_slot(QueueId id, const std::string& domain);
+  void schedule(Item& item, WallTime now);
+  void move(Slot& slot, Lot lot, WallTime due, std::uint64_t size);
+  void count_held(Item& item, bool held);
+
+  std::map<QueueId, Item> items_;
+  std::map<std::string, Domain, std::less<>> domains_;
+  std::uint64_t bytes_ = 0, held_ = 0, held_bytes_ = 0;
+};
+
+// What of each segment is still needed. A segment may go when it is closed, holds no live message and no latest state
+// of one, and waits for no other: an end (or a copy) waits for the segment in which the message's older record stands,
+// or that would come back. What waited for a segment that goes waits for what that waited for.
+class SegmentTable {
+ public:
+  struct Use {
+    std::shared_ptr<Segment> segment;
+    std::uint64_t live_bytes = 0;
+    std::uint64_t live = 0;
+    std::set<std::uint32_t> waits_for;
+    bool open = false;
+    bool evacuate = false;  // parts of it are damaged: move the rest as soon as possible
+    bool emptied = false;   // all that was needed of it stands elsewhere, ends included
+    bool stuck = false;     // could not be emptied
+  };
+
+  void add(std::shared_ptr<Segment> segment, bool open);
+  Use* find(std::uint32_t number);
+  void need(const Places& places);
+  void release(const Places& places);
+  void wait(std::uint32_t number, std::uint32_t for_segment);
+  // Every segment from now on waits for this one: it may hold records of a batch that failed.
+  void distrust(std::uint32_t number);
+  void erase(std::uint32_t number);
+
+  std::optional<std::uint32_t> unneeded() const;
+  // The closed segment with the least in it, if together they are more than twice what lives in them, and some.
+  std::optional<std::uint32_t> wasteful(std::uint64_t segment_size) const;
+  std::uint64_t bytes() const;
+  auto begin() const { return uses_.begin(); }
+  auto end() const { return uses_.end(); }
+
+ private:
+  void count(const Location& place, int by);
+
+  std::map<std::uint32_t, Use> uses_;
+  std::set<std::uint32_t> distrusted_;
+};
+
+// What writer, readers and background work share.
+struct Books {
+  mutable std::mutex mutex;  // never held during I/O
+  Index index;
+  SegmentTable segments;
+};
+
+}  // namespace greymx::queue

@@ -1,0 +1,16 @@
+#include "queue/message.hpp"
+
+#include <algorithm>
+
+namespace greymx::queue {
+
+bool MessageState::finished() const {
+  return std::ranges::all_of(recipients, [](const auto& r) { return r.status == RecipientStatus::done; });
+}
+
+std::string schedule_domain(const std::string& address) {
+  const Mailbox mailbox = Mailbox::split(address);
+  return canonical_domain(mailbox.domain).value_or(to_lower(mailbox.domain));
+}
+
+}  // namespace greymx::queue

@@ -1,0 +1,190 @@
+#include "queue/recovery.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace greymx::queue {
+
+namespace {
+
+class Recovery {
+ public:
+  Recovery(Files& files, const std::string& directory, Books& books, Quarantine& quarantine, WallTime now)
+      : files_(files), directory_(directory), books_(books), quarantine_(quarantine), now_(now) {}
+
+  Result<Recovered> run() {
+    const auto names = files_.list(directory_);
+    if (!names) return std::unexpected(names.error());
+    std::vector<std::uint32_t> logs;
+    for (const std::string& name : *names) {
+      const auto log = parse_segment_name(name, log_suffix);
+      const auto free = parse_segment_name(name, free_suffix);
+      if (log) logs.push_back(*log);
+      if (free) recovered_.free.push_back(*free);
+      recovered_.last_number = std::max({recovered_.last_number, log.value_or(0), free.value_or(0)});
+    }
+    std::ranges::sort(logs);
+    for (const std::uint32_t number : logs) {
+      if (auto read = read_segment(number); !read) return std::unexpected(read.error());
+    }
+    if (auto checked = check_own_files(); !checked) return std::unexpected(checked.error());
+    return std::move(recovered_);
+  }
+
+ private:
+  Result<> read_segment(std::uint32_t number) {
+    const auto opened = Segment::open(files_, directory_, number);
+    if (!opened && opened.error().kind == ErrorKind::invalid) {
+      damaged_ = true;
+      return quarantine_.keep("/" + segment_name(number, log_suffix), opened.error().text);
+    }
+    if (!opened) return std::unexpected(opened.error());
+    Segment& segment = **opened;
+    books_.segments.add(*opened, false);
+    const auto summary = segment.summary();
+    if (!summary) return std::unexpected(summary.error());
+    const bool summed_up =
+        *summary && read_summary((*summary)->body, [&](const Entry& entry) { enter(number, entry); }).has_value();
+    if (!summed_up) {
+      if (auto read = read_records(segment); !read) return read;
+    }
+    segment.rest();
+    segment.rest();  // twice: not used since the first time, so that its descriptor is closed
+    return {};
+  }
+
+  Result<> read_records(Segment& segment) {
+    std::vector<Damage> senseless;  // intact, but what it says does not parse
+    const auto walk =
+        segment.walk([&](const RecordHeader& header, std::uint64_t offset, std::string_view head, std::string_view) {
+          const auto entry = make_entry(header, offset, head);
+          if (!entry) senseless.push_back({offset, header.length()});
+          if (entry && *entry) enter(segment.number(), **entry);
+        });
+    if (!walk) return std::unexpected(walk.error());
+    senseless.insert(senseless.end(), walk->damage.begin(), walk->damage.end());
+    for (const Damage& damage : senseless) {
+      if (auto kept = quarantine_.keep(segment, damage); !kept) return kept;
+      books_.segments.find(segment.number())->evacuate = damaged_ = true;
+    }
+    // An empty segment keeps its length, to be used again.
+    if (walk->end > log_begin && walk->end < segment.size()) return segment.cut(walk->end);
+    return {};
+  }
+
+  // In the order of the log: what comes later holds.
+  void enter(std::uint32_t number, const Entry& entry) {
+    recovered_.newest = std::max(recovered_.newest, entry.id);
+    Places* known = books_.index.places(entry.id);
+    const bool message = entry.type == RecordType::message;
+    if (known == nullptr && !message) {
+      if (entry.type == RecordType::end) books_.segments.wait(number, entry.previous);
+      return;
+    }
+    if (known != nullptr) books_.segments.release(*known);
+    const std::uint32_t body = entry.own_file || !message ? 0 : static_cast<std::uint32_t>(entry.size);
+    const Location here{number, entry.offset, entry.head_length, body};
+    if (message) {
+      const Places places{here, here, entry.own_file};
+      if (known != nullptr) books_.segments.wait(number, known->message.segment);
+      books_.segments.wait(number, entry.previous);
+      books_.segments.need(places);
+      books_.index.add(entry, places, now_);
+    } else if (entry.type == RecordType::change) {
+      known->state = here;
+      books_.segments.need(*known);
+      books_.index.set_state(entry.id, entry, now_);
+    } else {
+      books_.segments.wait(number, known->message.segment);
+      books_.segments.wait(number, entry.previous);
+      books_.index.remove(entry.id);
+    }
+  }
+
+  // A file that no message names was never acknowledged or has ended; unless damage has hidden the record.
+  Result<> check_own_files() {
+    const auto names = files_.list(directory_ + large_directory);
+    if (!names) return std::unexpected(names.error());
+    std::set<QueueId> present;
+    for (const std::string& name : *names) {
+      const auto id = QueueId::parse(name);
+      if (!id) continue;
+      recovered_.newest = std::max(recovered_.newest, *id);
+      const Places* places = books_.index.places(*id);
+      if (places != nullptr && places->own_file) {
+        present.insert(*id);
+        continue;
+      }
+      const std::string file = std::string(large_directory) + "/" + name;
+      const auto gone =
+          damaged_ ? quarantine_.keep(file, "no intact record names it") : files_.remove(directory_ + file);
+      if (!gone) return gone;
+    }
+    for (const QueueId id : books_.index.with_own_file()) {
+      if (present.contains(id)) continue;
+      recovered_.lost.push_back(id);
+      quarantine_.report("message " + id.to_string() + " is lost: its content in " + large_path(directory_, id) +
+                         " is gone");
+    }
+    return {};
+  }
+
+  Files& files_;
+  const std::string& directory_;
+  Books& books_;
+  Quarantine& quarantine_;
+  const WallTime now_;
+  Recovered recovered_;
+  bool damaged_ = false;
+};
+
+}  // namespace
+
+Quarantine::Quarantine(Files& files, std::string directory, Log& log, Alerts& alerts)
+    : files_(files), directory_(std::move(directory)), log_(log), alerts_(alerts) {}
+
+Result<> Quarantine::keep(Segment& segment, const Damage& damage) {
+  const auto from = segment.file();
+  if (!from) return std::unexpected(from.error());
+  std::string bytes(damage.bytes, '\0');
+  const auto read = (*from)->read(damage.offset, bytes);
+  if (!read) return std::unexpected(read.error());
+  if (auto made = make_directory(); !made) return made;
+  const std::string copy = fmt::format("{}/{:08}-{}", corrupt_directory, segment.number(), damage.offset);
+  if (auto gone = files_.remove(directory_ + copy); !gone && gone.error().kind != ErrorKind::not_found) return gone;
+  auto to = files_.open(directory_ + copy, OpenMode::create);
+  if (!to) return std::unexpected(to.error());
+  if (auto written = (*to)->write(0, std::span(bytes).first(*read)); !written) return written;
+  if (auto synced = (*to)->sync(); !synced) return synced;
+  if (auto synced = files_.sync_directory(directory_ + corrupt_directory); !synced) return synced;
+  report(fmt::format("{}: {} bytes at {} are damaged; they are kept in {}{}", segment.name(), damage.bytes,
+                     damage.offset, directory_, copy));
+  return {};
+}
+
+Result<> Quarantine::keep(const std::string& file, const std::string& why) {
+  if (auto made = make_directory(); !made) return made;
+  const std::string to = corrupt_directory + file.substr(file.rfind('/'));
+  const auto moved = files_.rename(directory_ + file, directory_ + to);
+  if (!moved && moved.error().kind != ErrorKind::not_found) return moved;
+  if (auto synced = files_.sync_directory(directory_ + corrupt_directory); !synced) return synced;
+  report(fmt::format("{}: {}; it was moved to {}{}", file.substr(1), why, directory_, to));
+  return {};
+}
+
+void Quarantine::report(const std::string& text) {
+  log_.error("spool", text);
+  alerts_.raise("the spool is damaged", text);
+}
+
+Result<> Quarantine::make_directory() {
+  return files_.make_directory(directory_ + corrupt_directory);
+}
+
+Result<Recovered> recover(Files& files, const std::string& directory, Books& books, Quarantine& quarantine,
+                          WallTime now) {
+  return Recovery(files, directory, books, quarantine, now).run();
+}
+
+}  // namespace greymx::queue

@@ -1,0 +1,488 @@
+#include "queue/writer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace greymx::queue {
+
+namespace {
+
+constexpr std::uint64_t batch_bytes = 4 << 20;         // about this much is written at once
+constexpr std::uint64_t state_bytes_guess = 800;       // of one recipient's state, generously
+constexpr auto retry_after = std::chrono::seconds(1);  // when no segment can be opened
+
+std::uint64_t length_of(const Append& append) {
+  return record_length(append.head.size(), append.body_length);
+}
+
+std::uint64_t summary_growth(const Entry& entry) {
+  std::uint64_t bytes = 64;
+  for (const Entry::Recipient& recipient : entry.recipients) bytes += 24 + recipient.domain.size();
+  return bytes;
+}
+
+bool new_mail(const Append& append) {
+  return append.entry.type == RecordType::message && !append.only_if;
+}
+
+RecordHeader header_of(const Append& append) {
+  return {append.entry.type,   append.entry.previous, append.entry.id, static_cast<std::uint32_t>(append.head.size()),
+          crc32c(append.head), append.body_length,    append.body_crc};
+}
+
+Result<MessageState> read_state(QueueId id, const Snapshot& snapshot) {
+  const Location& place = snapshot.places.state;
+  const auto record = snapshot.state->read(id, place.offset, place.head_length, 0);
+  if (!record) return std::unexpected(record.error());
+  if (record->header.type == RecordType::change) return decode_state(record->head());
+  auto message = decode_message(record->head());
+  if (!message) return std::unexpected(message.error());
+  return std::move(message->state);
+}
+
+void take_waiters(std::vector<Append>& records, std::vector<Waiter>& into) {
+  for (Append& append : records) {
+    if (append.waiter) into.push_back(std::move(*append.waiter));
+    append.waiter.reset();
+  }
+}
+
+}  // namespace
+
+Append make_append(Entry entry, std::uint32_t previous, std::string head) {
+  Append append;
+  append.entry = std::move(entry);
+  append.entry.previous = previous;
+  append.entry.head_length = static_cast<std::uint32_t>(head.size());
+  append.head = std::move(head);
+  return append;
+}
+
+void wake(std::vector<Waiter> waiters, const Result<>& result) {
+  while (!waiters.empty()) {
+    const asio::any_io_executor home = waiters.front().home;
+    const auto others =
+        std::partition(waiters.begin(), waiters.end(), [&](const Waiter& waiter) { return waiter.home == home; });
+    std::vector<Waiter> group(std::make_move_iterator(waiters.begin()), std::make_move_iterator(others));
+    waiters.erase(waiters.begin(), others);
+    auto resume_all = [group = std::move(group), result]() mutable {
+      for (Waiter& waiter : group) waiter.resume(result);
+    };
+    if (home) {
+      asio::post(home, std::move(resume_all));
+    } else {
+      resume_all();
+    }
+  }
+}
+
+Writer::Writer(const SpoolSettings& settings, Books& books, SegmentStore& store, const Clock& clock, Log& log,
+               Metrics& metrics, Alerts& alerts)
+    : settings_(settings),
+      books_(books),
+      store_(store),
+      clock_(clock),
+      log_(log),
+      metrics_(metrics),
+      alerts_(alerts),
+      batch_limit_(std::min(batch_bytes, settings.segment_size / 8)) {}
+
+void Writer::run() {
+  std::unique_lock lock(books_.mutex);
+  for (;;) {
+    const bool urgent = !queue_.empty() || !durable_.empty();
+    const bool lazy = !edits_.empty() || !ends_.empty();
+    if (stopping_ && ((!urgent && !lazy) || !problem_.empty())) return;
+    std::optional<SteadyTime> when;
+    if (lazy) when = lazy_since_ + settings_.lazy_sync;
+    if (urgent || stopping_) when = SteadyTime{};
+    if (!problem_.empty()) when = retry_at_;
+    if (!when) {
+      work_.wait(lock);
+    } else if (*when > std::chrono::steady_clock::now()) {
+      work_.wait_until(lock, *when);
+    } else {
+      lock.unlock();
+      commit(true);
+      lock.lock();
+    }
+  }
+}
+
+void Writer::stop() {
+  const std::scoped_lock lock(books_.mutex);
+  stopping_ = true;
+  work_.notify_all();
+}
+
+void Writer::append(Append append) {
+  std::unique_lock lock(books_.mutex);
+  Result<> refused;
+  if (stopping_) refused = fail(ErrorKind::stopping, "the spool is stopping");
+  if (!problem_.empty()) refused = fail(ErrorKind::temporary, problem_);
+  if (length_of(append) > settings_.segment_size / 4) refused = fail(ErrorKind::permanent, "too large for a segment");
+  if (refused) {
+    if (queue_.empty()) work_.notify_one();
+    queue_.push_back(std::move(append));
+    return;
+  }
+  lock.unlock();
+  std::vector<Waiter> waiters;
+  if (append.waiter) waiters.push_back(std::move(*append.waiter));
+  wake(std::move(waiters), refused);
+}
+
+bool Writer::edit(QueueId id, Edit edit, std::optional<Waiter> waiter) {
+  std::unique_lock lock(books_.mutex);
+  if (!books_.index.contains(id)) {
+    lock.unlock();
+    std::vector<Waiter> waiters;
+    if (waiter) waiters.push_back(std::move(*waiter));
+    wake(std::move(waiters), {});
+    return false;
+  }
+  start_lazy(waiter.has_value());
+  if (waiter) durable_.push_back(std::move(*waiter));
+  books_.index.edit(id, edit, clock_.now());
+  if (books_.index.finished(id)) {
+    end_now(id);
+  } else {
+    edits_[id].push_back(std::move(edit));
+  }
+  return true;
+}
+
+bool Writer::end(QueueId id) {
+  const std::scoped_lock lock(books_.mutex);
+  if (!books_.index.contains(id)) return false;
+  start_lazy(false);
+  end_now(id);
+  return true;
+}
+
+void Writer::start_lazy(bool urgent) {
+  const bool first = edits_.empty() && ends_.empty();
+  if (first) lazy_since_ = std::chrono::steady_clock::now();
+  if (first || urgent) work_.notify_one();
+}
+
+void Writer::end_now(QueueId id) {
+  ends_[id] = *books_.index.places(id);
+  books_.index.remove(id);
+  edits_.erase(id);
+}
+
+std::optional<Snapshot> Writer::snapshot(QueueId id) const {
+  const std::scoped_lock lock(books_.mutex);
+  const Places* places = books_.index.places(id);
+  if (places == nullptr) return std::nullopt;
+  return take_snapshot(id, *places);
+}
+
+Result<MessageState> Writer::state(QueueId id, const Snapshot& snapshot) const {
+  auto state = read_state(id, snapshot);
+  if (!state && state.error().kind == ErrorKind::invalid) {
+    log_.warning("spool", id.to_string() + ": the reasons for its delay are lost: " + state.error().text);
+    const std::scoped_lock lock(books_.mutex);
+    state = books_.index.state(id);
+  }
+  if (!state) return state;
+  for (const Edit& edit : snapshot.edits) apply(edit, *state);
+  return state;
+}
+
+Snapshot Writer::take_snapshot(QueueId id, const Places& places) const {
+  Snapshot snapshot{places,
+                    books_.segments.find(places.message.segment)->segment,
+                    books_.segments.find(places.state.segment)->segment,
+                    {}};
+  for (const auto* edits : {&writing_, &edits_}) {
+    const auto found = edits->find(id);
+    if (found != edits->end()) snapshot.edits.insert(snapshot.edits.end(), found->second.begin(), found->second.end());
+  }
+  return snapshot;
+}
+
+std::string Writer::problem() const {
+  const std::scoped_lock lock(books_.mutex);
+  return problem_;
+}
+
+std::size_t Writer::unsaved() const {
+  const std::scoped_lock lock(books_.mutex);
+  return edits_.size() + ends_.size();
+}
+
+std::vector<QueueId> Writer::take_ended_files() {
+  const std::scoped_lock lock(books_.mutex);
+  return std::exchange(ended_files_, {});
+}
+
+Places* Writer::places(QueueId id) {
+  if (Places* living = books_.index.places(id)) return living;
+  for (auto* ended : {&ends_, &ending_}) {
+    const auto found = ended->find(id);
+    if (found != ended->end()) return &found->second;
+  }
+  return nullptr;
+}
+
+bool Writer::commit(bool lazy_too) {
+  Batch batch = collect(lazy_too);
+  add_changes(batch);
+  Result<> done;
+  if (!batch.records.empty() || !problem().empty()) done = ensure_room(batch);
+  if (done && !batch.records.empty()) done = write(batch);
+  const bool any = !batch.records.empty() || !batch.durable.empty();
+  if (done) {
+    settle(batch);
+  } else {
+    abandon(batch, done.error());
+  }
+  return done && any;
+}
+
+Writer::Batch Writer::collect(bool lazy_too) {
+  const std::scoped_lock lock(books_.mutex);
+  Batch batch;
+  std::uint64_t bytes = 0;
+  for (; !queue_.empty() && bytes < batch_limit_; queue_.pop_front()) {
+    Append& next = queue_.front();
+    if (next.entry.type == RecordType::padding) {  // flush()
+      batch.durable.push_back(std::move(*next.waiter));
+      continue;
+    }
+    const QueueId id = next.entry.id;
+    const Places* now = books_.index.places(id);
+    if (next.only_if && (now == nullptr || *now != *next.only_if || edits_.contains(id))) continue;
+    bytes += length_of(next);
+    batch.records.push_back(std::move(next));
+  }
+  if (batch.records.empty() && batch.durable.empty() && durable_.empty() && !lazy_too) return batch;
+  while (!ends_.empty() && bytes < batch_limit_) {
+    const auto& [id, places] = *ends_.begin();
+    Entry entry;
+    entry.id = id;
+    batch.records.push_back(make_append(std::move(entry), places.message.segment));
+    bytes += record_header_length;
+    ending_.insert(ends_.extract(ends_.begin()));
+  }
+  while (!edits_.empty() && bytes < batch_limit_) {
+    bytes += state_bytes_guess * books_.index.recipients(edits_.begin()->first);
+    writing_.insert(edits_.extract(edits_.begin()));
+  }
+  if (edits_.empty() && ends_.empty()) {
+    std::ranges::move(durable_, std::back_inserter(batch.durable));
+    durable_.clear();
+  }
+  return batch;
+}
+
+// Changes are made whole from what is on disk and the edits since; without that there is nothing to write.
+void Writer::add_changes(Batch& batch) {
+  std::vector<std::pair<QueueId, Snapshot>> changed;
+  {
+    const std::scoped_lock lock(books_.mutex);
+    for (const auto& [id, edits] : writing_) {
+      if (const Places* places = books_.index.places(id)) changed.emplace_back(id, take_snapshot(id, *places));
+    }
+  }
+  for (const auto& [id, snapshot] : changed) {
+    const auto state = this->state(id, snapshot);
+    if (state) {
+      batch.records.push_back(make_append(make_entry(id, *state), snapshot.places.message.segment, encode(*state)));
+    } else {
+      batch.changes = std::unexpected(state.error());
+      log_.warning("spool", id.to_string() + ": a change is lost: " + state.error().text);
+    }
+  }
+}
+
+bool Writer::fits(const Batch& batch) const {
+  if (!open_) return false;
+  std::uint64_t records = record_header_length;
+  std::uint64_t summary = open_->summary.size() + 2 * record_header_length;
+  for (const Append& append : batch.records) {
+    records += length_of(append);
+    summary += summary_growth(append.entry);
+  }
+  return open_->end + round_up(records, block) + round_up(summary, block) + block <= open_->segment->size();
+}
+
+// When there is no room for new mail, changes and ends still get the reserve.
+Result<> Writer::ensure_room(Batch& batch) {
+  if (fits(batch)) return {};
+  const auto mail = std::ranges::partition(batch.records, [](const Append& append) { return !new_mail(append); });
+  if (!mail.empty()) {
+    const auto rotated = rotate(true);
+    if (rotated) return rotated;
+    std::vector<Append> refused(std::make_move_iterator(mail.begin()), std::make_move_iterator(mail.end()));
+    batch.records.erase(mail.begin(), mail.end());
+    std::vector<Waiter> waiters;
+    take_waiters(refused, waiters);
+    wake(std::move(waiters), rotated);
+    if (fits(batch)) return {};
+  }
+  return rotate(false);
+}
+
+Result<> Writer::rotate(bool for_new_mail) {
+  auto next = store_.next(clock_.now(), for_new_mail);
+  if (!next) return std::unexpected(next.error());
+  const auto file = (*next)->file();
+  if (!file) return std::unexpected(file.error());
+  seal(false);
+  open_.emplace(*next, *file);
+  {
+    const std::scoped_lock lock(books_.mutex);
+    books_.segments.add(*next, true);
+  }
+  on_rotate();
+  return {};
+}
+
+Result<> Writer::write(Batch& batch) {
+  const auto begin = std::chrono::steady_clock::now();
+  if (auto written = write_batch(open_->end, batch.records); !written) return written;
+  if (auto synced = open_->file->sync(); !synced) return synced;
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  metrics_.observe("spool_sync_seconds", took.count());
+  metrics_.observe("spool_batch_messages", static_cast<double>(std::ranges::count_if(batch.records, new_mail)));
+  open_->end += buffer_.size();
+  for (const Append& append : batch.records) open_->summary.add(append.entry);
+  return {};
+}
+
+// Lays the records out behind a batch's header and writes them with one call, padded to the next block.
+Result<> Writer::write_batch(std::uint64_t at, std::span<Append> records) {
+  std::uint64_t length = 0;
+  for (const Append& append : records) length += length_of(append);
+  buffer_.resize(round_up(record_header_length + length, block));
+  const SegmentHeader& segment = open_->segment->header();
+  RecordHeader batch;
+  batch.type = RecordType::batch;
+  batch.body_length = static_cast<std::uint32_t>(length);
+  encode(batch, segment, at, buffer_.data());
+  std::uint64_t position = record_header_length;
+  for (Append& append : records) {
+    append.entry.offset = static_cast<std::uint32_t>(at + position);
+    char* into = buffer_.data() + position;
+    encode(header_of(append), segment, append.entry.offset, into);
+    into = std::ranges::copy(append.head, into + record_header_length).out;
+    for (const std::vector<char>& piece : append.body) into = std::ranges::copy(piece, into).out;
+    position += length_of(append);
+    std::fill(into, buffer_.data() + position, '\0');
+  }
+  std::fill(buffer_.begin() + static_cast<std::ptrdiff_t>(position), buffer_.end(), '\0');
+  return open_->file->write(at, buffer_);
+}
+
+void Writer::seal(bool last) {
+  if (!open_) return;
+  const std::shared_ptr<Segment> segment = open_->segment;
+  if (open_->end > log_begin) {
+    // What was acknowledged is safe without the seal; only the next start takes longer.
+    if (auto sealed = write_seal(last); !sealed) {
+      log_.warning("spool", segment->name() + " could not be sealed: " + sealed.error().text);
+    }
+  }
+  open_.reset();
+  const std::scoped_lock lock(books_.mutex);
+  books_.segments.find(segment->number())->open = false;
+}
+
+Result<> Writer::write_seal(bool last) {
+  const std::string summary = open_->summary.take();
+  Append record;
+  record.entry.type = RecordType::summary;
+  record.body.emplace_back(summary.begin(), summary.end());
+  record.body_length = static_cast<std::uint32_t>(summary.size());
+  record.body_crc = crc32c(summary);
+  Segment& segment = *open_->segment;
+  if (last) {
+    const std::uint64_t length = round_up(record_header_length + length_of(record), block);
+    if (auto cut = segment.cut(open_->end + length + block); !cut) return cut;
+  }
+  if (auto written = write_batch(open_->end, std::span(&record, 1)); !written) return written;
+  std::string last_block(block, '\0');
+  const std::uint64_t at = segment.size() - block;
+  RecordHeader seal;
+  seal.type = RecordType::seal;
+  seal.id.value = record.entry.offset;
+  encode(seal, segment.header(), at, last_block.data());
+  if (auto written = open_->file->write(at, last_block); !written) return written;
+  return open_->file->sync();
+}
+
+void Writer::settle(Batch& batch) {
+  const WallTime now = clock_.now();
+  std::unique_lock lock(books_.mutex);
+  for (const Append& append : batch.records) settle_record(append, now);
+  writing_.clear();
+  ending_.clear();
+  problem_.clear();
+  lock.unlock();
+  for (const Append& append : batch.records) {
+    if (new_mail(append)) on_arrival(append.entry);
+  }
+  std::vector<Waiter> waiters;
+  take_waiters(batch.records, waiters);
+  wake(std::move(waiters), {});
+  wake(std::move(batch.durable), batch.changes);
+}
+
+void Writer::settle_record(const Append& append, WallTime now) {
+  const Entry& entry = append.entry;
+  const std::uint32_t segment = open_->segment->number();
+  const Location here{segment, entry.offset, entry.head_length, append.body_length};
+  if (new_mail(append)) {
+    const Places places{here, here, entry.own_file};
+    books_.index.add(entry, places, now);
+    books_.segments.need(places);
+  } else if (entry.type == RecordType::end) {
+    books_.segments.wait(segment, entry.previous);
+    const auto ended = ending_.find(entry.id);
+    if (ended == ending_.end()) return;  // compaction moved an end
+    books_.segments.release(ended->second);
+    if (ended->second.own_file) ended_files_.push_back(entry.id);
+  } else if (Places* now_at = places(entry.id)) {
+    books_.segments.release(*now_at);
+    now_at->state = here;
+    if (entry.type == RecordType::message) now_at->message = here;
+    books_.segments.need(*now_at);
+    if (entry.type == RecordType::message) books_.segments.wait(segment, entry.previous);
+  }
+}
+
+void Writer::abandon(Batch& batch, const Error& error) {
+  const auto segment = open_ ? open_->segment : nullptr;
+  const bool cut = segment && segment->cut(open_->end).has_value();
+  open_.reset();
+  const std::string text = "the spool cannot be written: " + error.text;
+  std::unique_lock lock(books_.mutex);
+  if (segment) books_.segments.find(segment->number())->open = false;
+  if (segment && !cut) books_.segments.distrust(segment->number());
+  for (auto& [id, edits] : writing_) {
+    if (!books_.index.contains(id)) continue;
+    std::vector<Edit>& kept = edits_[id];
+    kept.insert(kept.begin(), std::make_move_iterator(edits.begin()), std::make_move_iterator(edits.end()));
+  }
+  writing_.clear();
+  ends_.merge(ending_);
+  const bool news = problem_.empty();
+  problem_ = text;
+  retry_at_ = std::chrono::steady_clock::now() + (segment ? std::chrono::seconds(0) : retry_after);
+  lock.unlock();
+  if (news) {
+    log_.error("spool", text);
+    alerts_.raise("the spool cannot be written",
+                  text + "\nNew mail is refused until it can be; nothing that was accepted is lost. Look at the disk.");
+  }
+  std::vector<Waiter> waiters = std::move(batch.durable);
+  take_waiters(batch.records, waiters);
+  wake(std::move(waiters), fail(error.kind == ErrorKind::no_space ? error.kind : ErrorKind::temporary, text));
+}
+
+}  // namespace greymx::queue

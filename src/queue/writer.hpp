@@ -1,0 +1,134 @@
+// The one thread that appends to the log. It takes all that waits, writes it in one go, syncs once, enters it in the
+// books and wakes all: group commit. Changes and ends alone wait for `lazy_sync`, so that many share a sync.
+//
+// The instant of commitment is the return of File::sync() in commit(): before it nothing in the batch counts (a crash
+// leaves a torn tail, which recovery cuts), after it everything does, whether or not anybody is told.
+//
+// When a write or sync fails, the segment is dead: it is cut back to what was synced, nobody in the batch is told yes,
+// changes and ends are kept and go to a new segment, and the admin is alerted. The sync is never repeated: the kernel
+// has marked the pages clean, and would say yes.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <thread>
+
+#include "base/alerts.hpp"
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "queue/index.hpp"
+
+namespace greymx::queue {
+
+// Resumes what waits for a result: on its own executor, or, without one, on the writer's thread.
+struct Waiter {
+  asio::any_io_executor home;
+  std::move_only_function<void(Result<>)> resume;
+};
+
+// A record on its way into the log.
+struct Append {
+  Entry entry;  // its offset is still open
+  std::string head;
+  std::vector<std::vector<char>> body;  // pieces
+  std::uint32_t body_length = 0;
+  std::uint32_t body_crc = 0;
+  std::optional<Places> only_if;  // compaction: dropped if the message has changed its places meanwhile
+  std::optional<Waiter> waiter;
+};
+
+Append make_append(Entry entry, std::uint32_t previous, std::string head = {});
+
+// What is needed to read a message's current state: taken under the lock, used without it.
+struct Snapshot {
+  Places places;
+  std::shared_ptr<Segment> message, state;
+  std::vector<Edit> edits;  // not on disk yet
+};
+
+class Writer {
+ public:
+  Writer(const SpoolSettings& settings, Books& books, SegmentStore& store, const Clock& clock, Log& log,
+         Metrics& metrics, Alerts& alerts);
+
+  void run();   // the thread's body: until stop(), and all that was handed over is durable
+  void stop();  // any thread
+  // One batch at most, now; false if nothing waited. run() does this; tests without threads call it themselves.
+  bool commit(bool lazy_too);
+  void seal(bool last);  // the open segment; `last`: cut to its length, for a clean stop
+
+  // --- any thread
+  void append(Append append);
+  // False if there is no such message. When nobody is to get it any more, it ends.
+  bool edit(QueueId id, Edit edit, std::optional<Waiter> waiter = {});
+  bool end(QueueId id);
+  std::optional<Snapshot> snapshot(QueueId id) const;
+  // The state that the snapshot tells where to find, edits applied. If that record is damaged, what memory knows.
+  Result<MessageState> state(QueueId id, const Snapshot& snapshot) const;
+  std::string problem() const;              // why nothing can be written; empty if all is well
+  std::size_t unsaved() const;              // changes and ends that wait for the disk
+  std::vector<QueueId> take_ended_files();  // own files of messages whose end is durable
+
+  std::function<void(const Entry&)> on_arrival = [](const Entry&) {};  // entered in the index; set before any thread
+  std::function<void()> on_rotate = [] {};                             // a segment is full
+
+ private:
+  struct Batch {
+    std::vector<Append> records;
+    std::vector<Waiter> durable;  // of edits
+    Result<> changes;             // an error if one could not be made
+  };
+  struct Open {
+    std::shared_ptr<Segment> segment;
+    std::shared_ptr<File> file;
+    std::uint64_t end = log_begin;
+    SummaryBuilder summary;
+  };
+
+  Batch collect(bool lazy_too);
+  void add_changes(Batch& batch);
+  Result<> ensure_room(Batch& batch);
+  bool fits(const Batch& batch) const;
+  Result<> rotate(bool for_new_mail);
+  Result<> write(Batch& batch);
+  Result<> write_batch(std::uint64_t at, std::span<Append> records);
+  void settle(Batch& batch);
+  void settle_record(const Append& append, WallTime now);
+  void abandon(Batch& batch, const Error& error);
+  Result<> write_seal(bool last);
+  void start_lazy(bool urgent);
+  void end_now(QueueId id);
+  Snapshot take_snapshot(QueueId id, const Places& places) const;
+  Places* places(QueueId id);  // of a message, or of one whose end is not yet durable
+
+  const SpoolSettings& settings_;
+  Books& books_;
+  SegmentStore& store_;
+  const Clock& clock_;
+  Log& log_;
+  Metrics& metrics_;
+  Alerts& alerts_;
+
+  const std::uint64_t batch_limit_;
+  std::optional<Open> open_;  // the writer's own, like the buffer
+  std::vector<char> buffer_;
+
+  // The rest is guarded by books_.mutex.
+  std::condition_variable work_;
+  std::deque<Append> queue_;
+  std::map<QueueId, std::vector<Edit>> edits_;    // to be written
+  std::map<QueueId, std::vector<Edit>> writing_;  // in the batch that is being written
+  std::map<QueueId, Places> ends_, ending_;       // likewise
+  std::vector<Waiter> durable_;
+  std::vector<QueueId> ended_files_;
+  SteadyTime lazy_since_{};
+  SteadyTime retry_at_{};
+  std::string problem_;
+  bool stopping_ = false;
+};
+
+// Resumes all: those of one executor with one post.
+void wake(std::vector<Waiter> waiters, const Result<>& result);
+
+}  // namespace greymx::queue
