@@ -16,9 +16,11 @@ namespace greymx::bdb {
 
 namespace {
 
+using namespace std::chrono_literals;
+
 constexpr std::uint32_t page_size = 4096;
-constexpr std::uint32_t checkpoint_kib = 8 << 10;
-constexpr std::uint32_t checkpoint_minutes = 5;
+constexpr std::uint64_t checkpoint_bytes = 8U << 20;
+constexpr std::uint64_t small_checkpoint = 256U << 10;
 constexpr std::uint32_t log_file_size = 10U << 20;
 constexpr std::size_t most_value = 1024;
 constexpr std::size_t kept_aside = 3;
@@ -28,15 +30,29 @@ constexpr std::size_t kept_aside = 3;
 thread_local int write_error = 0;
 thread_local std::string first_message;
 
+// Berkeley DB takes a short write for an error without a cause; here the rest is tried, and its error is the cause.
+template <class Write>
+ssize_t write_all(std::size_t size, Write write_from) {
+  for (std::size_t done = 0; done < size;) {
+    const ssize_t written = write_from(done);
+    if (written > 0) {
+      done += static_cast<std::size_t>(written);
+    } else if (errno != EINTR) {
+      write_error = errno;
+      return -1;
+    }
+  }
+  return static_cast<ssize_t>(size);
+}
 ssize_t noting_pwrite(int fd, const void* bytes, size_t size, off_t offset) {
-  const ssize_t written = ::pwrite(fd, bytes, size, offset);
-  if (written < 0 && errno != EINTR) write_error = errno;
-  return written;
+  const char* from = static_cast<const char*>(bytes);
+  return write_all(size, [&](std::size_t done) {
+    return ::pwrite(fd, from + done, size - done, offset + static_cast<off_t>(done));
+  });
 }
 ssize_t noting_write(int fd, const void* bytes, size_t size) {
-  const ssize_t written = ::write(fd, bytes, size);
-  if (written < 0 && errno != EINTR) write_error = errno;
-  return written;
+  const char* from = static_cast<const char*>(bytes);
+  return write_all(size, [&](std::size_t done) { return ::write(fd, from + done, size - done); });
 }
 int noting_fsync(int fd) {
   const int result = ::fdatasync(fd);
@@ -89,17 +105,17 @@ std::string_view view(const DBT& dbt) {
   return {static_cast<const char*>(dbt.data), dbt.size};
 }
 
-// The newest log file's number and size, before recovery touches it.
+// The newest log file's number and where its content ends, before recovery touches it: the file is made in its full
+// size, with zeros to be written over.
 std::pair<std::uint32_t, std::uint64_t> end_of_log(const std::string& directory) {
-  std::pair<std::uint32_t, std::uint64_t> last{0, 0};
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
-    const std::string name = entry.path().filename();
-    if (!name.starts_with("log.")) continue;
-    const auto number = static_cast<std::uint32_t>(std::strtoul(name.c_str() + 4, nullptr, 10));
-    if (number > last.first) last = {number, entry.file_size(ignored)};
+  const auto files = system_files();
+  std::string newest;
+  for (const std::string& name : files->list(directory).value_or(std::vector<std::string>())) {
+    if (name.starts_with("log.")) newest = name;  // the list is sorted
   }
-  return last;
+  auto content = newest.empty() ? Result<std::string>() : read_file(directory + "/" + newest, log_file_size);
+  if (!content || newest.empty()) return {0, 0};
+  return {static_cast<std::uint32_t>(std::stoul(newest.substr(4))), content->find_last_not_of('\0') + 1};
 }
 
 }  // namespace
@@ -229,10 +245,21 @@ Result<> Environment::flush() {
   return guarded_void("log flush", [&] { return handle_->log_flush(handle_, nullptr); });
 }
 
-Result<> Environment::checkpoint(bool force) {
-  auto done = guarded_void("checkpoint", [&] {
-    return handle_->txn_checkpoint(handle_, force ? 0 : checkpoint_kib, force ? 0 : checkpoint_minutes, 0);
-  });
+// A checkpoint bounds what recovery has to read and what a damaged log can take away. Where little has changed it costs
+// next to nothing, so that it need not wait for its turn.
+bool Environment::checkpoint_due() {
+  DB_LOG_STAT* stat = nullptr;
+  if (handle_->log_stat(handle_, &stat, 0) != 0) return true;  // the checkpoint will tell what is wrong
+  const std::uint64_t bytes = (std::uint64_t{stat->st_wc_mbytes} << 20) + stat->st_wc_bytes;
+  free(stat);  // NOLINT: allocated by Berkeley DB
+  const auto age = std::chrono::steady_clock::now() - checkpoint_;
+  return bytes >= checkpoint_bytes || (bytes > 0 && age >= (bytes <= small_checkpoint ? 10s : 300s));
+}
+
+Result<> Environment::checkpoint() {
+  if (!checkpoint_due()) return {};
+  checkpoint_ = std::chrono::steady_clock::now();
+  auto done = guarded_void("checkpoint", [&] { return handle_->txn_checkpoint(handle_, 0, 0, DB_FORCE); });
   if (!done) return done;
   return guarded_void("log removal", [&] { return handle_->log_archive(handle_, nullptr, DB_ARCH_REMOVE); });
 }

@@ -10,6 +10,7 @@
 // temporary = the disk is full or unwell: what was committed is safe, close and try again later.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -69,14 +70,17 @@ class Environment {
   Result<Database> database(const std::string& name);  // created if absent; valid while the environment is
   Result<Transaction> begin();
   Result<> flush();
-  // If 8 MiB of log or 5 minutes have come since the last one (or `force`); removes log files no longer needed.
-  Result<> checkpoint(bool force = false);
+  // When it is due: after 8 MiB of log, 5 minutes, or 10 seconds if little has changed; removes old log files.
+  Result<> checkpoint();
   // Set if the log broke off before its end: what was committed last is lost.
   const std::string& loss() const { return loss_; }
 
  private:
   explicit Environment(__db_env* handle) : handle_(handle) {}
+  bool checkpoint_due();
+
   __db_env* handle_;
+  std::chrono::steady_clock::time_point checkpoint_ = std::chrono::steady_clock::now();
   std::vector<std::pair<std::string, __db*>> databases_;
   std::string loss_;
 };

@@ -59,7 +59,8 @@ std::string pool_domain(std::string_view client_name, const IpAddress& client);
 // The client's network as the caps count it: /24 or /64 whatever the configured prefix.
 Network counted_network(const IpAddress& client);
 
-// A plain or pool key taken apart: "192.0.2.0", "a@b.c", "d@e.f". A hashed key has only its hash, as `client`.
+// A triplet's key taken apart: "192.0.2.0" (by host "192.0.2.77/32", a pool key its domain), "a@b.c", "d@e.f". Of other
+// keys what stands after the kind is the client.
 struct KeyParts {
   std::string_view client, sender, recipient;
 };
