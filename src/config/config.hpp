@@ -29,12 +29,14 @@ struct HostPort {
 struct SmtpListener {
   Endpoint endpoint;
   bool proxy_protocol = false;
+  bool operator==(const SmtpListener&) const = default;
 };
 
 // A policy listener: TCP or a Unix socket.
 struct PolicyListener {
   Endpoint endpoint;
   std::string unix_path;  // set: a Unix socket, endpoint unused
+  bool operator==(const PolicyListener&) const = default;
 };
 
 struct Listen {
@@ -42,6 +44,7 @@ struct Listen {
   std::vector<PolicyListener> policy;
   std::vector<Endpoint> http;
   std::string control = "/run/greymx/control";
+  bool operator==(const Listen&) const = default;
 };
 
 enum class UnknownWhileDown : std::uint8_t { accept, defer, reject };
@@ -58,16 +61,19 @@ struct Domain {
   TlsLevel tls = TlsLevel::may;
   bool xforward = true;
   std::string fingerprint;  // lower-case hex SHA-256 without colons, or empty
+  bool operator==(const Domain&) const = default;
 };
 
 struct Smtp {
   bool reject_bare_lf = false;
   std::string banner = "ESMTP greymx";
+  bool operator==(const Smtp&) const = default;
 };
 
 struct Rate {
   std::uint64_t count = 0;
   Seconds period{1};
+  bool operator==(const Rate&) const = default;
 };
 
 struct Limits {
@@ -82,12 +88,14 @@ struct Limits {
   std::uint64_t buffer_memory = 64ULL << 20;
   Seconds command_timeout{300};
   Seconds data_timeout{300};
+  bool operator==(const Limits&) const = default;
 };
 
 struct Tls {
   std::string certificate;
   std::string key;
   TlsLevel inbound = TlsLevel::may;  // none, may, encrypt
+  bool operator==(const Tls&) const = default;
 };
 
 struct Access {
@@ -102,6 +110,7 @@ struct Access {
   CheckMode unknown_recipient_domain = CheckMode::reject;
   CheckMode early_talker = CheckMode::reject;
   Seconds early_talker_wait{0};
+  bool operator==(const Access&) const = default;
 };
 
 struct Dns {
@@ -109,6 +118,7 @@ struct Dns {
   Seconds timeout{5};
   std::uint32_t attempts = 2;
   std::uint32_t cache_size = 100000;
+  bool operator==(const Dns&) const = default;
 };
 
 struct DnsblList {
@@ -117,6 +127,7 @@ struct DnsblList {
   int weight = 1;
   bool self_test = true;
   std::string reason;
+  bool operator==(const DnsblList&) const = default;
 };
 
 struct DnsblDomainList {
@@ -126,6 +137,7 @@ struct DnsblDomainList {
   int weight = 1;
   bool self_test = true;
   std::string reason;
+  bool operator==(const DnsblDomainList&) const = default;
 };
 
 struct Dnsbl {
@@ -134,6 +146,7 @@ struct Dnsbl {
   Seconds cache_ttl_max{3600};
   std::vector<DnsblList> lists;
   std::vector<DnsblDomainList> domain_lists;
+  bool operator==(const Dnsbl&) const = default;
 };
 
 struct Greylist {
@@ -154,6 +167,7 @@ struct Greylist {
   std::string text = "Greylisted, please try again later";
   bool header = true;
   bool primary_up_only = false;  // when = "primary-up"
+  bool operator==(const Greylist&) const = default;
 };
 
 enum class BounceMode : std::uint8_t { always, verified, never };
@@ -167,6 +181,7 @@ struct Queue {
   Seconds delay_warning{0};
   BounceMode bounce = BounceMode::verified;
   bool count_downtime = false;
+  bool operator==(const Queue&) const = default;
 };
 
 struct Delivery {
@@ -179,6 +194,7 @@ struct Delivery {
   std::string smarthost;  // as written; empty = by MX. HostPort in `smarthost_host`
   HostPort smarthost_host;
   Seconds connect_timeout{30};
+  bool operator==(const Delivery&) const = default;
 };
 
 struct LogConfig {
@@ -186,6 +202,7 @@ struct LogConfig {
   std::string tag = "greymx";
   bool json = false;
   std::string level = "info";  // "debug" "info" "warning" "error"
+  bool operator==(const LogConfig&) const = default;
 };
 
 struct Config {
@@ -214,6 +231,7 @@ struct Config {
   // The entry that covers `domain` (any case, U- or A-labels): the exact name first, then the longest wildcard;
   // nullptr = not ours, relaying to it is denied.
   const Domain* find_domain(std::string_view domain) const;
+  bool operator==(const Config&) const = default;
 };
 
 using ConfigPtr = std::shared_ptr<const Config>;
