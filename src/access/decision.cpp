@@ -260,8 +260,7 @@ Task<> Decision::greylist() {
                             .test_time = {}};
   if (config.sender_pools && !facts_.sender.empty()) {
     const auto authority = co_await evidence_.sender->authority.wait(deadline_);
-    const bool pass = authority && authority->result == spf::Result::pass && !authority->too_wide;
-    if (pass) request.spf_domain = canonical_domain(facts_.sender.domain).value_or("");
+    if (authority == Authority::yes) request.spf_domain = canonical_domain(facts_.sender.domain).value_or("");
   }
   const greylist::Answer answer = co_await shared().greylister->check(std::move(request));
   if (!answer.log_line.empty()) verdict_.notes.push_back(answer.log_line);

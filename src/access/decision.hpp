@@ -9,7 +9,6 @@
 #include "access/eventual.hpp"
 #include "access/recipient_memory.hpp"
 #include "access/tables.hpp"
-#include "spf/spf.hpp"
 
 namespace greymx::access {
 
@@ -23,11 +22,8 @@ struct Setup {
   std::chrono::milliseconds patience() const;
 };
 
-// May this client use the sender's domain? `too_wide`: the record passes addresses all over the Internet.
-struct Authority {
-  spf::Result result = spf::Result::none;
-  bool too_wide = false;
-};
+// Does SPF let this client, and not everybody, use the sender's domain?
+enum class Authority : std::uint8_t { unknown, no, yes };
 
 // Lookups begin as early as their input is known and are awaited where it is needed.
 struct ClientLookups {

@@ -1,18 +1,11 @@
 #include <algorithm>
 
 #include "access/decision.hpp"
+#include "spf/spf.hpp"
 
 namespace greymx::access {
 
 namespace {
-
-// An address far away from `ip`: what a sender's record still passes there, it passes nearly everywhere.
-IpAddress far_from(const IpAddress& ip) {
-  std::array<std::uint8_t, 16> bytes = ip.bytes();
-  if (ip.is_v4()) return IpAddress::v4(ip.v4_value() ^ 0x08000000);  // in no network of /5 or longer that `ip` is in
-  bytes[1] ^= 0x08;                                                  // likewise for /13
-  return IpAddress::v6(bytes);
-}
 
 // Waiting here goes by the machine's clock, as timers do; the resolver gets its deadlines by ours.
 SteadyTime patience_ends(const Setup& setup) {
@@ -20,6 +13,11 @@ SteadyTime patience_ends(const Setup& setup) {
 }
 SteadyTime lookup_deadline(const Setup& setup) {
   return setup.shared->clock->steady() + setup.patience();
+}
+
+Authority authority_of(spf::Result result) {
+  if (result == spf::Result::temperror) return Authority::unknown;
+  return result == spf::Result::pass ? Authority::yes : Authority::no;
 }
 
 bool same_sender(const Facts& a, const Facts& b) {
@@ -78,11 +76,11 @@ struct Pipeline::Impl {
   }
   Task<> evaluate_spf(std::shared_ptr<SenderLookups> to, spf::Query query, SteadyTime deadline) {
     const spf::Outcome here = co_await spf::check_host(resolver, query, deadline);
-    Authority authority{here.result, false};
-    if (here.result == spf::Result::pass) {
-      query.client = far_from(query.client);
-      const spf::Outcome there = co_await spf::check_host(resolver, query, deadline);
-      authority.too_wide = there.result == spf::Result::pass;
+    Authority authority = authority_of(here.result);
+    const bool pass = authority == Authority::yes;
+    if (pass) {
+      const bool anybody = co_await spf::authorises_everybody(resolver, std::move(query), deadline);
+      if (anybody) authority = Authority::no;
     }
     to->authority.set(authority);
   }
@@ -181,9 +179,8 @@ class Session final : public SessionChecks {
     const std::string organisation = organisational_domain(facts.sender.domain);
     if (!organisation.empty() && is_in_domain(facts.client.name, organisation)) co_return Authorised::client_name;
     const auto authority = co_await sender_->authority.wait(patience_ends(setup_));
-    if (!authority || authority->result == spf::Result::temperror) co_return Authorised::unknown;
-    const bool pass = authority->result == spf::Result::pass && !authority->too_wide;
-    co_return pass ? Authorised::spf : Authorised::no;
+    if (!authority || *authority == Authority::unknown) co_return Authorised::unknown;
+    co_return *authority == Authority::yes ? Authorised::spf : Authorised::no;
   }
 
  private:

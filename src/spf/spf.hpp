@@ -31,8 +31,8 @@ struct Outcome {
 
 Task<Outcome> check_host(dns::Resolver& resolver, Query query, SteadyTime deadline);
 
-// Would a client that has nothing to do with the domain pass too (the documentation addresses 192.0.2.1 and
-// 2001:db8::1)? Then a pass says nothing about who the client is. query.client does not matter.
+// Would a client that has nothing to do with the domain pass too (198.18.0.1 for benchmarks, RFC 2544; 3fff::1 for
+// documentation, RFC 9637)? Then a pass says nothing about who the client is. query.client does not matter.
 Task<bool> authorises_everybody(dns::Resolver& resolver, Query query, SteadyTime deadline);
 
 // `Received-SPF: pass (…) client-ip=…; envelope-from="…"; helo=…;` (9.1), without line end.
