@@ -1,0 +1,73 @@
+#include "daemon/adapters.hpp"
+
+namespace greymx::daemon {
+
+namespace {
+
+class Body final : public smtp::Body {
+ public:
+  Body(std::unique_ptr<queue::Incoming> incoming, Metrics& metrics)
+      : incoming_(std::move(incoming)), metrics_(metrics) {}
+  QueueId id() const override { return incoming_->id(); }
+  Task<Result<>> write(std::span<const char> bytes) override {
+    return incoming_->write(std::vector<char>(bytes.begin(), bytes.end()));
+  }
+  Task<Result<>> commit(Envelope envelope) override {
+    auto done = co_await incoming_->commit(std::move(envelope));
+    if (done) metrics_.count("messages_accepted_total");
+    co_return done;
+  }
+
+ private:
+  std::unique_ptr<queue::Incoming> incoming_;
+  Metrics& metrics_;
+};
+
+class Admission final : public smtp::Admission {
+ public:
+  Admission(std::unique_ptr<access::SessionChecks> checks, relay::Relay& relay)
+      : checks_(std::move(checks)), relay_(relay) {}
+  Task<std::string> client_name() override { return checks_->client_name(); }
+  void mail(const Facts& facts) override { checks_->mail(facts); }
+  Task<Verdict> recipient(Facts facts, Mailbox recipient) override {
+    return checks_->recipient(std::move(facts), std::move(recipient));
+  }
+  Task<Verdict> data(Facts facts, std::vector<Mailbox> recipients) override {
+    return checks_->data(std::move(facts), std::move(recipients));
+  }
+  Task<Authorised> authorised(Facts facts) override { return checks_->authorised(std::move(facts)); }
+  std::uint64_t size_limit(const std::string& domain) const override { return relay_.size_limit(domain); }
+  Task<Reply> etrn(Facts facts, std::string node) override { return relay_.etrn(std::move(node), facts.client); }
+
+ private:
+  std::unique_ptr<access::SessionChecks> checks_;
+  relay::Relay& relay_;
+};
+
+}  // namespace
+
+std::unique_ptr<smtp::Body> Intake::begin() {
+  return std::make_unique<Body>(spool_->begin(), metrics_);
+}
+
+std::unique_ptr<smtp::Admission> Policy::admit(const Client& client) {
+  return std::make_unique<Admission>(pipeline_->begin(client), *relay_);
+}
+
+bool PrimaryBridge::is_up(const std::string& domain) const {
+  return relay_->health(domain) == relay::Health::up;
+}
+
+bool PrimaryBridge::is_down(const std::string& domain) const {
+  return relay_->health(domain) == relay::Health::down;
+}
+
+Task<access::Primaries::Answer> PrimaryBridge::call(std::string address, SteadyTime deadline) {
+  const relay::ProbeResult result = co_await relay_->probe(std::move(address), deadline);
+  Answer answer{.outcome = access::Callout::inconclusive, .detail = result.detail};
+  if (result.outcome == relay::ProbeOutcome::accepted) answer.outcome = access::Callout::accepted;
+  if (result.outcome == relay::ProbeOutcome::refused) answer.outcome = access::Callout::refused;
+  co_return answer;
+}
+
+}  // namespace greymx::daemon

@@ -1,0 +1,71 @@
+#include "daemon/daemon.hpp"
+
+#include <systemd/sd-daemon.h>
+
+#include <boost/asio/signal_set.hpp>
+#include <csignal>
+
+#include <fmt/format.h>
+
+#include "daemon/parts.hpp"
+
+namespace greymx::daemon {
+
+LogSettings log_settings(const config::Config& config) {
+  LogSettings settings{.target = config.log.target,
+                       .tag = config.log.tag,
+                       .json = config.log.json,
+                       .level = Level::info,
+                       .hostname = config.hostname};
+  if (config.log.level == "debug") settings.level = Level::debug;
+  if (config.log.level == "warning") settings.level = Level::warning;
+  if (config.log.level == "error") settings.level = Level::error;
+  return settings;
+}
+
+Daemon::Daemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Daemon::~Daemon() = default;
+
+Result<std::unique_ptr<Daemon>> Daemon::start(config::ConfigPtr config, std::optional<Identity> identity,
+                                              TargetLog& log) {
+  auto parts = std::make_unique<Parts>(std::move(config), log);
+  if (auto bound = parts->bind(); !bound) return std::unexpected(bound.error());
+  if (identity) {
+    if (auto dropped = drop_privileges(*identity); !dropped) return std::unexpected(dropped.error());
+  }
+  if (auto opened = parts->open(); !opened) return std::unexpected(opened.error());
+  parts->begin();
+  return std::unique_ptr<Daemon>(new Daemon(std::move(parts)));
+}
+
+void Daemon::run() {
+  // The loop of this thread serves signals alone.
+  asio::io_context io{1};
+  asio::signal_set signals(io, SIGTERM, SIGINT, SIGHUP);
+  signals.add(SIGUSR1);
+  std::function<void()> wait = [&] {
+    signals.async_wait([&](const boost::system::error_code& error, int number) {
+      if (error) return;
+      if (number == SIGTERM || number == SIGINT) return;  // the loop ends
+      if (number == SIGUSR1) parts_->relay->flush();
+      if (number == SIGHUP) {
+        sd_notify(0, "RELOADING=1");
+        (void)parts_->reload();  // it logs what is wrong
+        sd_notify(0, "READY=1");
+      }
+      wait();
+    });
+  };
+  wait();
+  sd_notify(0, fmt::format("READY=1\nSTATUS=relaying for {} domains", parts_->config()->domains.size()).c_str());
+  parts_->log.info(
+      "master", fmt::format("daemon started -- version {}, configuration {}", GREYMX_VERSION, parts_->config()->file));
+  io.run();
+  sd_notify(0, "STOPPING=1");
+  parts_->log.info("master", "terminating: finishing what is in flight");
+  parts_->stop();
+  parts_->log.info("master", "terminated");
+  parts_->log.flush();
+}
+
+}  // namespace greymx::daemon

@@ -1,0 +1,241 @@
+// What happens to the parts once they are made: begin, reload, the admin's questions, stop; see parts.hpp.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "config/load.hpp"
+#include "daemon/parts.hpp"
+#include "spf/spf.hpp"
+
+namespace greymx::daemon {
+
+using namespace std::chrono_literals;
+
+namespace {
+
+// Posts to a worker's thread, or runs at once while that thread has not begun.
+template <class Fn>
+void in_worker(Worker& worker, Fn fn) {
+  asio::post(worker.thread.executor(), std::move(fn));
+}
+
+Task<> stop_relay(relay::Relay& relay, SteadyTime deadline) {
+  const bool finished = co_await with_deadline(relay.stop(), deadline);
+  if (finished) co_return;
+  relay.abort();
+  co_await relay.stop();
+}
+
+}  // namespace
+
+std::shared_ptr<const access::Shared> Daemon::Parts::access_parts() const {
+  auto parts = std::make_shared<access::Shared>();
+  const Shared now = shared();
+  parts->config = now.config;
+  parts->tables = now.tables;
+  parts->memory = memory.get();
+  parts->greylister = greylister.get();
+  auto& self = const_cast<Parts&>(*this);
+  parts->primaries = &self.bridge;
+  parts->clock = &clock;
+  parts->log = &log;
+  parts->metrics = &self.metrics;
+  parts->alerts = &self.alerts;
+  return parts;
+}
+
+void Daemon::Parts::spread() {
+  const Shared now = shared();
+  const auto parts = access_parts();
+  for (const auto& worker : workers) {
+    in_worker(*worker, [this, now, parts, &worker = *worker] {
+      worker.lists = std::make_shared<dnsbl::Lists>(now.config, worker.resolver, now.health, log, metrics);
+      worker.pipeline->update(parts, worker.lists);
+    });
+  }
+}
+
+// Reads resolv.conf and makes the sockets' library ready, so before the view of the file system shrinks.
+void Daemon::Parts::use_resolvers(const config::Config& config) {
+  const dns::DnsSettings settings{.servers = config.dns.servers,
+                                  .timeout = config.dns.timeout,
+                                  .attempts = config.dns.attempts,
+                                  .cache_size = config.dns.cache_size / (workers.size() + 1)};
+  for (const auto& worker : workers) {
+    std::shared_ptr<dns::Resolver> fresh = dns::make_resolver(worker->thread.executor(), settings, clock, metrics);
+    in_worker(*worker, [&worker = *worker, fresh] { worker.resolver.use(fresh); });
+  }
+  std::shared_ptr<dns::Resolver> fresh = dns::make_resolver(relay_thread.executor(), settings, clock, metrics);
+  asio::post(relay_thread.executor(), [this, fresh] { relay_resolver.use(fresh); });
+}
+
+void Daemon::Parts::begin() {
+  for (const auto& worker : workers) worker->thread.run();
+  relay_thread.run();
+  admin_thread.run();
+  workers.front()->thread.spawn("block list tests", self_tests());
+  admin_thread.spawn("certificate", refresh_certificate());
+  watcher->start();
+  asio::post(relay_thread.executor(), [this] { relay->start(); });
+  alerts.connect([this](std::string recipient, std::string content) {
+    return relay->submit_report(std::move(recipient), std::move(content));
+  });
+  admin_services.emplace(services());
+  asio::post(workers.front()->thread.executor(), [this] { policy_service->start(); });
+  asio::post(admin_thread.executor(), [this] {
+    http->start(*admin_services);
+    control->start(*admin_services);
+    listener->start();
+  });
+}
+
+Task<> Daemon::Parts::self_tests() {
+  for (;;) {
+    const std::shared_ptr<dnsbl::Health> health = shared().health;
+    co_await health->tick(workers.front()->resolver, std::chrono::steady_clock::now() + 20s);
+    co_await sleep_for(1s);
+  }
+}
+
+Task<> Daemon::Parts::refresh_certificate() {
+  for (;;) {
+    co_await sleep_for(60s);
+    auto refresh = [this] { tls.refresh(); };
+    co_await offload(pool, std::move(refresh));
+  }
+}
+
+Result<> Daemon::Parts::reload() {
+  const std::lock_guard one_at_a_time(reloading_);
+  const config::ConfigPtr running = config();
+  const config::Loaded loaded = config::load(running->file);
+  for (const config::Diagnostic& warning : loaded.warnings) log.warning("master", warning.to_string());
+  if (!loaded.config) {
+    std::vector<std::string> lines;
+    for (const config::Diagnostic& error : loaded.errors) lines.push_back(error.to_string());
+    for (const std::string& line : lines) log.error("master", line);
+    log.error("master", "reload: the new configuration is refused, the old one stays");
+    return fail(ErrorKind::invalid, fmt::format("{}", fmt::join(lines, "\n")));
+  }
+  if (auto ok = smtp::TlsServer::check(loaded.config->tls); !ok) {
+    log.error("master", fmt::format("reload: {}; the old configuration stays", ok.error().text));
+    return ok;
+  }
+  const config::ConfigPtr wanted = loaded.config;
+  for (const std::string& key : config::needs_restart(*running, *wanted)) {
+    log.warning("master", fmt::format("reload: {} has changed and needs a restart", key));
+  }
+  if (auto ok = log.reconfigure(log_settings(*wanted)); !ok) log.error("master", ok.error().text);
+  auto tables = watcher->reload(wanted);
+  if (!tables.tables) {
+    const std::string text = tables.errors.empty() ? "a list cannot be read" : tables.errors.front().to_string();
+    log.error("master", fmt::format("reload: {}; the old configuration stays", text));
+    return fail(ErrorKind::invalid, text);
+  }
+  (void)tls.load(wanted->tls);  // it was checked; what fails now is said, and the old pair stays
+  auto health =
+      std::make_shared<dnsbl::Health>(wanted, clock, log, metrics, alerts, [this] { return control_addresses(); });
+  health->adopt(*shared().health);
+  {
+    const std::lock_guard lock(mutex_);
+    shared_ = {.config = wanted, .tables = tables.tables, .health = health};
+  }
+  use_resolvers(*wanted);
+  greylister->reload(wanted);
+  relay->reload(wanted);
+  alerts.configure(wanted->hostname, wanted->alerts_to);
+  asio::post(workers.front()->thread.executor(), [this, wanted] { policy_service->reload(wanted); });
+  spread();
+  listener->reload(wanted);
+  log.info("master", fmt::format("reload: {} is in effect", wanted->file));
+  return {};
+}
+
+Task<admin::Explained> Daemon::Parts::explain(Facts facts, Mailbox recipient) {
+  admin::Explained explained;
+  access::Pipeline& pipeline = *workers.front()->pipeline;
+  facts.client.trusted = contains(config()->access.trusted_networks, facts.client.address);
+  auto there = pipeline.explain(std::move(facts), std::move(recipient), &explained.verdict);
+  explained.steps = co_await on(workers.front()->thread.executor(), std::move(there));
+  co_return explained;
+}
+
+namespace {
+
+Task<dnsbl::Score> ask(Worker& worker, IpAddress address, SteadyTime deadline) {
+  const std::shared_ptr<dnsbl::Lists> lists = worker.lists;
+  co_return co_await lists->check_client(address, deadline);
+}
+
+}  // namespace
+
+Task<dnsbl::Score> Daemon::Parts::ask_lists(IpAddress address) {
+  Worker& worker = *workers.front();
+  return on(worker.thread.executor(), ask(worker, address, std::chrono::steady_clock::now() + 20s));
+}
+
+// For the policy service, which has no pipeline: on its thread, the first worker's.
+Task<std::string> Daemon::Parts::spf_domain(greylist::Request request) {
+  dns::Resolver& resolver = workers.front()->resolver;
+  const SteadyTime deadline = std::chrono::steady_clock::now() + 5s;
+  spf::Query query{request.client, request.sender, request.helo, config()->hostname};
+  const spf::Outcome outcome = co_await spf::check_host(resolver, query, deadline);
+  if (outcome.result != spf::Result::pass) co_return std::string();
+  const bool anybody = co_await spf::authorises_everybody(resolver, std::move(query), deadline);
+  co_return anybody ? std::string() : outcome.domain;
+}
+
+admin::Services Daemon::Parts::services() {
+  return {.spool = *spool,
+          .metrics = metrics,
+          .clock = clock,
+          .log = log,
+          .history = history,
+          .pool = pool,
+          .version = GREYMX_VERSION,
+          .started = started,
+          .config = [this] { return config(); },
+          .relay = admin::calls_of(*relay),
+          .lists = [this] { return shared().health->status(); },
+          .dnsbl = [this](IpAddress address) { return ask_lists(address); },
+          .explain = [this](Facts facts, Mailbox to) { return explain(std::move(facts), std::move(to)); },
+          .reload = [this] { return reload(); },
+          .certificate_expiry = [this] { return tls.expiry(); }};
+}
+
+void Daemon::Parts::stop() {
+  const auto grace = std::chrono::seconds(config()->shutdown_grace);
+  const SteadyTime deadline = std::chrono::steady_clock::now() + grace;
+  admin_thread.wait(listener->stop(deadline));
+  // Deliveries under way may take what is left of the grace, and a moment in any case.
+  const SteadyTime relay_deadline = std::max(deadline, std::chrono::steady_clock::now() + 2s);
+  relay_thread.wait(stop_relay(*relay, relay_deadline));
+  workers.front()->thread.wait(policy_service->stop());
+  admin_thread.wait(http->stop());
+  admin_thread.wait(control->stop());
+  admin_thread.wait(alerts.stop());
+  watcher.reset();
+  for (const auto& worker : workers) worker->thread.wait(worker->pipeline->stop());
+  memory->stop();
+  greylister->stop();
+  spool->stop();
+  pool.join();
+  // Pipelines, lists and resolvers belong to their threads: they are destroyed there, with nothing left to do.
+  for (const auto& worker : workers) {
+    std::promise<void> gone;
+    asio::post(worker->thread.executor(), [&] {
+      worker->pipeline.reset();
+      worker->lists.reset();
+      worker->resolver.use(nullptr);
+      gone.set_value();
+    });
+    gone.get_future().wait();
+  }
+  asio::post(relay_thread.executor(), [this] { relay_resolver.use(nullptr); });
+  admin_thread.stop();
+  relay_thread.stop();
+  for (const auto& worker : workers) worker->thread.stop();
+}
+
+}  // namespace greymx::daemon

@@ -1,0 +1,82 @@
+#include "daemon/network_thread.hpp"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <csignal>
+
+namespace greymx::daemon {
+
+NetworkThread::NetworkThread(std::string name, Log& log, Metrics& metrics)
+    : name_(std::move(name)), log_(log), metrics_(metrics), gate_(executor(), [this](auto task, auto what) {
+        log_.error("master", fmt::format("{}: {} ended by an exception: {}", name_, task, what));
+      }) {}
+
+NetworkThread::~NetworkThread() {
+  stop();
+}
+
+void NetworkThread::run() {
+  spawn("loop lag", watch_lag());
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), name_.c_str());
+    io_.run();
+  });
+}
+
+void NetworkThread::spawn(std::string name, Task<> task) {
+  auto start = [this, name = std::move(name), task = std::make_shared<Task<>>(std::move(task))] {
+    gate_.spawn(name, std::move(*task));
+  };
+  asio::post(io_, std::move(start));
+}
+
+namespace {
+
+Task<> then_tell(Task<> task, std::shared_ptr<std::promise<void>> done) {
+  // an exception reaches the gate, which logs it; who waits must go on all the same
+  struct Tell {
+    std::shared_ptr<std::promise<void>> done;
+    ~Tell() { done->set_value(); }
+  } tell{std::move(done)};
+  co_await std::move(task);
+}
+
+}  // namespace
+
+void NetworkThread::wait(Task<> task) {
+  auto done = std::make_shared<std::promise<void>>();
+  auto over = done->get_future();
+  spawn("step", then_tell(std::move(task), std::move(done)));
+  over.wait();
+}
+
+void NetworkThread::stop() {
+  if (!thread_.joinable()) return;
+  auto closed = std::make_shared<std::promise<void>>();
+  auto over = closed->get_future();
+  asio::post(io_, [this, closed] {
+    gate_.cancel();
+    closed->set_value();
+  });
+  over.wait();
+  work_.reset();
+  // the loop ends by itself when the last coroutine has
+  thread_.join();
+}
+
+Task<> NetworkThread::watch_lag() {
+  for (;;) {
+    const SteadyTime due = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    co_await sleep_until(due);
+    metrics_.observe("event_loop_lag_seconds",
+                     std::chrono::duration<double>(std::chrono::steady_clock::now() - due).count());
+  }
+}
+
+Task<dns::Answer> ResolverSwitch::lookup(std::string name, dns::Type type, SteadyTime deadline) {
+  const std::shared_ptr<dns::Resolver> resolver = current_;
+  co_return co_await resolver->lookup(std::move(name), type, deadline);
+}
+
+}  // namespace greymx::daemon

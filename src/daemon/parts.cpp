@@ -1,0 +1,163 @@
+// How the parts are made and plugged together; see parts.hpp.
+#include "daemon/parts.hpp"
+
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "config/load.hpp"
+#include "greylist/store_bdb.hpp"
+
+namespace greymx::daemon {
+
+namespace {
+
+unsigned worker_count(const config::Config& config) {
+  return config.workers > 0 ? config.workers : std::max(1U, std::thread::hardware_concurrency());
+}
+
+std::vector<IpAddress> interface_addresses() {
+  std::vector<IpAddress> found;
+  ifaddrs* first = nullptr;
+  if (getifaddrs(&first) != 0) return found;
+  for (const ifaddrs* i = first; i != nullptr; i = i->ifa_next) {
+    if (i->ifa_addr == nullptr) continue;
+    if (i->ifa_addr->sa_family == AF_INET) {
+      sockaddr_in v4{};
+      std::memcpy(&v4, i->ifa_addr, sizeof v4);
+      found.push_back(IpAddress::v4(ntohl(v4.sin_addr.s_addr)));
+    } else if (i->ifa_addr->sa_family == AF_INET6) {
+      sockaddr_in6 v6{};
+      std::memcpy(&v6, i->ifa_addr, sizeof v6);
+      std::array<std::uint8_t, 16> bytes{};
+      std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
+      found.push_back(IpAddress::v6(bytes));
+    }
+  }
+  freeifaddrs(first);
+  return found;
+}
+
+queue::SpoolSettings spool_settings(const config::Config& config) {
+  return {.path = config.queue_path,
+          .min_free_space = config.limits.min_free_space,
+          .buffer_memory = config.limits.buffer_memory};
+}
+
+}  // namespace
+
+Daemon::Parts::Parts(config::ConfigPtr config, TargetLog& target)
+    : log(target),
+      admin_thread("greymx-admin", log, metrics),
+      relay_thread("greymx-relay", log, metrics),
+      alerts(admin_thread.executor(), clock, log, metrics, history),
+      tls(clock, log, metrics, alerts),
+      intake(metrics) {
+  alerts.configure(config->hostname, config->alerts_to);
+  for (unsigned i = 0; i < worker_count(*config); ++i) {
+    workers.push_back(std::make_unique<Worker>(fmt::format("greymx-net{}", i), log, metrics));
+  }
+  shared_.config = std::move(config);
+}
+
+Shared Daemon::Parts::shared() const {
+  const std::lock_guard lock(mutex_);
+  return shared_;
+}
+
+// A block list that lists one of these lists the world.
+std::vector<IpAddress> Daemon::Parts::control_addresses() const {
+  std::vector<IpAddress> addresses{IpAddress::v4(0x7f000001)};
+  for (const IpAddress& own : interface_addresses()) {
+    if (!own.is_private()) addresses.push_back(own);
+  }
+  for (const config::Domain& domain : config()->domains) {
+    for (const config::HostPort& host : domain.primary) {
+      if (const auto ip = IpAddress::parse(host.host); ip && !ip->is_private()) addresses.push_back(*ip);
+    }
+  }
+  return addresses;
+}
+
+Result<> Daemon::Parts::bind() {
+  const config::ConfigPtr config = this->config();
+  std::vector<smtp::Worker> targets;
+  for (const auto& worker : workers) targets.push_back({worker->thread.executor(), &worker->policy});
+  listener = std::make_unique<smtp::Listener>(admin_thread.executor(), std::move(targets), config, intake, tls, clock,
+                                              log, metrics);
+  if (auto opened = listener->open(); !opened) return opened;
+  auto opened = admin::HttpServer::open(admin_thread.executor(), config->listen.http);
+  if (!opened) return std::unexpected(opened.error());
+  http = std::move(*opened);
+  return {};
+}
+
+Result<> Daemon::Parts::open() {
+  const config::ConfigPtr config = this->config();
+  if (auto loaded = tls.load(config->tls); !loaded) return loaded;
+  auto tables = access::Tables::load(*config);
+  for (const config::Diagnostic& error : tables.errors) log.error("master", error.to_string());
+  if (!tables.tables) return fail(ErrorKind::invalid, "a file that the configuration names cannot be used, see above");
+  use_resolvers(*config);
+
+  auto opened = queue::Spool::open(spool_settings(*config), *files, clock, log, metrics, alerts);
+  if (!opened) return std::unexpected(opened.error());
+  spool = std::move(*opened);
+  intake.attach(*spool);
+
+  relay = std::make_unique<relay::Relay>(relay_thread.executor(),
+                                         relay::RelaySettings{.config = config, .listeners = listener->endpoints()},
+                                         *spool, relay_resolver, clock, log, metrics, alerts, &bridge);
+  bridge.attach(*relay);
+  auto remembered =
+      access::RecipientMemory::open(config->state_path + "/recipients", bridge, clock, log, metrics, alerts);
+  if (!remembered) return std::unexpected(remembered.error());
+  memory = std::move(*remembered);
+  bridge.attach(*memory);
+
+  greylist::BdbSettings settings;
+  settings.directory = config->state_path + "/greylist";
+  settings.rules = greylist::rules_of(config->greylist);
+  auto store = greylist::open_bdb_store(settings, clock, log, alerts);
+  if (!store) return std::unexpected(store.error());
+  greylister = std::make_unique<greylist::Greylister>(config, std::move(*store), clock, log, metrics, alerts);
+
+  {
+    const std::lock_guard lock(mutex_);
+    shared_.tables = tables.tables;
+    shared_.health =
+        std::make_shared<dnsbl::Health>(config, clock, log, metrics, alerts, [this] { return control_addresses(); });
+  }
+  watcher = std::make_unique<access::TableWatcher>(config, tables.tables, clock, log, alerts, [this](auto fresh) {
+    {
+      const std::lock_guard lock(mutex_);
+      shared_.tables = std::move(fresh);
+    }
+    spread();
+  });
+  for (const auto& worker : workers) {
+    worker->pipeline =
+        std::make_unique<access::Pipeline>(worker->thread.executor(), access_parts(), worker->resolver, nullptr);
+    worker->policy.attach(*worker->pipeline, *relay);
+  }
+  spread();
+
+  greylist::PolicySettings policy_settings;
+  const char* test_clock = std::getenv("GREYMX_TEST_CLOCK");
+  policy_settings.test_clock = test_clock != nullptr && std::string_view(test_clock) == "1";
+  policy_settings.spf_domain = [this](greylist::Request request) { return spf_domain(std::move(request)); };
+  auto policies = greylist::PolicyService::open(workers.front()->thread.executor(), config, *greylister, log,
+                                                std::move(policy_settings));
+  if (!policies) return std::unexpected(policies.error());
+  policy_service = std::move(*policies);
+  auto admin_socket = admin::ControlServer::open(admin_thread.executor(), config->listen.control, config->group);
+  if (!admin_socket) return std::unexpected(admin_socket.error());
+  control = std::move(*admin_socket);
+  return {};
+}
+
+}  // namespace greymx::daemon

@@ -1,0 +1,28 @@
+// Giving up root: only when started as root, after the sockets are bound, for good.
+#pragma once
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+
+#include "base/result.hpp"
+#include "config/config.hpp"
+
+namespace greymx::daemon {
+
+struct Identity {
+  uid_t uid = 0;
+  gid_t gid = 0;
+};
+
+// nullopt when not started as root. A missing user or group is an error that names the remedy.
+Result<std::optional<Identity>> find_identity(const config::Config& config);
+
+// Makes the queue, state and control directories where they are missing; as root they become the identity's.
+Result<> prepare_directories(const config::Config& config, const std::optional<Identity>& identity);
+
+// Drops supplementary groups, group and user, then checks that none of it can be had back.
+Result<> drop_privileges(const Identity& identity);
+
+}  // namespace greymx::daemon
