@@ -11,6 +11,12 @@ constexpr unsigned storm = 10;  // fewer 4yz in a second say nothing
 
 }  // namespace
 
+void Drain::set(unsigned start, unsigned most) {
+  start_ = start;
+  most_ = most;
+  limit_ = std::min(limit_, most);
+}
+
 void Drain::restart(SteadyTime now) {
   limit_ = start_;
   taken_ = deferred_ = 0;

@@ -11,10 +11,11 @@ class Drain {
   Drain(unsigned start, unsigned most) : start_(start), most_(most), limit_(start) {}
 
   unsigned limit() const { return limit_; }
-  void restart(SteadyTime now);   // after an outage
-  void taken(SteadyTime now);     // a message was delivered or refused for good
-  void deferred(SteadyTime now);  // a message got a 4yz; a storm of them counts as trouble
-  void trouble(SteadyTime now);   // 421, timeout, lost connection
+  void set(unsigned start, unsigned most);  // a reload
+  void restart(SteadyTime now);             // after an outage
+  void taken(SteadyTime now);               // a message was delivered or refused for good
+  void deferred(SteadyTime now);            // a message got a 4yz; a storm of them counts as trouble
+  void trouble(SteadyTime now);             // 421, timeout, lost connection
 
  private:
   void count(SteadyTime now, unsigned& counter);

@@ -97,11 +97,12 @@ bool HealthTracker::flush(WallTime now) {
   return enter(Health::up, now);
 }
 
-void HealthTracker::restore(Health health, WallTime since, std::string reason, Downtime downtime) {
+void HealthTracker::restore(Health health, WallTime since, std::string reason, bool on_trial, Downtime downtime) {
   health_ = health;
   since_ = since;
   reason_ = std::move(reason);
   downtime_ = std::move(downtime);
+  if (on_trial) begin_trial();
 }
 
 }  // namespace greymx::relay

@@ -44,6 +44,7 @@ class HealthTracker {
   Health health() const { return health_; }
   WallTime since() const { return since_; }
   const std::string& reason() const { return reason_; }  // of the last trouble
+  bool on_trial() const { return trial_left_ > 0; }
   bool refusals_count() const { return health_ == Health::up && trial_left_ == 0; }
   const Downtime& downtime() const { return downtime_; }
 
@@ -54,8 +55,8 @@ class HealthTracker {
   bool refused(WallTime now, std::string reason);  // a message, before DATA, while refusals do not count
   bool flush(WallTime now);
 
-  // Over a restart of ours.
-  void restore(Health health, WallTime since, std::string reason, Downtime downtime);
+  // Over a restart of ours. A trial begins anew.
+  void restore(Health health, WallTime since, std::string reason, bool on_trial, Downtime downtime);
 
  private:
   bool enter(Health health, WallTime now);

@@ -31,6 +31,7 @@ struct PrimaryStatus {
   unsigned concurrency = 0;  // current limit
   unsigned connections = 0;
   std::uint64_t size_limit = 0;  // SIZE last offered; 0 = none or unknown
+  Downtime downtime;             // for expires_at() (relay/retry.hpp)
 };
 
 // A callout: would the primary take RCPT TO this address? (RFC 5321 7.3 has no better way)
@@ -73,6 +74,9 @@ class Relay {
   std::uint64_t size_limit(const std::string& domain) const;
   bool is_primary_address(const IpAddress& ip) const;                 // an address of an explicit primary
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);  // resumes on the caller's executor
+  // RFC 1985: "example.com", "@example.com" (and what is below it), "#example.com". 459 unless the client is trusted or
+  // an address of that domain's primary.
+  Task<Reply> etrn(std::string node, Client client);
   // The admin's `bounce`: ends the message's open recipients with a report to its sender (or without one for null
   // senders). not_found.
   Task<Result<>> bounce(QueueId id, std::string reason);

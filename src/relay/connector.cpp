@@ -1,0 +1,134 @@
+#include "relay/connector.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "relay/resolve.hpp"
+
+namespace greymx::relay {
+
+namespace {
+
+using config::TlsLevel;
+using smtp::Answer;
+
+constexpr unsigned most_hosts = 5;  // tried in one attempt
+constexpr auto dns_limit = std::chrono::seconds(30);
+constexpr auto failed_for = std::chrono::minutes(5);
+
+smtp::CertificateCheck check_of(const DestinationSettings& settings) {
+  if (!settings.fingerprint.empty()) return smtp::CertificateCheck::fingerprint;
+  return settings.tls == TlsLevel::verify ? smtp::CertificateCheck::name : smtp::CertificateCheck::none;
+}
+
+bool contains(const std::vector<Endpoint>& list, const Endpoint& endpoint) {
+  return std::find(list.begin(), list.end(), endpoint) != list.end();
+}
+
+}  // namespace
+
+Connection::Connection(std::unique_ptr<smtp::ClientSession> from, Host to, std::shared_ptr<unsigned> open)
+    : session(std::move(from)), host(std::move(to)), open_(std::move(open)) {
+  ++*open_;
+}
+
+Connection::~Connection() {
+  --*open_;
+}
+
+Connector::Connector(Parts& parts, DestinationSettings settings)
+    : parts_(parts), settings_(std::move(settings)), tls_(check_of(settings_), settings_.fingerprint) {}
+
+// A host that did not answer lately comes last: a dead IPv6 address or primary costs its timeout once.
+void Connector::order(std::vector<Host>& hosts) const {
+  const SteadyTime now = std::chrono::steady_clock::now();
+  std::vector<Host> good;
+  std::vector<Host> bad;
+  for (Host& host : hosts) {
+    const auto failed = failed_.find(host.endpoint);
+    const bool lately = failed != failed_.end() && now - failed->second < failed_for;
+    (lately ? bad : good).push_back(std::move(host));
+  }
+  good.insert(good.end(), bad.begin(), bad.end());
+  hosts = std::move(good);
+}
+
+Task<Connected> Connector::open(std::vector<Endpoint> avoid) {
+  RouteRequest request = settings_.request;
+  const SteadyTime deadline = std::chrono::steady_clock::now() + dns_limit;
+  Route route =
+      co_await find_route(std::move(request), parts_.resolver, parts_.identity, known_, parts_.random, deadline);
+  Connected result;
+  if (route.hosts.empty()) {
+    result.no_route = true;
+    result.trouble.result = route.permanent ? Outcome::Result::failed : Outcome::Result::deferred;
+    result.trouble.dsn = route.dsn;
+    result.trouble.reason = route.reason;
+    co_return result;
+  }
+  order(route.hosts);
+  std::erase_if(route.hosts, [&](const Host& host) { return contains(avoid, host.endpoint); });
+  if (route.hosts.size() > most_hosts) route.hosts.resize(most_hosts);
+  for (Host& host : route.hosts) {
+    result = co_await try_host(host);
+    if (result.connection) {
+      failed_.erase(host.endpoint);
+      co_return result;
+    }
+    if (failed_.size() > 100) failed_.clear();  // a zone that changes its addresses all the time
+    failed_[host.endpoint] = std::chrono::steady_clock::now();
+  }
+  co_return result;
+}
+
+Task<Connected> Connector::try_host(Host host) {
+  Connected result;
+  for (bool plain = settings_.tls == TlsLevel::none;;) {
+    const SteadyTime deadline = std::chrono::steady_clock::now() + parts_.config->delivery.connect_timeout;
+    auto stream = co_await smtp::connect(host.endpoint, deadline);
+    if (!stream) {
+      result.trouble = unreachable(host, stream.error().text);
+      co_return result;
+    }
+    auto session = std::make_unique<smtp::ClientSession>(std::move(*stream), parts_.identity.hostname);
+    const Answer answer = co_await session->greet();
+    bool again_plain = false;
+    std::optional<Outcome> trouble;
+    if (!answer.positive()) {
+      trouble = judge(answer, host);
+    } else if (!plain) {
+      trouble = co_await secure(*session, host, again_plain);
+    }
+    if (!trouble) {
+      result.connection = std::make_unique<Connection>(std::move(session), host, open_);
+      co_return result;
+    }
+    result.trouble = std::move(*trouble);
+    if (!again_plain) co_return result;
+    parts_.log.info("smtp", result.trouble.reason + "; trying without TLS");
+    plain = true;
+  }
+}
+
+// TLS if it is offered, and nothing less if it is demanded.
+Task<std::optional<Outcome>> Connector::secure(smtp::ClientSession& session, Host host, bool& again_plain) {
+  const bool demanded = settings_.tls != TlsLevel::may || !settings_.fingerprint.empty();
+  if (!session.server().starttls) {
+    if (!demanded) co_return std::nullopt;
+    const std::string reason = fmt::format("TLS is required, but was not offered by host {}", host.label());
+    co_return Outcome{Outcome::Result::deferred, "4.7.4", reason, {}, true};
+  }
+  const Answer answer = co_await session.start_tls(tls_, host.name);
+  if (answer.positive()) {
+    const std::string version = session.tls().substr(0, session.tls().find(' '));
+    parts_.metrics.count("tls_sessions_total", {{"direction", "out"}, {"version", version}});
+    co_return std::nullopt;
+  }
+  // Refused before the handshake: the connection is as good as it was.
+  if (!demanded && answer.stage == smtp::Stage::starttls && session.usable()) co_return std::nullopt;
+  again_plain = !demanded && answer.stage != smtp::Stage::greeting;
+  co_return judge(answer, host);
+}
+
+}  // namespace greymx::relay

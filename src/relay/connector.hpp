@@ -1,0 +1,68 @@
+// From a route to a connection that has greeted us: hosts in order, TLS as demanded.
+//
+// Thread: the relay's.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "relay/outcome.hpp"
+#include "relay/parts.hpp"
+#include "smtp/client_session.hpp"
+
+namespace greymx::relay {
+
+struct DestinationSettings {
+  std::string key;    // what makes it the same: hosts or MX domain, and the demands below
+  std::string label;  // for logs and metrics: the configured domain, or whose report it is
+  RouteRequest request;
+  config::TlsLevel tls = config::TlsLevel::may;
+  std::string fingerprint;
+  bool xforward = false;
+};
+
+class Connection {
+ public:
+  Connection(std::unique_ptr<smtp::ClientSession> from, Host to, std::shared_ptr<unsigned> open);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection();
+
+  std::unique_ptr<smtp::ClientSession> session;
+  Host host;
+  unsigned messages = 0;  // given to it so far
+  bool kept = false;      // has been idle: the server may have closed it meanwhile
+  SteadyTime idle_since{};
+
+ private:
+  std::shared_ptr<unsigned> open_;
+};
+
+struct Connected {
+  std::unique_ptr<Connection> connection;
+  Outcome trouble;        // without a connection: why
+  bool no_route = false;  // …and it was DNS or the configuration, not the hosts
+};
+
+class Connector {
+ public:
+  Connector(Parts& parts, DestinationSettings settings);
+  // A new connection, to none of `avoid`.
+  Task<Connected> open(std::vector<Endpoint> avoid);
+  unsigned connections() const { return *open_; }  // that live now
+  std::vector<Host>& known() { return known_; }    // the last good route
+
+ private:
+  Task<Connected> try_host(Host host);
+  Task<std::optional<Outcome>> secure(smtp::ClientSession& session, Host host, bool& again_plain);
+  void order(std::vector<Host>& hosts) const;
+
+  Parts& parts_;
+  DestinationSettings settings_;
+  smtp::TlsClient tls_;
+  std::vector<Host> known_;
+  std::map<Endpoint, SteadyTime> failed_;  // when a host last did not answer
+  std::shared_ptr<unsigned> open_ = std::make_shared<unsigned>(0);
+};
+
+}  // namespace greymx::relay

@@ -1,0 +1,270 @@
+#include "relay/delivery.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "relay/settlement.hpp"
+
+namespace greymx::relay {
+
+namespace {
+
+using queue::RecipientStatus;
+
+constexpr std::uint64_t whole_up_to = 256UL << 10;
+constexpr std::size_t piece = 128UL << 10;
+constexpr unsigned hosts_a_message = 2;  // tried in one attempt
+constexpr auto pause = std::chrono::seconds(1);
+
+SteadyTime now() {
+  return std::chrono::steady_clock::now();
+}
+
+bool needs_utf8(const Job& job) {
+  const Envelope& envelope = job.envelope();
+  if (!envelope.smtputf8) return false;
+  if (job.loaded.rest || !is_ascii(envelope.reverse_path) || !is_ascii(header_of(job.loaded.content))) return true;
+  return std::any_of(envelope.recipients.begin(), envelope.recipients.end(),
+                     [](const EnvelopeRecipient& recipient) { return !is_ascii(recipient.address); });
+}
+
+class Worker {
+ public:
+  Worker(Parts& parts, Destination& destination) : parts_(parts), destination_(destination) {}
+  Task<> run();
+
+ private:
+  Task<std::unique_ptr<Job>> next_job();
+  std::unique_ptr<Job> make_job(Taken taken, queue::Loaded loaded) const;
+  std::vector<Fate> stray(const Job& job);
+  Task<bool> deliver(Job& job);
+  Task<std::vector<Fate>> attempt(Job& job, bool& stale);
+  void log_activation(const Job& job);
+  std::optional<Fate> impossible(const Job& job) const;
+  Task<std::optional<Outcome>> send_content(const Job& job);
+  void put_away_connection() { destination_.give_back(std::move(connection_)); }
+
+  Parts& parts_;
+  Destination& destination_;
+  std::unique_ptr<Connection> connection_;
+  std::unique_ptr<Job> next_;  // loaded while a reply was awaited
+};
+
+Task<> Worker::run() {
+  std::unique_ptr<Job> job = co_await next_job();
+  while (job) {
+    const bool served = co_await deliver(*job);
+    job.reset();
+    if (!served) {
+      // Its messages are as they were. Whoever comes next would meet the same trouble at once.
+      next_.reset();
+      co_await sleep_for(pause);
+      co_return;
+    }
+    if (!destination_.wants_worker()) break;
+    job = std::move(next_);
+    if (!job) job = co_await next_job();
+  }
+  put_away_connection();
+}
+
+Task<std::unique_ptr<Job>> Worker::next_job() {
+  for (;;) {
+    std::optional<Taken> taken = destination_.take();
+    if (!taken) co_return nullptr;
+    const QueueId id = taken->id();
+    Result<queue::Loaded> loaded = co_await parts_.spool.load(id, whole_up_to);
+    if (!loaded) {
+      if (loaded.error().kind == ErrorKind::not_found) continue;  // deleted meanwhile
+      parts_.log.error("qmgr", fmt::format("{}: cannot be read: {}", id.to_string(), loaded.error().text));
+      (void)parts_.spool.make_due(id, parts_.clock.now() + parts_.config->queue.retry_max);
+      continue;
+    }
+    std::unique_ptr<Job> job = make_job(std::move(*taken), std::move(*loaded));
+    if (job->recipients.empty()) continue;
+    if (destination_.own() || job->envelope().origin == Origin::report) co_return job;
+    std::vector<Fate> fates = stray(*job);
+    co_await settle(parts_, destination_, *job, std::move(fates));
+  }
+}
+
+std::unique_ptr<Job> Worker::make_job(Taken taken, queue::Loaded loaded) const {
+  std::unique_ptr<Job> job(new Job{std::move(taken), std::move(loaded), {}, now(), {}, {}});
+  const queue::Message& message = job->loaded.message;
+  for (std::size_t i = 0; i < message.envelope.recipients.size(); ++i) {
+    if (message.state.recipients[i].status == RecipientStatus::pending &&
+        queue::schedule_domain(message.envelope.recipients[i].address) == job->taken.domain()) {
+      job->recipients.push_back(i);
+    }
+  }
+  job->connecting = job->sending = now();
+  return job;
+}
+
+// A client's mail for a domain that relay.conf names no more: never relayed to where DNS says.
+std::vector<Fate> Worker::stray(const Job& job) {
+  const std::string domain = printable(job.taken.domain());
+  parts_.alerts.raise("mail for " + domain + " has nowhere to go",
+                      "It was accepted when relay.conf still named the domain. Name it again, or delete the mail.");
+  std::vector<Fate> fates;
+  for (const std::size_t index : job.recipients) {
+    Outcome outcome{Outcome::Result::deferred, "4.3.5", domain + " is not in relay.conf any more", {}, false};
+    fates.push_back({.index = index, .outcome = std::move(outcome)});
+  }
+  return fates;
+}
+
+// False: no connection, and the message is as it was.
+Task<bool> Worker::deliver(Job& job) {
+  std::vector<Endpoint> avoid;
+  std::vector<Fate> open;  // that another host may still better
+  for (unsigned hosts = 0; hosts < hosts_a_message;) {
+    job.connecting = now();
+    if (!connection_) {
+      Connected connected = co_await destination_.acquire(avoid);
+      connection_ = std::move(connected.connection);
+      job.sending = now();
+      if (!connection_ && hosts > 0) break;
+      if (!connection_ && destination_.own()) co_return false;
+      if (!connection_) {
+        for (const std::size_t index : job.recipients) open.push_back({.index = index, .outcome = connected.trouble});
+        break;
+      }
+    }
+    job.sending = now();
+    if (hosts == 0) log_activation(job);
+    avoid.push_back(connection_->host.endpoint);
+    bool stale = false;
+    std::vector<Fate> fates = co_await attempt(job, stale);
+    const bool broken = connection_ && !connection_->session->usable();
+    if (broken) connection_.reset();
+    if (stale) {
+      avoid.pop_back();
+      continue;
+    }
+    ++hosts;
+    const auto another = std::partition(fates.begin(), fates.end(), [](const Fate& f) { return !f.outcome.next_host; });
+    open.assign(another, fates.end());
+    fates.erase(another, fates.end());
+    if (broken) destination_.trouble();
+    if (!fates.empty()) co_await settle(parts_, destination_, job, std::move(fates));
+    if (open.empty()) break;
+    job.recipients.clear();
+    for (const Fate& fate : open) job.recipients.push_back(fate.index);
+    put_away_connection();
+  }
+  if (!open.empty()) co_await settle(parts_, destination_, job, std::move(open));
+  if (connection_ && connection_->messages >= parts_.config->delivery.messages_per_connection) put_away_connection();
+  co_return true;
+}
+
+void Worker::log_activation(const Job& job) {
+  const queue::Message& message = job.loaded.message;
+  const Envelope& envelope = message.envelope;
+  if (job.recipients.front() != 0 || message.state.recipients.front().attempts > 0) return;
+  parts_.log.info("qmgr", message.id,
+                  fmt::format("from=<{}>, size={}, nrcpt={} (queue active)", printable(envelope.reverse_path),
+                              message.size, envelope.recipients.size()));
+}
+
+// What the server cannot take, by its own word.
+std::optional<Fate> Worker::impossible(const Job& job) const {
+  const smtp::Capabilities& server = connection_->session->server();
+  const std::uint64_t size = job.loaded.message.size;
+  const std::string label = connection_->host.label();
+  Fate fate;
+  fate.remote = connection_->host.remote();
+  fate.outcome.result = Outcome::Result::failed;
+  if (server.size_limit > 0 && size > server.size_limit) {
+    fate.refused_early = true;
+    fate.outcome.dsn = "5.3.4";
+    fate.outcome.reason =
+        fmt::format("message size {} exceeds size limit {} of server {}", size, server.size_limit, label);
+    return fate;
+  }
+  if (!server.smtputf8 && needs_utf8(job)) {
+    fate.outcome.dsn = "5.6.7";
+    fate.outcome.reason = fmt::format("SMTPUTF8 is required, but was not offered by host {}", label);
+    fate.outcome.next_host = true;
+    return fate;
+  }
+  return std::nullopt;
+}
+
+Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
+  smtp::ClientSession& session = *connection_->session;
+  const Host host = connection_->host;
+  std::vector<Fate> fates;
+  if (std::optional<Fate> fate = impossible(job)) {
+    for (const std::size_t index : job.recipients) {
+      fate->index = index;
+      fates.push_back(*fate);
+    }
+    co_return fates;
+  }
+  const bool for_client = job.envelope().origin == Origin::smtp;
+  smtp::Transaction transaction{.envelope = &job.envelope(),
+                                .recipients = job.recipients,
+                                .size = job.loaded.message.size,
+                                .utf8 = needs_utf8(job),
+                                .xforward = for_client && destination_.settings().xforward};
+  smtp::EnvelopeResult result = co_await session.envelope(std::move(transaction));
+  stale = connection_->kept && !result.replied;
+  connection_->kept = true;
+  ++connection_->messages;
+  const bool server_reports = session.server().dsn;
+  std::optional<Outcome> end;  // of those whose content was wanted
+  if (result.go) {
+    end = co_await send_content(job);
+    if (!end) {
+      // The reply takes a while: time to load the next message.
+      if (!next_ && destination_.wants_worker()) next_ = co_await next_job();
+      const smtp::Answer answer = co_await session.finish();
+      end = judge(answer, host);
+    }
+  }
+  for (std::size_t i = 0; i < job.recipients.size(); ++i) {
+    const smtp::Answer& answer = result.answers[i];
+    Fate fate{.index = job.recipients[i], .remote = host.remote(), .server_reports = server_reports};
+    fate.outcome = end && answer.positive() ? *end : judge(answer, host);
+    fate.refused_early = refused_early(answer);
+    if (refuses_recipient(answer)) fate.no_recipient = answer.reply;
+    fates.push_back(std::move(fate));
+  }
+  co_return fates;
+}
+
+Task<std::optional<Outcome>> Worker::send_content(const Job& job) {
+  smtp::ClientSession& session = *connection_->session;
+  const Host host = connection_->host;
+  std::optional<smtp::Answer> trouble;
+  if (!job.loaded.rest) trouble = co_await session.content(job.loaded.content, true);
+  const std::uint64_t size = job.loaded.rest ? job.loaded.rest->size() : 0;
+  for (std::uint64_t offset = 0; offset < size && !trouble;) {
+    auto read = [&content = *job.loaded.rest, offset] {
+      std::string bytes(piece, '\0');
+      const Result<std::size_t> count = content.read(offset, bytes);
+      bytes.resize(count.value_or(0));
+      return bytes;
+    };
+    std::string bytes = co_await offload(parts_.disk, std::move(read));
+    if (bytes.empty()) {
+      connection_.reset();  // without the dot the server forgets what it got (RFC 5321 4.1.1.4)
+      co_return Outcome{Outcome::Result::deferred, "4.3.0", "message cannot be read from the queue", {}, false};
+    }
+    offset += bytes.size();
+    trouble = co_await session.content(std::move(bytes), offset >= size);
+  }
+  if (trouble) co_return judge(*trouble, host);
+  co_return std::nullopt;
+}
+
+}  // namespace
+
+Task<> deliver_due(Parts& parts, Destination& destination) {
+  Worker worker(parts, destination);
+  co_await worker.run();
+}
+
+}  // namespace greymx::relay

@@ -1,0 +1,355 @@
+#include "relay/destination.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "relay/delivery.hpp"
+
+namespace greymx::relay {
+
+namespace {
+
+constexpr auto idle_limit = std::chrono::seconds(5);
+constexpr int quiet_intervals = 10;  // an idle primary that is up is looked at this much more seldom
+constexpr unsigned stranger_workers = 2;
+constexpr unsigned all_stranger_workers = 20;
+constexpr unsigned most_callouts = 10;
+constexpr unsigned newest_every = 4;  // every so many messages the newest goes, so that new mail does not wait
+constexpr auto alert_after = std::chrono::minutes(15);
+
+SteadyTime now() {
+  return std::chrono::steady_clock::now();
+}
+
+class Counted {
+ public:
+  explicit Counted(unsigned& counter) : counter_(counter) { ++counter_; }
+  ~Counted() { --counter_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  unsigned& counter_;
+};
+
+}  // namespace
+
+std::string shown_name(const config::Domain& domain) {
+  return (domain.wildcard ? "*." : "") + domain.name;
+}
+
+DestinationSettings settings_for(const config::Config& config, const std::string& domain) {
+  DestinationSettings settings;
+  const bool first = domain.empty() && !config.domains.empty();  // bare Postmaster
+  const config::Domain* entry = first ? &config.domains.front() : config.find_domain(domain);
+  settings.request.domain = first ? entry->name : domain;
+  settings.request.mx_port = config.delivery.mx_port;
+  settings.request.allow_private = config.delivery.private_targets;
+  settings.request.own = entry != nullptr;
+  if (entry != nullptr) {
+    settings.label = shown_name(*entry);
+    settings.request.hosts = entry->primary;
+    settings.tls = entry->tls;
+    settings.fingerprint = entry->tls == config::TlsLevel::none ? "" : entry->fingerprint;
+    settings.xforward = entry->xforward;
+  } else {
+    settings.label = "reports";
+    if (!config.delivery.smarthost.empty()) settings.request.hosts = {config.delivery.smarthost_host};
+  }
+  settings.key = fmt::format("{},{},{},{}", settings.request.own ? "own" : "report", static_cast<int>(settings.tls),
+                             settings.fingerprint, settings.xforward);
+  for (const config::HostPort& host : settings.request.hosts) settings.key += "," + host.to_string();
+  if (settings.request.hosts.empty()) settings.key += ",mx:" + settings.request.domain;
+  return settings;
+}
+
+Destination::Destination(Parts& parts, DestinationSettings settings)
+    : parts_(parts),
+      settings_(std::move(settings)),
+      connector_(parts, settings_),
+      drain_(parts.config->delivery.concurrency_start, parts.config->delivery.concurrency),
+      wakes_(parts.executor) {}
+
+// --- life and health -------------------------------------------------------------------------------------------------
+
+void Destination::start() {
+  if (own()) parts_.gate.spawn("probes of " + settings_.label, monitor(shared_from_this()));
+}
+
+void Destination::reload() {
+  drain_.set(parts_.config->delivery.concurrency_start, parts_.config->delivery.concurrency);
+}
+
+void Destination::retire() {
+  retired_ = true;
+  idle_.clear();
+  ready_.clear();
+  is_ready_.clear();
+  wakes_.notify_all();
+}
+
+void Destination::flush() {
+  next_probe_ = {};
+  if (own() && health_.flush(parts_.clock.now())) announce();
+  wakes_.notify_all();
+  kick();
+}
+
+void Destination::tick() {
+  const SteadyTime oldest = now() - idle_limit;
+  while (!idle_.empty() && idle_.front()->idle_since < oldest) {
+    parts_.gate.spawn("quit", quit(std::move(idle_.front())));
+    idle_.erase(idle_.begin());
+  }
+  watch_downtime();
+  kick();
+}
+
+Task<> Destination::monitor(std::shared_ptr<Destination> self) {
+  while (!self->parts_.stopping && !self->retired_) {
+    const config::Seconds interval = self->parts_.config->delivery.probe_interval;
+    if (now() >= self->next_probe_) {
+      // At random within the second half of the interval, so that several of us do not knock together.
+      std::uniform_real_distribution<double> part(0.5, 1.0);
+      const auto wait = std::chrono::duration<double>(interval) * part(self->parts_.random);
+      self->next_probe_ = now() + std::chrono::duration_cast<SteadyTime::duration>(wait);
+      const bool quiet = now() - self->last_contact_ > interval * quiet_intervals;
+      if (self->health_.health() == Health::suspect) {
+        self->canary_ = true;
+        self->kick();
+      } else if (self->health_.health() == Health::down || quiet) {
+        co_await probe(self);
+      }
+    }
+    co_await self->wakes_.wait(self->next_probe_);
+  }
+}
+
+Task<> Destination::probe(std::shared_ptr<Destination> self) {
+  {
+    const Counted counted(self->probes_);
+    Connected attempt = co_await self->connect({});
+    if (attempt.connection) self->give_back(std::move(attempt.connection));
+  }
+  self->wakes_.notify_all();
+}
+
+Task<Connected> Destination::connect(std::vector<Endpoint> avoid) {
+  const bool all = avoid.empty();
+  Connected attempt = co_await connector_.open(std::move(avoid));
+  if (attempt.connection) {
+    reached(*attempt.connection->session);
+  } else if (all && !parts_.stopping) {
+    lost(attempt);
+  }
+  co_return attempt;
+}
+
+void Destination::reached(const smtp::ClientSession& session) {
+  last_contact_ = now();
+  size_limit_ = session.server().size_limit;
+  if (!own() || !health_.reachable(parts_.clock.now())) return;
+  drain_.restart(now());
+  announce();
+  kick();
+}
+
+void Destination::lost(const Connected& attempt) {
+  if (!own()) return;
+  if (attempt.no_route || attempt.trouble.dsn.ends_with(".4.6")) {
+    parts_.alerts.raise("no route to the primary of " + settings_.label,
+                        attempt.trouble.reason + ". Mail is kept; check the domain's DNS and its entry in relay.conf.");
+  }
+  // It refuses one connection more while it serves others: too many, not down.
+  if (!attempt.no_route && connector_.connections() > idle_.size()) return trouble();
+  if (!health_.unreachable(parts_.clock.now(), attempt.trouble.reason)) return;
+  idle_.clear();
+  announce();
+}
+
+void Destination::announce() {
+  parts_.health_changed();
+  const std::string& label = settings_.label;
+  switch (health_.health()) {
+    case Health::down:
+      parts_.log.warning("qmgr", fmt::format("primary of {} is down: {}", label, health_.reason()));
+      break;
+    case Health::suspect:
+      parts_.alerts.raise("primary of " + label + " refuses its mail",
+                          fmt::format("It is back after an outage and refused half of the first messages, the last "
+                                      "with: {}. They are kept, and the drain has stopped. Mend the primary, or say "
+                                      "`greymx flush` to let its refusals count.",
+                                      health_.reason()));
+      break;
+    case Health::up: {
+      const auto& [begin, end] = health_.downtime().spans().back();
+      const auto length = std::chrono::floor<std::chrono::seconds>(end - begin);
+      parts_.log.info("qmgr", fmt::format("primary of {} is up again after {}", label, human_duration(length)));
+      alerted_ = false;
+      break;
+    }
+  }
+}
+
+void Destination::watch_downtime() {
+  if (alerted_ || health_.health() != Health::down) return;
+  const auto length = std::chrono::floor<std::chrono::seconds>(parts_.clock.now() - health_.since());
+  if (length < alert_after) return;
+  alerted_ = true;
+  parts_.alerts.raise("primary of " + settings_.label + " is down",
+                      fmt::format("For {}: {}. Its mail is kept.", human_duration(length), health_.reason()));
+}
+
+void Destination::message_done(bool delivered, bool refused, bool deferred, const std::string& reason) {
+  if (delivered || refused) drain_.taken(now());
+  if (deferred) drain_.deferred(now());
+  if (!own()) return;
+  last_contact_ = now();
+  bool changed = false;
+  if (refused) {
+    changed = health_.refused(parts_.clock.now(), reason);
+  } else if (delivered) {
+    changed = health_.delivered(parts_.clock.now());
+  }
+  if (changed) announce();
+}
+
+// --- work ------------------------------------------------------------------------------------------------------------
+
+struct Destination::Slot {
+  std::shared_ptr<Destination> destination;
+  explicit Slot(std::shared_ptr<Destination> of) : destination(std::move(of)) {}
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+  ~Slot() {
+    --destination->workers_;
+    if (!destination->own()) --destination->parts_.report_workers;
+    destination->kick();
+  }
+};
+
+unsigned Destination::allowed() const {
+  if (parts_.stopping || retired_) return 0;
+  if (!own()) return stranger_workers;
+  if (health_.health() == Health::suspect) return canary_ ? 1 : 0;
+  return health_.health() == Health::up ? drain_.limit() : 0;
+}
+
+void Destination::work(const std::string& domain) {
+  if (is_ready_.insert(domain).second) ready_.push_back(domain);
+  kick();
+}
+
+void Destination::kick() {
+  if (ready_.empty() || workers_ >= allowed()) return;
+  if (!own() && parts_.report_workers >= all_stranger_workers) return;
+  ++workers_;
+  if (!own()) ++parts_.report_workers;
+  parts_.gate.spawn("delivery to " + settings_.label, worker(shared_from_this()));
+}
+
+Task<> Destination::worker(std::shared_ptr<Destination> self) {
+  const Slot slot(self);
+  co_await deliver_due(self->parts_, *self);
+}
+
+std::optional<Taken> Destination::take() {
+  while (!ready_.empty()) {
+    std::string domain = std::move(ready_.front());
+    ready_.pop_front();
+    const queue::Pick pick = ++takes_ % newest_every == 0 ? queue::Pick::newest : queue::Pick::oldest;
+    const std::optional<QueueId> id = parts_.spool.take(domain, parts_.clock.now(), pick);
+    if (!id) {
+      is_ready_.erase(domain);
+      continue;
+    }
+    ready_.push_back(domain);
+    canary_ = false;
+    kick();  // there may be more, for one more worker
+    return Taken(parts_.spool, *id, std::move(domain));
+  }
+  return std::nullopt;
+}
+
+std::unique_ptr<Connection> Destination::idle_connection(const std::vector<Endpoint>& avoid) {
+  while (!idle_.empty()) {
+    std::unique_ptr<Connection> connection = std::move(idle_.back());
+    idle_.pop_back();
+    const bool avoided = std::find(avoid.begin(), avoid.end(), connection->host.endpoint) != avoid.end();
+    if (!avoided && connection->session->usable()) return connection;
+  }
+  return nullptr;
+}
+
+Task<Connected> Destination::acquire(std::vector<Endpoint> avoid) {
+  Connected result;
+  result.connection = idle_connection(avoid);
+  if (!result.connection) result = co_await connect(std::move(avoid));
+  co_return result;
+}
+
+void Destination::give_back(std::unique_ptr<Connection> connection) {
+  if (!connection || !connection->session->usable()) return;
+  const bool worn_out = connection->messages >= parts_.config->delivery.messages_per_connection;
+  if (worn_out || parts_.stopping || retired_) {
+    parts_.gate.spawn("quit", quit(std::move(connection)));
+    return;
+  }
+  connection->idle_since = now();
+  connection->kept = true;
+  idle_.push_back(std::move(connection));
+  wakes_.notify_all();
+}
+
+Task<> Destination::quit(std::unique_ptr<Connection> connection) {
+  co_await connection->session->quit();
+}
+
+// --- questions -------------------------------------------------------------------------------------------------------
+
+Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline) {
+  const std::shared_ptr<Destination> self = shared_from_this();
+  ProbeResult result;
+  result.detail = "the primary cannot be asked now";
+  if (!own() || !health_.refusals_count() || callouts_ >= most_callouts) co_return result;
+  const Counted counted(callouts_);
+  // Connections are opened beside the callout: one that comes too late for it serves the next.
+  std::unique_ptr<Connection> connection = idle_connection({});
+  for (bool asked = false; !connection; connection = idle_connection({})) {
+    if (asked && probes_ == 0) co_return result;
+    if (!asked) parts_.gate.spawn("probe of " + settings_.label, probe(self));
+    asked = true;
+    const bool changed = co_await wakes_.wait(deadline);
+    if (!changed || parts_.stopping || !health_.refusals_count()) co_return result;
+  }
+  Task<smtp::Answer> question = connection->session->verify(std::move(address));
+  const std::optional<smtp::Answer> answer = co_await with_deadline(std::move(question), deadline);
+  if (!answer) co_return result;
+  result.detail = judge(*answer, connection->host).reason;
+  give_back(std::move(connection));
+  if (answer->positive()) result.outcome = ProbeOutcome::accepted;
+  // What it says while it is suspect teaches nothing.
+  if (refuses_recipient(*answer) && health_.refusals_count()) result.outcome = ProbeOutcome::refused;
+  co_return result;
+}
+
+PrimaryStatus Destination::status() const {
+  PrimaryStatus status;
+  status.domain = own() || settings_.request.hosts.empty() ? settings_.request.domain : settings_.label;
+  for (const config::HostPort& host : settings_.request.hosts) status.hosts.push_back(host.to_string());
+  status.health = health_.health();
+  status.since = health_.since();
+  status.last_error = health_.health() == Health::up ? "" : health_.reason();
+  status.downtime = health_.downtime();
+  status.concurrency = own() ? drain_.limit() : stranger_workers;
+  status.connections = connector_.connections();
+  status.size_limit = size_limit_;
+  if (health_.health() != Health::up) {
+    const auto wait = std::max(next_probe_ - now(), SteadyTime::duration::zero());
+    status.next_attempt = parts_.clock.now() + std::chrono::floor<std::chrono::microseconds>(wait);
+  }
+  return status;
+}
+
+}  // namespace greymx::relay

@@ -1,0 +1,89 @@
+// One primary, or one stranger that gets our reports: its health, connections and workers.
+//
+// A primary is shared by all domains with the same hosts and the same demands. While it is down nothing is tried but
+// one probe an interval; when it is back, deliveries start slowly (drain.hpp). A stranger has no health: its messages
+// are tried one by one.
+//
+// Thread: the relay's. Coroutines hold a shared_ptr to it.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <set>
+
+#include "relay/connector.hpp"
+#include "relay/drain.hpp"
+#include "relay/health.hpp"
+
+namespace greymx::relay {
+
+// For the spool's domain `domain`: the configured entry that covers it, else a report's way out.
+DestinationSettings settings_for(const config::Config& config, const std::string& domain);
+std::string shown_name(const config::Domain& domain);  // "*.example.com" for wildcards
+
+class Destination : public std::enable_shared_from_this<Destination> {
+ public:
+  Destination(Parts& parts, DestinationSettings settings);
+
+  const DestinationSettings& settings() const { return settings_; }
+  bool own() const { return settings_.request.own; }
+  HealthTracker& health() { return health_; }
+  std::vector<Host>& known_hosts() { return connector_.known(); }
+  std::uint64_t size_limit() const { return size_limit_; }
+  PrimaryStatus status() const;
+
+  void start();   // an own one is probed from now on
+  void reload();  // parts.config is a new one
+  void retire();  // the configuration names it no more: what is in flight ends, nothing new begins
+  bool unused() const { return workers_ == 0 && ready_.empty() && connector_.connections() == 0; }
+  void work(const std::string& domain);  // there may be something due in this domain of the spool
+  void flush();                          // probed now, no longer suspect
+  void tick();                           // every second
+  // Would it take mail for `address`? Resumes by the deadline.
+  Task<ProbeResult> callout(std::string address, SteadyTime deadline);
+
+  // --- for its workers ---------------------------------------------------------------------------------------------
+  std::optional<Taken> take();
+  bool wants_worker() const { return workers_ <= allowed(); }  // is this one not too many?
+  Task<Connected> acquire(std::vector<Endpoint> avoid);        // an idle connection or a new one
+  void give_back(std::unique_ptr<Connection> connection);      // broken or worn out ones too
+  void message_done(bool delivered, bool refused, bool deferred, const std::string& reason);
+  void trouble() { drain_.trouble(std::chrono::steady_clock::now()); }
+
+ private:
+  struct Slot;
+  unsigned allowed() const;
+  void kick();
+  std::unique_ptr<Connection> idle_connection(const std::vector<Endpoint>& avoid);
+  Task<Connected> connect(std::vector<Endpoint> avoid);
+  void reached(const smtp::ClientSession& session);
+  void lost(const Connected& attempt);
+  void announce();
+  void watch_downtime();
+  static Task<> monitor(std::shared_ptr<Destination> self);
+  static Task<> probe(std::shared_ptr<Destination> self);
+  static Task<> worker(std::shared_ptr<Destination> self);
+  static Task<> quit(std::unique_ptr<Connection> connection);
+
+  Parts& parts_;
+  DestinationSettings settings_;
+  Connector connector_;
+  HealthTracker health_;
+  Drain drain_;
+  std::vector<std::unique_ptr<Connection>> idle_;
+  std::deque<std::string> ready_;  // domains to take from, in turns
+  std::set<std::string> is_ready_;
+  Event wakes_;  // monitor and waiting callouts: something changed
+  SteadyTime next_probe_{};
+  SteadyTime last_contact_{};
+  std::uint64_t size_limit_ = 0;
+  unsigned workers_ = 0;
+  unsigned takes_ = 0;
+  unsigned probes_ = 0;  // connections being opened for callouts and probes
+  unsigned callouts_ = 0;
+  bool canary_ = false;  // SUSPECT: one message may go
+  bool retired_ = false;
+  bool alerted_ = false;  // about this outage
+};
+
+}  // namespace greymx::relay

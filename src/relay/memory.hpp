@@ -1,0 +1,28 @@
+// What is known of primaries over a restart of ours: paths.state/primaries.json. Pure but for load_memory().
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "relay/health.hpp"
+#include "relay/outcome.hpp"
+
+namespace greymx::relay {
+
+struct Remembered {
+  Health health = Health::up;
+  WallTime since{};
+  std::string reason;
+  bool on_trial = false;
+  Downtime downtime;
+  std::vector<Host> hosts;  // of the last good route
+};
+using Memory = std::map<std::string, Remembered>;  // by DestinationSettings::key
+
+std::string to_json(const Memory& memory);
+Result<Memory> memory_from_json(const std::string& text);
+// No file is an empty memory. Blocks.
+Result<Memory> load_memory(const std::string& path);
+
+}  // namespace greymx::relay

@@ -1,0 +1,57 @@
+// What all of the relay shares: the world it was given, and the gate that owns its coroutines.
+#pragma once
+
+#include <random>
+
+#include "base/alerts.hpp"
+#include "base/async.hpp"
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "base/metrics.hpp"
+#include "config/config.hpp"
+#include "dns/resolver.hpp"
+#include "queue/spool.hpp"
+#include "relay/relay.hpp"
+#include "relay/route.hpp"
+
+namespace greymx::relay {
+
+struct Parts {
+  asio::any_io_executor executor;
+  config::ConfigPtr config;  // changes on reload: take a copy over an await
+  Identity identity;
+  queue::Spool& spool;
+  dns::Resolver& resolver;
+  const Clock& clock;
+  Log& log;
+  Metrics& metrics;
+  Alerts& alerts;
+  RecipientObserver* observer;
+  std::function<void()> health_changed;
+  Gate gate;
+  asio::thread_pool disk{1};
+  std::mt19937 random{std::random_device{}()};
+  bool stopping = false;
+  unsigned report_workers = 0;  // deliveries to strangers, all together
+};
+
+// A message that the spool keeps active for us in one domain until this dies.
+class Taken {
+ public:
+  Taken(queue::Spool& spool, QueueId id, std::string domain) : spool_(&spool), id_(id), domain_(std::move(domain)) {}
+  Taken(Taken&& other) noexcept
+      : spool_(std::exchange(other.spool_, nullptr)), id_(other.id_), domain_(std::move(other.domain_)) {}
+  Taken& operator=(Taken&&) = delete;
+  ~Taken() {
+    if (spool_ != nullptr) spool_->release(id_, domain_);
+  }
+  QueueId id() const { return id_; }
+  const std::string& domain() const { return domain_; }
+
+ private:
+  queue::Spool* spool_;
+  QueueId id_;
+  std::string domain_;
+};
+
+}  // namespace greymx::relay

@@ -1,0 +1,450 @@
+#include "relay/relay.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+#include <set>
+#include <unordered_map>
+
+#include "base/files.hpp"
+#include "relay/destination.hpp"
+#include "relay/memory.hpp"
+#include "relay/sweep.hpp"
+
+namespace greymx::relay {
+
+namespace {
+
+constexpr auto tick_length = std::chrono::seconds(1);
+constexpr std::size_t most_passing = 1000;  // destinations that relay.conf does not name, all together
+
+Identity identity_of(const RelaySettings& settings) {
+  return {settings.config->hostname, interface_addresses(), settings.listeners};
+}
+
+// A domain of the spool's kind that this entry covers.
+std::string example_of(const config::Domain& domain) {
+  return domain.wildcard ? "any." + domain.name : domain.name;
+}
+
+// By MX each subdomain goes its own way, and only when there is mail.
+bool has_one_destination(const config::Domain& domain) {
+  return !domain.wildcard || !domain.primary.empty();
+}
+
+}  // namespace
+
+struct Relay::Impl : std::enable_shared_from_this<Impl> {
+  using DestinationPtr = std::shared_ptr<Destination>;
+
+  Impl(asio::any_io_executor executor, RelaySettings settings, queue::Spool& spool, dns::Resolver& resolver,
+       const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts, RecipientObserver* observer)
+      : parts{.executor = executor,
+              .config = settings.config,
+              .identity = identity_of(settings),
+              .spool = spool,
+              .resolver = resolver,
+              .clock = clock,
+              .log = log,
+              .metrics = metrics,
+              .alerts = alerts,
+              .observer = observer,
+              .health_changed = [this] { on_health_change(); },
+              .gate = Gate(executor,
+                           [&log](std::string name, std::string what) {
+                             log.error("qmgr", fmt::format("{} ended by {}", name, what));
+                           })},
+        sweep(parts, [this](const std::string& domain) { return downtime_of(domain); }),
+        wakes(executor) {}
+
+  // --- destinations ------------------------------------------------------------------------------------------------
+  DestinationPtr destination(const std::string& domain);
+  std::set<std::string> named_keys() const;
+  void add_configured();
+  void drop(const std::set<std::string>& needed, bool in_use_too);
+  const Downtime* downtime_of(const std::string& domain);
+
+  // --- life --------------------------------------------------------------------------------------------------------
+  void start();
+  Task<> stop();
+  void reload(config::ConfigPtr config);
+  void on_work(std::string domain);  // any thread
+  void take_work();
+  Task<> run_ticks();
+  Task<> run_sweeps();
+  void tick();
+
+  // --- what others see ---------------------------------------------------------------------------------------------
+  void on_health_change();
+  void publish();
+  Task<> save();
+  void flush(const std::function<bool(const std::string&)>& concerns);
+  Task<Reply> etrn(std::string node, Client client);
+  Task<Result<>> bounce(QueueId id, std::string reason);
+  Task<ProbeResult> probe(std::string address, SteadyTime deadline);
+
+  Parts parts;
+  Sweep sweep;
+  Event wakes;
+  Memory memory;
+  std::map<std::string, DestinationPtr> by_key;
+  std::map<std::string, DestinationPtr> by_domain;
+  bool unsaved = false;
+
+  struct Seen {
+    Health health = Health::up;
+    std::uint64_t size_limit = 0;
+  };
+  mutable std::mutex mutex;  // of all below
+  std::set<std::string> fresh_work;
+  config::ConfigPtr shown_config;
+  std::unordered_map<std::string, Seen> seen;  // by key
+  std::set<IpAddress> primary_addresses;
+  std::vector<PrimaryStatus> shown;
+};
+
+// --- destinations ----------------------------------------------------------------------------------------------------
+
+Relay::Impl::DestinationPtr Relay::Impl::destination(const std::string& domain) {
+  if (const auto it = by_domain.find(domain); it != by_domain.end()) return it->second;
+  DestinationSettings settings = settings_for(*parts.config, domain);
+  DestinationPtr& found = by_key[settings.key];
+  if (!found) {
+    found = std::make_shared<Destination>(parts, settings);
+    if (const auto it = memory.find(settings.key); it != memory.end()) {
+      const Remembered& before = it->second;
+      found->health().restore(before.health, before.since, before.reason, before.on_trial, before.downtime);
+      found->known_hosts() = before.hosts;
+    }
+    found->start();
+  }
+  by_domain[domain] = found;
+  return found;
+}
+
+// Of what relay.conf names; all else comes and goes with its mail.
+std::set<std::string> Relay::Impl::named_keys() const {
+  std::set<std::string> keys;
+  for (const config::Domain& domain : parts.config->domains) {
+    if (has_one_destination(domain)) keys.insert(settings_for(*parts.config, example_of(domain)).key);
+  }
+  return keys;
+}
+
+void Relay::Impl::add_configured() {
+  for (const config::Domain& domain : parts.config->domains) {
+    if (has_one_destination(domain)) destination(example_of(domain));
+  }
+}
+
+void Relay::Impl::drop(const std::set<std::string>& needed, bool in_use_too) {
+  for (auto it = by_key.begin(); it != by_key.end();) {
+    if (needed.contains(it->first) || (!in_use_too && !it->second->unused())) {
+      ++it;
+      continue;
+    }
+    std::erase_if(by_domain, [&](const auto& entry) { return entry.second == it->second; });
+    it->second->retire();
+    it = by_key.erase(it);
+  }
+}
+
+const Downtime* Relay::Impl::downtime_of(const std::string& domain) {
+  const auto it = by_domain.find(domain);
+  return it == by_domain.end() || !it->second->own() ? nullptr : &it->second->health().downtime();
+}
+
+// --- life ------------------------------------------------------------------------------------------------------------
+
+void Relay::Impl::start() {
+  const std::string file = parts.config->state_path + "/primaries.json";
+  if (Result<Memory> loaded = load_memory(file)) {
+    memory = std::move(*loaded);
+  } else {
+    parts.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", file, loaded.error().text));
+  }
+  add_configured();
+  publish();
+  parts.spool.on_work([weak = weak_from_this()](std::string domain) {
+    if (const auto self = weak.lock()) self->on_work(std::move(domain));
+  });
+  parts.gate.spawn("schedule", run_ticks());
+  parts.gate.spawn("sweep", run_sweeps());
+}
+
+Task<> Relay::Impl::stop() {
+  const std::shared_ptr<Impl> self = shared_from_this();
+  parts.stopping = true;
+  parts.spool.on_work([](const std::string&) {});
+  wakes.notify_all();
+  for (const auto& [key, one] : by_key) one->retire();
+  co_await parts.gate.close();
+  co_await save();
+}
+
+void Relay::Impl::reload(config::ConfigPtr config) {
+  if (parts.stopping) return;
+  parts.config = std::move(config);
+  parts.identity.hostname = parts.config->hostname;
+  by_domain.clear();
+  drop(named_keys(), true);
+  for (const auto& [key, one] : by_key) one->reload();
+  add_configured();
+  tick();
+}
+
+void Relay::Impl::on_work(std::string domain) {
+  const std::scoped_lock lock(mutex);
+  if (fresh_work.empty()) asio::post(parts.executor, [self = shared_from_this()] { self->take_work(); });
+  fresh_work.insert(std::move(domain));
+}
+
+void Relay::Impl::take_work() {
+  std::set<std::string> domains;
+  {
+    const std::scoped_lock lock(mutex);
+    domains.swap(fresh_work);
+  }
+  for (const std::string& domain : domains) {
+    if (!parts.stopping) destination(domain)->work(domain);
+  }
+}
+
+Task<> Relay::Impl::run_ticks() {
+  while (!parts.stopping) {
+    tick();
+    if (std::exchange(unsaved, false)) co_await save();
+    co_await wakes.wait(std::chrono::steady_clock::now() + tick_length);
+  }
+}
+
+Task<> Relay::Impl::run_sweeps() {
+  for (SteadyTime next = std::chrono::steady_clock::now(); !parts.stopping;) {
+    if (std::chrono::steady_clock::now() >= next) {
+      co_await sweep.once();
+      next = std::chrono::steady_clock::now() + sweep.interval();
+    }
+    co_await wakes.wait(next);
+  }
+}
+
+void Relay::Impl::tick() {
+  const WallTime now = parts.clock.now();
+  std::set<std::string> needed = named_keys();
+  for (const queue::DomainSummary& summary : parts.spool.domains()) {
+    if (summary.next_due <= now) destination(summary.domain)->work(summary.domain);
+    const auto it = by_domain.find(summary.domain);
+    if (it != by_domain.end()) needed.insert(it->second->settings().key);
+  }
+  for (const auto& [key, one] : by_key) one->tick();
+  drop(needed, false);
+  publish();
+}
+
+// --- what others see -------------------------------------------------------------------------------------------------
+
+void Relay::Impl::on_health_change() {
+  unsaved = true;
+  wakes.notify_all();
+}
+
+void Relay::Impl::publish() {
+  std::unordered_map<std::string, Seen> next;
+  std::set<IpAddress> addresses;
+  std::vector<PrimaryStatus> list;
+  for (const auto& [key, one] : by_key) {
+    next[key] = {one->health().health(), one->size_limit()};
+    const bool named = one->own() && !one->settings().request.hosts.empty();
+    for (const Host& host : one->known_hosts()) {
+      if (named) addresses.insert(host.endpoint.address);
+    }
+    if (!one->own()) list.push_back(one->status());
+  }
+  for (const config::Domain& domain : parts.config->domains) {
+    const auto it = by_key.find(settings_for(*parts.config, example_of(domain)).key);
+    PrimaryStatus status;
+    if (it != by_key.end()) status = it->second->status();
+    status.domain = shown_name(domain);
+    list.push_back(std::move(status));
+  }
+  const std::scoped_lock lock(mutex);
+  shown_config = parts.config;
+  seen = std::move(next);
+  primary_addresses = std::move(addresses);
+  shown = std::move(list);
+}
+
+Task<> Relay::Impl::save() {
+  const WallTime oldest = parts.clock.now() - parts.config->queue.lifetime_max;
+  for (const std::string& key : named_keys()) {
+    const auto it = by_key.find(key);
+    if (it == by_key.end()) continue;
+    const HealthTracker& health = it->second->health();
+    Downtime downtime = health.downtime();
+    downtime.forget_before(oldest);
+    memory[key] = {health.health(),   health.since(),      health.reason(),
+                   health.on_trial(), std::move(downtime), it->second->known_hosts()};
+  }
+  auto write = [file = parts.config->state_path + "/primaries.json", text = to_json(memory)] {
+    return replace_file(file, text);
+  };
+  const Result<> written = co_await offload(parts.disk, std::move(write));
+  if (!written) parts.log.warning("qmgr", "state not saved: " + written.error().text);
+}
+
+void Relay::Impl::flush(const std::function<bool(const std::string&)>& concerns) {
+  for (const queue::DomainSummary& summary : parts.spool.domains()) {
+    if (!concerns(summary.domain)) continue;
+    parts.spool.make_domain_due(summary.domain);
+    destination(summary.domain)->flush();
+  }
+  for (const auto& [domain, one] : by_domain) {
+    if (concerns(domain)) one->flush();
+  }
+}
+
+Task<Reply> Relay::Impl::etrn(std::string node, Client client) {
+  const std::shared_ptr<Impl> self = shared_from_this();
+  const std::string shown_node = printable(node, 255);
+  const bool below = node.starts_with('@');
+  const auto name = canonical_domain(below || node.starts_with('#') ? node.substr(1) : node);
+  const config::Domain* entry = name ? parts.config->find_domain(*name) : nullptr;
+  bool allowed = entry != nullptr && client.trusted;
+  if (entry != nullptr && !allowed) {
+    const std::vector<Host>& hosts = destination(*name)->known_hosts();
+    allowed = std::any_of(hosts.begin(), hosts.end(),
+                          [&](const Host& host) { return host.endpoint.address == client.address; });
+  }
+  if (!allowed) co_return Reply{459, {}, fmt::format("Node {} not allowed: not a domain of yours", shown_node)};
+  const auto concerns = [&](const std::string& domain) {
+    return domain == *name || (below && is_in_domain(domain, *name));
+  };
+  std::uint64_t pending = 0, held = 0;
+  for (const queue::DomainSummary& summary : parts.spool.domains()) {
+    if (!concerns(summary.domain)) continue;
+    pending += summary.messages - summary.held;
+    held += summary.held;
+  }
+  if (pending == 0 && held > 0)
+    co_return Reply{458, {}, fmt::format("Unable to queue messages for node {}", shown_node)};
+  if (pending == 0) co_return Reply{251, {}, fmt::format("OK, no messages waiting for node {}", shown_node)};
+  flush(concerns);
+  co_return Reply{253, {}, fmt::format("OK, {} pending messages for node {} started", pending, shown_node)};
+}
+
+Task<Result<>> Relay::Impl::bounce(QueueId id, std::string reason) {
+  const std::shared_ptr<Impl> self = shared_from_this();
+  Result<> done = co_await sweep.bounce(id, std::move(reason));
+  co_return done;
+}
+
+Task<ProbeResult> Relay::Impl::probe(std::string address, SteadyTime deadline) {
+  const std::shared_ptr<Impl> self = shared_from_this();
+  ProbeResult result;
+  if (parts.stopping || by_key.size() > parts.config->domains.size() + most_passing) co_return result;
+  const DestinationPtr primary = destination(queue::schedule_domain(address));
+  result = co_await primary->callout(std::move(address), deadline);
+  co_return result;
+}
+
+// --- the façade ------------------------------------------------------------------------------------------------------
+
+Relay::Relay(asio::any_io_executor executor, RelaySettings settings, queue::Spool& spool, dns::Resolver& resolver,
+             const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts, RecipientObserver* observer)
+    : impl_(std::make_shared<Impl>(std::move(executor), std::move(settings), spool, resolver, clock, log, metrics,
+                                   alerts, observer)) {}
+Relay::~Relay() = default;
+
+void Relay::start() {
+  impl_->start();
+}
+Task<> Relay::stop() {
+  return impl_->stop();
+}
+void Relay::abort() {
+  impl_->parts.stopping = true;
+  impl_->parts.gate.cancel();
+}
+
+void Relay::reload(config::ConfigPtr config) {
+  asio::post(impl_->parts.executor, [impl = impl_, config = std::move(config)] { impl->reload(config); });
+}
+
+void Relay::flush() {
+  asio::post(impl_->parts.executor, [impl = impl_] { impl->flush([](const std::string&) { return true; }); });
+}
+
+void Relay::flush_domain(std::string domain) {
+  const bool below = domain.starts_with("*.");
+  const std::string name = canonical_domain(below ? domain.substr(2) : domain).value_or(domain);
+  asio::post(impl_->parts.executor, [impl = impl_, name, below] {
+    impl->flush([&](const std::string& queued) {
+      return below ? queued != name && is_in_domain(queued, name) : queued == name;
+    });
+  });
+}
+
+void Relay::flush_message(QueueId id) {
+  (void)impl_->parts.spool.make_due(id, impl_->parts.clock.now());
+}
+
+std::vector<PrimaryStatus> Relay::status() const {
+  std::vector<PrimaryStatus> list;
+  config::ConfigPtr config;
+  {
+    const std::scoped_lock lock(impl_->mutex);
+    list = impl_->shown;
+    config = impl_->shown_config;
+  }
+  for (const queue::DomainSummary& summary : impl_->parts.spool.domains()) {
+    const config::Domain* entry = config ? config->find_domain(summary.domain) : nullptr;
+    const std::string name = entry != nullptr ? shown_name(*entry) : summary.domain;
+    for (PrimaryStatus& status : list) {
+      if (status.domain != name) continue;
+      status.queued += summary.messages;
+      if (status.next_attempt == WallTime{}) status.next_attempt = summary.next_due;
+    }
+  }
+  return list;
+}
+
+Health Relay::health(const std::string& domain) const {
+  const std::scoped_lock lock(impl_->mutex);
+  if (!impl_->shown_config) return Health::up;
+  const auto it = impl_->seen.find(settings_for(*impl_->shown_config, domain).key);
+  return it == impl_->seen.end() ? Health::up : it->second.health;
+}
+
+std::uint64_t Relay::size_limit(const std::string& domain) const {
+  const std::scoped_lock lock(impl_->mutex);
+  if (!impl_->shown_config) return 0;
+  const auto it = impl_->seen.find(settings_for(*impl_->shown_config, domain).key);
+  return it == impl_->seen.end() ? 0 : it->second.size_limit;
+}
+
+bool Relay::is_primary_address(const IpAddress& ip) const {
+  const std::scoped_lock lock(impl_->mutex);
+  return impl_->primary_addresses.contains(ip);
+}
+
+Task<ProbeResult> Relay::probe(std::string address, SteadyTime deadline) {
+  return on(impl_->parts.executor, impl_->probe(std::move(address), deadline));
+}
+
+Task<Reply> Relay::etrn(std::string node, Client client) {
+  return on(impl_->parts.executor, impl_->etrn(std::move(node), std::move(client)));
+}
+
+Task<Result<>> Relay::bounce(QueueId id, std::string reason) {
+  return on(impl_->parts.executor, impl_->bounce(id, std::move(reason)));
+}
+
+Task<Result<QueueId>> Relay::submit_report(std::string recipient, std::string content) {
+  Report report;
+  report.envelope = report_envelope(std::move(recipient), content);
+  report.content = std::move(content);
+  return submit(impl_->parts.spool, std::move(report));
+}
+
+}  // namespace greymx::relay

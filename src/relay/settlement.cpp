@@ -1,0 +1,121 @@
+#include "relay/settlement.hpp"
+
+#include <fmt/format.h>
+
+namespace greymx::relay {
+
+namespace {
+
+using queue::RecipientState;
+using queue::RecipientStatus;
+using Result = Outcome::Result;
+
+// Two significant digits, as log tools know it from Postfix: "0.03", "1.2", "340".
+std::string short_delay(std::chrono::duration<double> delay) {
+  const double seconds = std::max(0.0, delay.count());
+  std::string text = fmt::format("{:.{}f}", seconds, seconds >= 9.95 ? 0 : seconds >= 0.995 ? 1 : 2);
+  if (text.find('.') != std::string::npos) {
+    text.erase(text.find_last_not_of('0') + 1);
+    if (text.ends_with('.')) text.pop_back();
+  }
+  return text;
+}
+
+// Before we took it up, until a connection was looked for, until there was one, and over it.
+void log_fate(Parts& parts, const Job& job, const Fate& fate) {
+  const auto until_taken = std::chrono::duration<double>(parts.clock.now() - job.taken.id().time()) -
+                           std::chrono::duration<double>(std::chrono::steady_clock::now() - job.taken_at);
+  const auto sending = std::chrono::steady_clock::now() - job.sending;
+  const auto total = until_taken + (std::chrono::steady_clock::now() - job.taken_at);
+  parts.log.info(
+      "smtp", job.taken.id(),
+      fmt::format("to=<{}>, relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+                  printable(job.envelope().recipients[fate.index].address), fate.remote.empty() ? "none" : fate.remote,
+                  short_delay(total), short_delay(until_taken), short_delay(job.connecting - job.taken_at),
+                  short_delay(job.sending - job.connecting), short_delay(sending), fate.outcome.dsn,
+                  to_string(fate.outcome.result), fate.outcome.reason));
+}
+
+RecipientState deferred_state(Parts& parts, const Job& job, const Fate& fate) {
+  RecipientState state = job.loaded.message.state.recipients[fate.index];
+  ++state.attempts;
+  state.reason = fate.outcome.reason;
+  state.dsn = fate.outcome.dsn;
+  state.remote = fate.remote;
+  state.next_attempt = next_attempt(state.attempts, parts.clock.now(), parts.config->queue);
+  return state;
+}
+
+bool expired(Parts& parts, Destination& destination, const Job& job) {
+  const Downtime* downtime = destination.own() ? &destination.health().downtime() : nullptr;
+  const WallTime now = parts.clock.now();
+  return now >= expires_at(job.taken.id().time(), now, downtime, parts.config->queue);
+}
+
+void teach(Parts& parts, const Fate& fate, const std::string& address) {
+  if (parts.observer == nullptr) return;
+  if (fate.outcome.result == Result::delivered) parts.observer->accepted(address);
+  if (fate.no_recipient) {
+    const Reply reply{fate.no_recipient->code, fate.no_recipient->enhanced, fate.no_recipient->text()};
+    parts.observer->refused(address, reply);
+  }
+}
+
+// How the message as a whole speaks for or against the primary.
+void tell_destination(Destination& destination, const std::vector<Fate>& fates) {
+  bool delivered = false, refused = false, deferred = false;
+  std::string reason;
+  for (const Fate& fate : fates) {
+    delivered = delivered || fate.outcome.result == Result::delivered;
+    deferred = deferred || (fate.outcome.result == Result::deferred && !fate.refused_early);
+    if (!fate.refused_early) continue;
+    refused = true;
+    reason = fate.outcome.reason;
+  }
+  destination.message_done(delivered, refused, deferred, reason);
+}
+
+}  // namespace
+
+Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vector<Fate> fates) {
+  const queue::Message& message = job.loaded.message;
+  const bool refusals_count = !destination.own() || destination.health().refusals_count();
+  const bool too_old = expired(parts, destination, job);
+  Changes changes;
+  std::vector<ReportedRecipient> failed, too_late, relayed;
+  for (Fate& fate : fates) {
+    Outcome& outcome = fate.outcome;
+    const EnvelopeRecipient& recipient = message.envelope.recipients[fate.index];
+    if (fate.refused_early && !refusals_count) {
+      outcome.result = Result::deferred;
+      outcome.dsn[0] = '4';
+    }
+    log_fate(parts, job, fate);
+    parts.metrics.count("deliveries_total",
+                        {{"domain", destination.settings().label}, {"result", std::string(to_string(outcome.result))}});
+    if (destination.own() && refusals_count) teach(parts, fate, recipient.address);
+    ReportedRecipient about{fate.index, outcome.dsn, fate.remote, outcome.said, outcome.reason};
+    if (outcome.result == Result::delivered) {
+      RecipientState state = message.state.recipients[fate.index];
+      state.status = RecipientStatus::done;
+      changes.emplace_back(fate.index, std::move(state));
+      if (!fate.server_reports && wants_relayed_report(message.envelope, recipient, parts.config->queue.bounce)) {
+        relayed.push_back(std::move(about));
+      }
+    } else if (outcome.result == Result::failed) {
+      failed.push_back(std::move(about));
+    } else if (too_old) {
+      too_late.push_back(std::move(about));
+    } else {
+      changes.emplace_back(fate.index, deferred_state(parts, job, fate));
+    }
+  }
+  tell_destination(destination, fates);
+  Endings endings(parts);
+  endings.update(message.id, std::move(changes));
+  if (!failed.empty()) co_await endings.end(job.loaded, std::move(failed), Why::refused);
+  if (!too_late.empty()) co_await endings.end(job.loaded, std::move(too_late), Why::expired);
+  if (!relayed.empty()) co_await endings.tell(job.loaded, ReportKind::relayed, std::move(relayed), WallTime{});
+}
+
+}  // namespace greymx::relay

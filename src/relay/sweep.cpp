@@ -1,0 +1,175 @@
+#include "relay/sweep.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+namespace greymx::relay {
+
+namespace {
+
+using queue::RecipientState;
+using queue::RecipientStatus;
+
+constexpr std::size_t slice = 256;                 // messages read in one go
+constexpr std::uint64_t report_load = 64UL << 10;  // of content
+constexpr std::uint64_t held_share = 4;            // held mail may fill one part in four of the spool's space
+
+std::vector<ReportedRecipient> about(const queue::Message& message, const std::vector<std::size_t>& recipients,
+                                     std::string_view dsn, const std::string& prefix) {
+  std::vector<ReportedRecipient> result;
+  for (const std::size_t index : recipients) {
+    const RecipientState& state = message.state.recipients[index];
+    const std::string reason = state.reason.empty() ? prefix : prefix + "; last: " + state.reason;
+    result.push_back({index, std::string(dsn), state.remote, {}, printable(reason)});
+  }
+  return result;
+}
+
+}  // namespace
+
+Due due_of(const queue::Message& message, WallTime now, const config::Queue& rules, const DowntimeOf& downtime_of) {
+  Due due;
+  if (message.state.held) return due;
+  const WallTime arrival = message.id.time();
+  for (std::size_t i = 0; i < message.envelope.recipients.size(); ++i) {
+    const EnvelopeRecipient& recipient = message.envelope.recipients[i];
+    const RecipientState& state = message.state.recipients[i];
+    if (state.status == RecipientStatus::held && now >= state.held_since + rules.bounce_lifetime) {
+      due.held_too_long.push_back(i);
+    }
+    if (state.status != RecipientStatus::pending) continue;
+    const WallTime end = expires_at(arrival, now, downtime_of(queue::schedule_domain(recipient.address)), rules);
+    due.first_expiry = std::min(due.first_expiry, end);
+    const auto delay = delay_report_after(message.envelope, recipient, rules);
+    if (now >= end) {
+      due.expired.push_back(i);
+    } else if (delay.count() > 0 && !state.delay_reported && now >= arrival + delay) {
+      due.delayed.push_back(i);
+    }
+  }
+  return due;
+}
+
+std::chrono::seconds Sweep::interval() const {
+  using std::chrono::seconds;
+  const config::Queue& rules = parts_.config->queue;
+  seconds shortest = std::min({rules.lifetime, rules.lifetime_max, rules.bounce_lifetime});
+  if (rules.delay_warning.count() > 0) shortest = std::min(shortest, rules.delay_warning);
+  return std::clamp(shortest / 10, seconds(1), seconds(600));
+}
+
+Task<> Sweep::once() {
+  for (QueueId after{}; !parts_.stopping;) {
+    const std::vector<QueueId> ids = parts_.spool.ids(after, slice);
+    if (ids.empty()) co_return;
+    after = ids.back();
+    auto peek = [&spool = parts_.spool, ids] {
+      std::vector<queue::Message> messages;
+      for (const QueueId id : ids) {
+        if (Result<queue::Message> message = spool.peek(id)) messages.push_back(std::move(*message));
+      }
+      return messages;
+    };
+    std::vector<queue::Message> messages = co_await offload(parts_.disk, std::move(peek));
+    for (queue::Message& message : messages) co_await look_at(std::move(message));
+  }
+}
+
+// Makes the message ours in all domains of these recipients, or in none: a delivery must not run beside this.
+std::optional<std::vector<Taken>> Sweep::claim(const queue::Message& message,
+                                               const std::vector<std::size_t>& recipients) {
+  std::set<std::string> domains;
+  for (const std::size_t index : recipients) {
+    domains.insert(queue::schedule_domain(message.envelope.recipients[index].address));
+  }
+  std::vector<Taken> claims;
+  for (const std::string& domain : domains) {
+    if (!parts_.spool.claim(message.id, domain)) return std::nullopt;
+    claims.emplace_back(parts_.spool, message.id, domain);
+  }
+  return claims;
+}
+
+bool Sweep::crowded() const {
+  const queue::Totals totals = parts_.spool.totals();
+  return totals.held_bytes > (totals.disk_bytes + totals.free_bytes) / held_share;
+}
+
+void Sweep::warn_before(const queue::Message& message, WallTime first_expiry) {
+  if (first_expiry - parts_.clock.now() > parts_.config->queue.lifetime / 10) return;
+  const std::string domain = queue::schedule_domain(message.envelope.recipients.front().address);
+  parts_.alerts.raise("mail for " + domain + " is about to expire",
+                      fmt::format("{} will be given up {}: see `greymx mailq`, and queue.lifetime.",
+                                  message.id.to_string(), rfc5322_date(first_expiry)));
+}
+
+Task<> Sweep::look_at(queue::Message seen) {
+  const QueueId id = seen.id;
+  const config::Queue rules = parts_.config->queue;
+  const auto find = [&](const queue::Message& message) {
+    Due due = due_of(message, parts_.clock.now(), rules, downtime_of_);
+    if (due.held_too_long.empty() && !message.state.held && crowded()) {
+      for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
+        if (message.state.recipients[i].status == RecipientStatus::held) due.held_too_long.push_back(i);
+      }
+    }
+    return due;
+  };
+  Due due = find(seen);
+  if (due.first_expiry != WallTime::max()) warn_before(seen, due.first_expiry);
+  if (due.empty()) co_return;
+  std::vector<std::size_t> concerned = due.expired;
+  concerned.insert(concerned.end(), due.held_too_long.begin(), due.held_too_long.end());
+  concerned.insert(concerned.end(), due.delayed.begin(), due.delayed.end());
+  const std::optional<std::vector<Taken>> claims = claim(seen, concerned);
+  if (!claims) co_return;
+  const Result<queue::Loaded> loaded = co_await parts_.spool.load(id, report_load);
+  if (!loaded) co_return;
+  // It may have changed since it was seen, but not any more.
+  due = find(loaded->message);
+  Endings endings(parts_);
+  Changes changes;
+  for (const std::size_t index : due.held_too_long) {
+    RecipientState state = loaded->message.state.recipients[index];
+    state.status = RecipientStatus::done;
+    parts_.log.info("bounce", id,
+                    fmt::format("to=<{}>, held mail expired: {}",
+                                printable(loaded->message.envelope.recipients[index].address), state.reason));
+    changes.emplace_back(index, std::move(state));
+  }
+  endings.update(id, std::move(changes));
+  if (!due.expired.empty()) {
+    std::vector<ReportedRecipient> expired = about(loaded->message, due.expired, "4.4.7", "message expired");
+    co_await endings.end(*loaded, std::move(expired), Why::expired);
+  }
+  if (due.delayed.empty()) co_return;
+  std::vector<ReportedRecipient> delayed = about(loaded->message, due.delayed, "4.4.1", "not delivered yet");
+  const bool told = co_await endings.tell(*loaded, ReportKind::delayed, std::move(delayed), due.first_expiry);
+  if (!told) co_return;
+  Changes reported;
+  for (const std::size_t index : due.delayed) {
+    reported.emplace_back(index, loaded->message.state.recipients[index]);
+    reported.back().second.delay_reported = true;
+  }
+  endings.update(id, std::move(reported));
+}
+
+Task<Result<>> Sweep::bounce(QueueId id, std::string reason) {
+  const Result<queue::Loaded> loaded = co_await parts_.spool.load(id, report_load);
+  if (!loaded) co_return std::unexpected(loaded.error());
+  const queue::Message& message = loaded->message;
+  std::vector<std::size_t> open;
+  for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
+    if (message.state.recipients[i].status != RecipientStatus::done) open.push_back(i);
+  }
+  const std::optional<std::vector<Taken>> claims = claim(message, open);
+  if (!claims) co_return fail(ErrorKind::temporary, "it is being delivered now");
+  std::vector<ReportedRecipient> failed = about(message, open, "5.0.0", "returned by the administrator: " + reason);
+  Endings endings(parts_);
+  co_await endings.end(*loaded, std::move(failed), Why::admin);
+  co_return Result<>();
+}
+
+}  // namespace greymx::relay

@@ -1,0 +1,43 @@
+// What time does to queued mail, tried or not: expiry, delay reports, the end of held mail; and the admin's bounce.
+//
+// Thread: the relay's.
+#pragma once
+
+#include <functional>
+
+#include "relay/endings.hpp"
+
+namespace greymx::relay {
+
+// The time in which a spool domain's primary was not up; null = unknown, none.
+using DowntimeOf = std::function<const Downtime*(const std::string& domain)>;
+
+// What is due for one message. Pure.
+struct Due {
+  std::vector<std::size_t> expired;  // pending, too old
+  std::vector<std::size_t> held_too_long;
+  std::vector<std::size_t> delayed;  // a delay report is wanted
+  WallTime first_expiry = WallTime::max();
+  bool empty() const { return expired.empty() && held_too_long.empty() && delayed.empty(); }
+};
+Due due_of(const queue::Message& message, WallTime now, const config::Queue& rules, const DowntimeOf& downtime_of);
+
+class Sweep {
+ public:
+  Sweep(Parts& parts, DowntimeOf downtime_of) : parts_(parts), downtime_of_(std::move(downtime_of)) {}
+
+  std::chrono::seconds interval() const;  // until the next once()
+  Task<> once();
+  Task<Result<>> bounce(QueueId id, std::string reason);
+
+ private:
+  Task<> look_at(queue::Message seen);
+  std::optional<std::vector<Taken>> claim(const queue::Message& message, const std::vector<std::size_t>& recipients);
+  bool crowded() const;
+  void warn_before(const queue::Message& message, WallTime first_expiry);
+
+  Parts& parts_;
+  DowntimeOf downtime_of_;
+};
+
+}  // namespace greymx::relay
