@@ -4,7 +4,8 @@
 // at once, after a timeout the next one, `attempts` times each. Truncated answers are fetched over TCP. Identical
 // questions in flight are one question; it goes on for the cache when those who asked have left at their deadline.
 //
-// Destroy on the executor's thread, when no lookup is about to start; those that wait end as failed ("stopping").
+// Destroy on the executor's thread and before its context, when no lookup is about to start; those that wait end as
+// failed ("stopping").
 #pragma once
 
 #include <chrono>

@@ -1,6 +1,7 @@
 #include "support/scripted_resolver.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 
@@ -138,7 +139,9 @@ void ScriptedResolver::delay(const std::string& name, std::chrono::microseconds 
 }
 
 void ScriptedResolver::tick() {
-  if (ticked_) ticked_->notify_all();
+  for (const std::weak_ptr<Event>& weak : waiting_) {
+    if (const auto waiting = weak.lock()) waiting->notify_all();
+  }
 }
 
 void ScriptedResolver::set_age(const std::string& name, std::chrono::seconds age) {
@@ -175,9 +178,10 @@ Task<Answer> ScriptedResolver::lookup(std::string name, Type type, SteadyTime de
   if (const auto delayed = delays_.find(question); delayed != delays_.end()) {
     const Delay delay = delayed->second;
     const SteadyTime until = delay.clock->steady() + delay.by;
-    if (!ticked_) ticked_.emplace(executor);
+    const auto ticked = std::make_shared<Event>(executor);
+    waiting_.push_back(ticked);
     while (delay.clock->steady() < std::min(until, deadline)) {
-      co_await ticked_->wait(SteadyTime::max());
+      co_await ticked->wait(SteadyTime::max());
     }
     if (delay.clock->steady() < until) co_return dns::failed_answer("timeout");
   }

@@ -11,7 +11,7 @@
 #pragma once
 
 #include <map>
-#include <optional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,7 +57,7 @@ class ScriptedResolver final : public dns::Resolver {
   std::map<std::string, Delay> delays_;
   std::map<std::string, std::chrono::seconds> ages_;
   std::vector<std::string> asked_;
-  std::optional<Event> ticked_;
+  std::vector<std::weak_ptr<Event>> waiting_;  // owned by the lookups: the resolver may outlive their io_context
 };
 
 }  // namespace greymx::test
