@@ -80,6 +80,7 @@ struct Room {
 struct Listener::Impl {
   struct Door {
     tcp::acceptor acceptor;
+    Endpoint endpoint;
     bool proxy_protocol;
   };
 
@@ -113,7 +114,8 @@ Result<> Listener::Impl::open(const config::SmtpListener& listener) {
   if (!error) acceptor.bind(endpoint, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (!error) {
-    doors.push_back({std::move(acceptor), listener.proxy_protocol});
+    const std::uint16_t port = acceptor.local_endpoint(error).port();  // listen.smtp may leave the choice to the system
+    doors.push_back({std::move(acceptor), {listener.endpoint.address, port}, listener.proxy_protocol});
     return {};
   }
   const std::string text =
@@ -185,13 +187,7 @@ Result<> Listener::open() {
 
 std::vector<Endpoint> Listener::endpoints() const {
   std::vector<Endpoint> result;
-  for (const Impl::Door& door : impl_->doors) {
-    const tcp::endpoint local = door.acceptor.local_endpoint();
-    const asio::ip::address address = local.address();
-    const IpAddress ip =
-        address.is_v4() ? IpAddress::v4(address.to_v4().to_uint()) : IpAddress::v6(address.to_v6().to_bytes());
-    result.push_back({ip, local.port()});
-  }
+  for (const Impl::Door& door : impl_->doors) result.push_back(door.endpoint);
   return result;
 }
 

@@ -40,7 +40,8 @@ ProxyHeader parse_v1(std::string_view bytes) {
   const auto destination = IpAddress::parse(words[2]);
   const auto port = parse_port(words[3]);
   const bool family = words[0] == "TCP4" ? words[1].find(':') == std::string_view::npos : words[0] == "TCP6";
-  if (!family || !source || !destination || !port || !parse_port(words[4]) || !line.empty()) {
+  const bool ends_well = line.empty() && bytes[end - 1] != ' ';
+  if (!family || !source || !destination || !port || !parse_port(words[4]) || !ends_well) {
     return {Status::invalid, 0, {}};
   }
   return {Status::complete, size, Endpoint{*source, *port}};

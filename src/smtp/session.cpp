@@ -333,7 +333,7 @@ Effect Session::xclient(std::string_view arguments) {
 Effect Session::start_tls() {
   if (facts_.tls) {
     answer(replies::tls_active);
-  } else if (config_.tls.inbound == config::TlsLevel::none) {
+  } else if (config_.tls.inbound == config::TlsLevel::none || config_.tls.certificate.empty()) {
     answer(replies::not_implemented);
   } else if (!tls_offered_) {
     answer(replies::tls_unavailable);

@@ -1,0 +1,450 @@
+#include "smtp/server_session.hpp"
+
+#include <fstream>
+
+#include "support/catch.hpp"
+#include "support/certificate.hpp"
+#include "support/smtp_server.hpp"
+#include "support/temp_dir.hpp"
+
+using namespace greymx;
+using namespace greymx::smtp;
+using namespace std::chrono_literals;
+using test::ServerRig;
+
+namespace {
+
+const std::string envelope = "EHLO mail.example.org\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\n";
+const std::string message = "Subject: x\r\n\r\nhello\r\n";
+
+std::string last_line(std::string replies) {
+  if (replies.ends_with("\r\n")) replies.resize(replies.size() - 2);
+  const std::size_t begin = replies.rfind("\r\n");
+  return begin == std::string::npos ? replies : replies.substr(begin + 2);
+}
+
+config::Config proxied() {
+  config::Config settings = test::server_config();
+  settings.access.proxy_networks = {*Network::parse("198.51.100.0/24")};
+  return settings;
+}
+
+// A certificate for the rig's TLS, in files.
+struct Files {
+  explicit Files(config::Tls& tls) {
+    const test::Certificate pem = test::make_certificate("mx2.example.net");
+    std::ofstream(tls.certificate = directory / "cert.pem") << pem.certificate;
+    std::ofstream(tls.key = directory / "key.pem") << pem.key;
+  }
+  test::TempDir directory;
+};
+
+}  // namespace
+
+TEST_CASE("the greeting comes at once, the client's name before the first answer") {
+  ServerRig rig;
+  CHECK(rig.say("") == "220 mx2.example.net ESMTP greymx\r\n");
+  CHECK(rig.log.lines().empty());
+  rig.line("NOOP");
+  CHECK(rig.log.lines().at(0).text == "smtpd: connect from mail.example.org[192.0.2.10]");
+  rig.line("QUIT");
+  CHECK(rig.ended());
+  CHECK(rig.log.lines().at(1).text == "smtpd: disconnect from mail.example.org[192.0.2.10] noop=1 quit=1 commands=2");
+  CHECK(rig.client->peer_closed());
+}
+
+TEST_CASE("replies to a pipelined group are sent in one write, in order") {
+  ServerRig rig;
+  rig.say("");
+  const std::string replies = rig.say("EHLO mail.example.org\r\n") +
+                              rig.say("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n");
+  CHECK(replies.ends_with("250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"));
+  const std::string rest = rig.say(message + ".\r\nRSET\r\nQUIT\r\n");
+  CHECK(rest.starts_with("250 2.0.0 Ok: queued as "));
+  CHECK(rest.ends_with("\r\n250 2.0.0 Ok\r\n221 2.0.0 Bye\r\n"));
+  CHECK(rig.intake.messages.size() == 1);
+}
+
+TEST_CASE("a whole session gives the same, whatever the size of reads") {
+  const std::string script = envelope + "DATA\r\n" + message +
+                             "..\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\n" +
+                             "BDAT 7\r\nx: y\r\n\rBDAT 8 LAST\r\n\n.\r\n.\r\nXQUIT\r\n";
+  std::string expected;
+  for (std::size_t step = 1; step < script.size() + 1; step = step < 40 ? step + 1 : step * 2) {
+    ServerRig rig;
+    rig.say("");
+    rig.server->set_max_read(step);
+    std::string replies = rig.say(script);
+    REQUIRE(rig.intake.messages.size() == 2);
+    CHECK(rig.intake.messages[0].content.ends_with(message + ".\r\n"));
+    CHECK(rig.intake.messages[1].content.ends_with("x: y\r\n\r\n.\r\n.\r\nX\r\n"));
+    if (expected.empty()) expected = replies;
+    CHECK(replies == expected);
+    CHECK(rig.ended());
+  }
+}
+
+TEST_CASE("whichever operation of the stream fails, nothing is half accepted and nothing stays") {
+  bool completed = false;
+  for (std::uint64_t n = 1; !completed; ++n) {
+    ServerRig rig;
+    rig.start();
+    rig.server->fail_at(n);
+    rig.pump();
+    std::string replies = rig.client->take();
+    for (const std::string& part :
+         {std::string("EHLO x\r\n"), std::string("MAIL FROM:<a@example.org>\r\n"),
+          std::string("RCPT TO:<b@example.com>\r\nDATA\r\n"), message + ".\r\n", std::string("QUIT\r\n")}) {
+      replies += rig.say(part);
+    }
+    CHECK(rig.ended());
+    CHECK(rig.intake.open == 0);
+    const bool told = replies.find("queued as") != std::string::npos;
+    if (told) CHECK(rig.intake.messages.size() == 1);
+    completed = replies.ends_with("221 2.0.0 Bye\r\n");
+    CHECK(rig.log.contains("disconnect from"));
+    if (!completed && !told) CHECK(rig.log.contains("lost connection after"));
+    REQUIRE(n < 50);
+  }
+}
+
+TEST_CASE("errors of the intake are temporary, and the message is gone") {
+  SECTION("while writing") {
+    ServerRig rig;
+    rig.say(envelope + "DATA\r\n");
+    rig.intake.write_result = fail(ErrorKind::temporary, "disk error");
+    CHECK(last_line(rig.say(message + ".\r\n")) == "451 4.3.0 Error: queue file write error");
+    CHECK(rig.log.contains(": warning: queue file write error: disk error"));
+    CHECK(rig.intake.open == 0);
+  }
+  SECTION("while committing, for want of space") {
+    ServerRig rig;
+    rig.say(envelope + "DATA\r\n");
+    rig.intake.commit_result = fail(ErrorKind::no_space, "full");
+    CHECK(last_line(rig.say(message + ".\r\n")) == "452 4.3.1 Insufficient system storage");
+    CHECK(rig.intake.open == 0);
+    CHECK(rig.line("MAIL FROM:<a@example.org>") == "250 2.1.0 Ok\r\n");
+  }
+  SECTION("before the message") {
+    ServerRig rig;
+    rig.intake.room = false;
+    CHECK(last_line(rig.say("EHLO x\r\nMAIL FROM:<a@example.org>\r\n")) == "452 4.3.1 Insufficient system storage");
+    CHECK(
+        rig.log.contains("NOQUEUE: reject: MAIL from mail.example.org[192.0.2.10]: 452 4.3.1 Insufficient system "
+                         "storage; from=<a@example.org> proto=ESMTP helo=<x>"));
+  }
+}
+
+TEST_CASE("a command must be complete within command_timeout, however its bytes trickle in") {
+  ServerRig rig;
+  rig.say("NOOP\r\n");
+  CHECK(rig.advance(200s).empty());
+  CHECK(rig.say("NO").empty());
+  CHECK(rig.advance(99s).empty());
+  CHECK(rig.say("OP").empty());
+  CHECK(rig.advance(2s) == "421 4.4.2 mx2.example.net Error: timeout exceeded\r\n");
+  CHECK(rig.ended());
+  CHECK(rig.log.contains("smtpd: timeout after NOOP from mail.example.org[192.0.2.10]"));
+}
+
+TEST_CASE("each command has its own time") {
+  ServerRig rig;
+  for (int i = 0; i < 5; ++i) {
+    CHECK(last_line(rig.say("NOOP\r\nNO")) == "250 2.0.0 Ok");
+    rig.advance(290s);
+    CHECK(rig.say("OP\r\n") == "250 2.0.0 Ok\r\n");
+    rig.advance(290s);
+  }
+  CHECK_FALSE(rig.ended());
+}
+
+TEST_CASE("silence in content ends at data_timeout") {
+  ServerRig rig;
+  rig.say(envelope + "DATA\r\n");
+  rig.say("Subject: x\r\n");
+  CHECK(rig.advance(299s).empty());
+  CHECK(rig.advance(1s) == "421 4.4.2 mx2.example.net Error: timeout exceeded\r\n");
+  CHECK(rig.log.contains("timeout after DATA ("));
+  CHECK(rig.intake.open == 0);
+}
+
+TEST_CASE("content must move at data_rate_min, averaged over a minute") {
+  const auto minutes = [](std::size_t bytes_a_second) {
+    ServerRig rig;
+    rig.say(envelope + "DATA\r\n");
+    for (int second = 0; second < 180; ++second) {
+      rig.advance(1s);
+      rig.say(std::string(bytes_a_second - 2, 'x') + "\r\n");
+      if (rig.ended()) return second;
+    }
+    CHECK(rig.say(".\r\n").starts_with("250"));
+    return -1;
+  };
+  CHECK(minutes(1000) == 59);
+  CHECK(minutes(1100) == -1);
+}
+
+TEST_CASE("one pause is not a low rate") {
+  ServerRig rig;
+  rig.say(envelope + "DATA\r\n");
+  rig.say("Subject: x\r\n");
+  rig.advance(200s);
+  CHECK(rig.say("\r\nhello\r\n.\r\n").starts_with("250 2.0.0 Ok: queued as"));
+}
+
+TEST_CASE("a session that is told to leave does so between commands, never in content") {
+  SECTION("idle") {
+    ServerRig rig;
+    rig.say("EHLO x\r\n");
+    rig.session->shut_down();
+    rig.pump();
+    CHECK(rig.client->take() == "421 4.3.2 mx2.example.net Service shutting down, closing transmission channel\r\n");
+    CHECK(rig.ended());
+  }
+  SECTION("in DATA") {
+    ServerRig rig;
+    rig.say(envelope + "DATA\r\n");
+    rig.session->shut_down();
+    CHECK(rig.say("Subject: x\r\n").empty());
+    const std::string replies = rig.say("\r\n.\r\n");
+    CHECK(replies.starts_with("250 2.0.0 Ok: queued as"));
+    CHECK(last_line(replies).starts_with("421 4.3.2"));
+    CHECK(rig.intake.messages.size() == 1);
+    CHECK(rig.ended());
+  }
+  SECTION("by shedding") {
+    ServerRig rig;
+    rig.say("EHLO x\r\n");
+    rig.session->shed();
+    rig.pump();
+    CHECK(rig.client->take().starts_with("421 4.3.2 mx2.example.net Server is busy"));
+  }
+}
+
+TEST_CASE("an idle session holds no input buffer and hardly any output") {
+  InputBuffer buffer;
+  const std::span<char> space = buffer.space();
+  CHECK(space.size() == InputBuffer::capacity);
+  std::copy_n("abcdef", 6, space.begin());
+  buffer.filled(6);
+  buffer.drop_to(buffer.view().substr(4));
+  CHECK(buffer.view() == "ef");
+  CHECK(buffer.space().size() == InputBuffer::capacity - 2);
+  CHECK(buffer.view() == "ef");
+  buffer.drop_to({});
+  buffer.release();
+  CHECK(buffer.view().empty());
+  CHECK(buffer.space().size() == InputBuffer::capacity);
+}
+
+TEST_CASE("who speaks before the greeting is noted") {
+  ServerRig rig;
+  rig.start();
+  rig.client->put(envelope);
+  rig.pump();
+  REQUIRE(rig.policy.asked.size() == 1);
+  CHECK(rig.policy.asked[0].early_talker);
+}
+
+TEST_CASE("the greeting waits for early_talker_wait, but not for who has spoken") {
+  config::Config settings = test::server_config();
+  settings.access.early_talker_wait = 5s;
+  SECTION("silent") {
+    ServerRig rig(settings);
+    CHECK(rig.say("").empty());
+    CHECK(rig.advance(4s).empty());
+    CHECK(rig.advance(1s).starts_with("220 "));
+    rig.say(envelope);
+    CHECK_FALSE(rig.policy.asked.at(0).early_talker);
+  }
+  SECTION("not silent") {
+    ServerRig rig(settings);
+    CHECK(rig.say("").empty());
+    CHECK(rig.say("EHLO x\r\n").starts_with("220 "));
+    rig.say("MAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\n");
+    CHECK(rig.policy.asked.at(0).early_talker);
+  }
+}
+
+TEST_CASE("improper pipelining is noted for the checks and logged once") {
+  const auto improper = [](const std::vector<std::string>& parts) {
+    ServerRig rig;
+    rig.say("");
+    for (const std::string& part : parts) rig.say(part);
+    REQUIRE_FALSE(rig.policy.asked.empty());
+    const bool noted = rig.policy.asked.back().improper_pipelining;
+    CHECK(rig.log.count("improper command pipelining after") == (noted ? 1 : 0));
+    return noted;
+  };
+  const std::string mail = "MAIL FROM:<a@example.org>\r\n";
+  const std::string rcpt = "RCPT TO:<b@example.com>\r\n";
+  CHECK_FALSE(improper({"EHLO x\r\n", mail + rcpt + "DATA\r\n"}));
+  CHECK_FALSE(improper({"EHLO x\r\n", mail + rcpt + "BDAT 0 LAST\r\n" + mail + rcpt + "BDAT 3 LAST\r\nabc"}));
+  CHECK_FALSE(improper({"HELO x\r\n", mail, rcpt}));
+  CHECK(improper({"EHLO x\r\n" + mail, rcpt}));
+  CHECK(improper({"HELO x\r\n", mail + rcpt}));
+  CHECK(improper({"EHLO x\r\n", "NOOP\r\n" + mail, rcpt}));
+  CHECK(improper({"EHLO x\r\n", mail + rcpt + "DATA\r\n" + message}));
+}
+
+TEST_CASE("too many errors end the session; 4xx never count") {
+  ServerRig rig;
+  rig.policy.recipient = [](const Facts&, const Mailbox&) {
+    Verdict verdict;
+    verdict.reply = Reply{450, "4.2.0", "<b@example.com>: Recipient address rejected: Greylisted"};
+    return verdict;
+  };
+  rig.say("EHLO x\r\nMAIL FROM:<a@example.org>\r\n");
+  for (int i = 0; i < 50; ++i) CHECK(rig.line("RCPT TO:<b@example.com>").starts_with("450"));
+  for (int i = 0; i < 19; ++i) CHECK(rig.line("FOO") == "500 5.5.2 Error: command not recognized\r\n");
+  CHECK(rig.line("FOO") ==
+        "500 5.5.2 Error: command not recognized\r\n421 4.7.0 mx2.example.net Error: too many errors\r\n");
+  CHECK(rig.ended());
+  CHECK(rig.log.contains("smtpd: too many errors after UNKNOWN from mail.example.org[192.0.2.10]"));
+}
+
+TEST_CASE("commands that do nothing for mail are free a hundred times") {
+  ServerRig rig;
+  for (int i = 0; i < 119; ++i) CHECK(rig.line("RSET").ends_with("250 2.0.0 Ok\r\n"));
+  CHECK(last_line(rig.line("RSET")) == "421 4.7.0 mx2.example.net Error: too many errors");
+}
+
+TEST_CASE("a client over its limits is told so and hung up on") {
+  config::Config settings = test::server_config();
+  settings.limits.connections_per_client = 2;
+  settings.limits.rate_per_client = {1, 60s};
+  const auto first_reply = [&](const std::string& client) {
+    ServerRig rig(settings, client);
+    rig.say("");
+    const auto second = rig.connections.enter(settings.limits);
+    REQUIRE_FALSE(second->identify(*IpAddress::parse("203.0.113.1"), false, settings.limits));
+    return rig.ended();
+  };
+  CHECK_FALSE(first_reply("192.0.2.10:1"));
+  settings.limits.connections_per_client = 0;
+  ServerRig rig(settings);
+  CHECK(rig.say("") == "421 4.7.0 mx2.example.net Error: too many connections from 192.0.2.10\r\n");
+  CHECK(rig.ended());
+  CHECK(rig.log.contains("Connection concurrency limit exceeded from unknown[192.0.2.10] for service smtp"));
+  CHECK(rig.policy.admitted.empty());
+  ServerRig trusted(settings, "127.0.0.1:9");
+  CHECK(trusted.say("").starts_with("220"));
+}
+
+TEST_CASE("STARTTLS: the session begins anew and the trace says so") {
+  config::Config settings = test::server_config();
+  const Files files(settings.tls);
+  ServerRig rig(settings);
+  REQUIRE(rig.tls.load(settings.tls));
+  CHECK(rig.say("EHLO x\r\n").find("250-STARTTLS\r\n") != std::string::npos);
+  CHECK(rig.line("STARTTLS") == "220 2.0.0 Ready to start TLS\r\n");
+  CHECK(rig.server->tls());
+  CHECK(rig.line("MAIL FROM:<a@example.org>") == "503 5.5.1 Error: send HELO/EHLO first\r\n");
+  CHECK(rig.line("STARTTLS") == "554 5.5.1 Error: TLS already active\r\n");
+  CHECK(rig.line("EHLO x").find("STARTTLS") == std::string::npos);
+  rig.say("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n");
+  rig.say(message + ".\r\n");
+  REQUIRE(rig.intake.messages.size() == 1);
+  CHECK(rig.intake.messages[0].envelope.protocol == "ESMTPS");
+  CHECK(rig.intake.messages[0].envelope.tls == "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)");
+  CHECK(rig.intake.messages[0].content.find(
+            "\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits))\r\n\tby mx2.example.net (greymx) with "
+            "ESMTPS id ") != std::string::npos);
+  CHECK(rig.policy.asked.at(0).tls);
+  CHECK(rig.log.contains("Anonymous TLS connection established from mail.example.org[192.0.2.10]: TLSv1.3 with"));
+}
+
+TEST_CASE("what comes in the clear behind STARTTLS ends the session unread") {
+  config::Config settings = test::server_config();
+  const Files files(settings.tls);
+  ServerRig rig(settings);
+  REQUIRE(rig.tls.load(settings.tls));
+  rig.say("EHLO x\r\n");
+  CHECK(rig.say("STARTTLS\r\nRSET\r\n") == "554 5.5.0 Error: SMTP protocol synchronization\r\n");
+  CHECK(rig.ended());
+}
+
+TEST_CASE("tls.inbound = encrypt lets only EHLO, NOOP, STARTTLS and QUIT through in the clear") {
+  config::Config settings = test::server_config();
+  settings.tls.inbound = config::TlsLevel::encrypt;
+  const Files files(settings.tls);
+  ServerRig rig(settings);
+  REQUIRE(rig.tls.load(settings.tls));
+  rig.say("EHLO x\r\n");
+  const std::string refused = "530 5.7.0 Must issue a STARTTLS command first\r\n";
+  for (const std::string line :
+       {"MAIL FROM:<a@example.org>", "RCPT TO:<b@example.com>", "DATA", "RSET", "VRFY b", "HELP", "ETRN example.com"}) {
+    CHECK(rig.line(line) == refused);
+  }
+  CHECK(rig.say("BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n") == refused + "250 2.0.0 Ok\r\n");
+  rig.line("STARTTLS");
+  CHECK(last_line(rig.say("EHLO x\r\nMAIL FROM:<a@example.org>\r\n")) == "250 2.1.0 Ok");
+}
+
+TEST_CASE("the PROXY protocol names the client, on listeners that ask for it") {
+  ServerRig rig(proxied(), "198.51.100.7:5000", true);
+  CHECK(rig.say("PROXY TCP4 203.0.113.9 192.0.2.1 1234 25\r\n").starts_with("220"));
+  CHECK(rig.policy.admitted.at(0).address == IpAddress::parse("203.0.113.9"));
+  CHECK(rig.policy.admitted.at(0).port == 1234);
+  rig.say(envelope);
+  CHECK_FALSE(rig.policy.asked.at(0).early_talker);
+  CHECK(rig.line("XCLIENT NAME=evil.example") == "503 5.5.1 Error: MAIL transaction in progress\r\n");
+  rig.line("RSET");
+  CHECK(rig.line("XCLIENT NAME=evil.example") == "550 5.7.0 Error: insufficient authorization\r\n");
+}
+
+TEST_CASE("a PROXY header from elsewhere, a bad one, or none in time: nothing is said") {
+  ServerRig stranger(proxied(), "203.0.113.9:5000", true);
+  CHECK(stranger.say("PROXY TCP4 127.0.0.1 192.0.2.1 1234 25\r\n").empty());
+  CHECK(stranger.ended());
+  ServerRig bad(proxied(), "198.51.100.7:5000", true);
+  CHECK(bad.say("EHLO x\r\n").empty());
+  CHECK(bad.ended());
+  CHECK(bad.log.contains("no valid PROXY protocol header from 198.51.100.7"));
+  ServerRig late(proxied(), "198.51.100.7:5000", true);
+  CHECK(late.say("PROXY ").empty());
+  CHECK(late.advance(6s).empty());
+  CHECK(late.ended());
+}
+
+TEST_CASE("XCLIENT from a proxy changes who the client is and begins anew") {
+  ServerRig rig(proxied(), "198.51.100.7:5000");
+  CHECK(rig.say("EHLO proxy\r\n").find("250-XCLIENT NAME ADDR PORT PROTO HELO\r\n") != std::string::npos);
+  CHECK(rig.line("XCLIENT NAME=spam.example ADDR=203.0.113.9 PORT=99") == "220 mx2.example.net ESMTP greymx\r\n");
+  CHECK(rig.line("MAIL FROM:<a@example.org>") == "503 5.5.1 Error: send HELO/EHLO first\r\n");
+  rig.say(envelope);
+  const Client client = rig.policy.asked.at(0).client;
+  CHECK(client == Client{*IpAddress::parse("203.0.113.9"), 99, "spam.example", false});
+  rig.line("RSET");
+  CHECK(rig.line("XCLIENT ADDR=127.0.0.1").starts_with("220"));
+  rig.say(envelope);
+  CHECK(rig.policy.asked.at(1).client == Client{*IpAddress::parse("127.0.0.1"), 0, "mail.example.org", true});
+  rig.line("RSET");
+  CHECK(rig.line("XCLIENT NAME=[UNAVAILABLE] HELO=other PROTO=SMTP").starts_with("220"));
+  rig.say("MAIL FROM:<a@example.org>\r\n");
+  rig.say("RCPT TO:<b@example.com>\r\n");
+  CHECK(rig.policy.asked.at(2).client.name == "unknown");
+  CHECK(rig.policy.asked.at(2).helo == "other");
+  CHECK(rig.policy.asked.at(2).protocol == "SMTP");
+  CHECK(rig.log.count("connect from") == 1);
+}
+
+TEST_CASE("the client that XCLIENT names is held to the limits") {
+  config::Config settings = proxied();
+  settings.limits.rate_per_client = {1, 60s};
+  ServerRig rig(settings, "198.51.100.7:5000");
+  rig.say("XCLIENT ADDR=203.0.113.9\r\n");
+  CHECK(rig.line("XCLIENT ADDR=203.0.113.9") ==
+        "421 4.7.0 mx2.example.net Error: too many connections from 203.0.113.9\r\n");
+  CHECK(rig.ended());
+}
+
+TEST_CASE("an exception ends the session, releases everything, and is logged by the gate") {
+  ServerRig rig;
+  rig.policy.recipient = [](const Facts&, const Mailbox&) -> Verdict { throw std::runtime_error("bug"); };
+  CHECK_THROWS_AS(rig.say(envelope), std::runtime_error);
+  rig.pump();
+  CHECK(rig.ended());
+  CHECK(rig.log.contains("disconnect from"));
+  CHECK(rig.connections.size() == 0);
+}
