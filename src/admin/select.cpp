@@ -72,7 +72,7 @@ Result<Selection> Selection::from_json(const Json& json) {
       selection.to = value.get<std::string>();
     } else if (key == "domain" && value.is_string()) {
       selection.domain = value.get<std::string>();
-    } else if (key == "older" && value.is_number_unsigned() && value.get<std::uint64_t>() <= 100ULL * 366 * 86400) {
+    } else if (key == "older" && value.is_number_integer() && value >= 0 && value <= 100LL * 366 * 86400) {
       selection.older = std::chrono::seconds(value.get<std::int64_t>());
     } else {
       return wrong(key);

@@ -12,7 +12,7 @@
 #include "base/log.hpp"
 #include "base/metrics.hpp"
 #include "config/config.hpp"
-#include "dnsbl/dnsbl.hpp"
+#include "dnsbl/health.hpp"
 #include "queue/spool.hpp"
 #include "relay/relay.hpp"
 
@@ -28,13 +28,15 @@ struct RelayCalls {
   std::function<void(QueueId)> flush_message;
   std::function<Task<Result<>>(QueueId, std::string)> bounce;
 };
-RelayCalls calls_of(relay::Relay& relay);
-
-struct ListStatus {
-  std::string zone;  // shown form
-  bool on = true;
-  std::string problem;
-};
+inline RelayCalls calls_of(relay::Relay& relay) {
+  RelayCalls calls;
+  calls.status = [&relay] { return relay.status(); };
+  calls.flush = [&relay] { relay.flush(); };
+  calls.flush_domain = [&relay](std::string domain) { relay.flush_domain(std::move(domain)); };
+  calls.flush_message = [&relay](QueueId id) { relay.flush_message(id); };
+  calls.bounce = [&relay](QueueId id, std::string reason) { return relay.bounce(id, std::move(reason)); };
+  return calls;
+}
 
 struct Explained {
   std::vector<access::Step> steps;
@@ -54,7 +56,7 @@ struct Services {
 
   std::function<config::ConfigPtr()> config;  // the one in force
   RelayCalls relay;
-  std::function<std::vector<ListStatus>()> lists;
+  std::function<std::vector<dnsbl::ListStatus>()> lists;
   std::function<Task<dnsbl::Score>(IpAddress)> dnsbl;
   std::function<Task<Explained>(Facts, Mailbox)> explain;
   std::function<Result<>()> reload;                             // blocks: called on `pool`

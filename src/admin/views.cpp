@@ -246,6 +246,13 @@ std::vector<Json> Shape::objects() const {
   return all;
 }
 
+void add(queue::DomainSummary& sum, const queue::DomainSummary& more) {
+  if (sum.messages == 0 || more.oldest < sum.oldest) sum.oldest = more.oldest;
+  sum.messages += more.messages;
+  sum.bytes += more.bytes;
+  sum.held += more.held;
+}
+
 std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued) {
   std::vector<DomainLine> lines;
   for (const auto& primary : primaries.all()) lines.push_back({primary.domain, primary, {}});
@@ -254,11 +261,7 @@ std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vect
     const std::string& name = primary != nullptr ? primary->domain : summary.domain;
     auto line = std::ranges::find(lines, name, &DomainLine::domain);
     if (line == lines.end()) line = lines.insert(lines.end(), {name, std::nullopt, {}});
-    queue::DomainSummary& sum = line->queued;
-    if (sum.messages == 0 || summary.oldest < sum.oldest) sum.oldest = summary.oldest;
-    sum.messages += summary.messages;
-    sum.bytes += summary.bytes;
-    sum.held += summary.held;
+    add(line->queued, summary);
   }
   return lines;
 }

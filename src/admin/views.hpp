@@ -87,6 +87,7 @@ struct DomainLine {
   std::optional<relay::PrimaryStatus> primary;
   queue::DomainSummary queued;  // summed over what a wildcard covers
 };
+void add(queue::DomainSummary& sum, const queue::DomainSummary& more);
 std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued);
 std::string domains_text(const std::vector<DomainLine>& lines, WallTime now, Style style);
 Json domain_json(const DomainLine& line, WallTime now);

@@ -1,0 +1,319 @@
+#include "admin/check.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <sys/timex.h>
+#include <unistd.h>
+
+#include <boost/asio/ip/tcp.hpp>
+
+#include "admin/views.hpp"
+#include "base/files.hpp"
+#include "base/mailbox.hpp"
+#include "base/metrics.hpp"
+#include "dns/ares_resolver.hpp"
+#include "relay/resolve.hpp"
+#include "smtp/client_session.hpp"
+
+namespace greymx::admin {
+
+namespace {
+
+using Report = std::function<void(const CheckLine&)>;
+
+SteadyTime soon(int seconds = 10) {
+  return std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+}
+
+struct Free {
+  void operator()(X509* certificate) const { X509_free(certificate); }
+  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+  void operator()(BIO* bio) const { BIO_free(bio); }
+};
+using Certificate = std::unique_ptr<X509, Free>;
+
+template <class Encode>
+std::string der(Encode encode) {
+  unsigned char* bytes = nullptr;
+  const int length = encode(&bytes);
+  std::string text(reinterpret_cast<char*>(bytes), static_cast<std::size_t>(std::max(0, length)));
+  OPENSSL_free(bytes);
+  return text;
+}
+
+class Machine {
+ public:
+  Machine(config::ConfigPtr config, const Report& report, dns::Resolver& resolver)
+      : config_(std::move(config)), report_(report), resolver_(resolver) {}
+
+  Task<> check() {
+    co_await names();
+    co_await ports();
+    const Certificate certificate = check_certificate();
+    co_await tlsa(certificate.get());
+    for (const config::Domain& domain : config_->domains) co_await check_domain(domain);
+    co_await lists();
+    disk();
+    clock();
+  }
+
+ private:
+  void say(std::string name, CheckResult result, std::string text, std::string remedy = {}) {
+    report_({std::move(name), result, std::move(text), std::move(remedy)});
+  }
+
+  Task<> names() {
+    local_ = relay::interface_addresses();
+    const dns::Answer answer = co_await dns::lookup_addresses(resolver_, config_->hostname, soon());
+    report_(judge_name(config_->hostname, answer, local_));
+    ours_ = answer.addresses;
+    for (const IpAddress& address : ours_) {
+      const dns::ClientName name = co_await dns::lookup_client_name(resolver_, address, soon());
+      report_(judge_ptr(config_->hostname, address, name));
+      const spf::Query query{address, "", config_->hostname, config_->hostname};
+      const spf::Outcome outcome = co_await spf::check_host(resolver_, query, soon());
+      report_(judge_spf(config_->hostname, address, outcome));
+    }
+  }
+
+  // A greeting, or at least nobody else's port.
+  Task<> ports() {
+    for (const config::SmtpListener& listener : config_->listen.smtp) {
+      const std::string name = "port " + listener.endpoint.to_string();
+      Endpoint to = listener.endpoint;
+      if (to.address == IpAddress()) to.address = *IpAddress::parse("127.0.0.1");
+      if (to.address == *IpAddress::parse("::")) to.address = *IpAddress::parse("::1");
+      auto connected = co_await smtp::connect(to, soon(5));
+      if (!connected) {
+        can_bind(name, listener.endpoint);
+        continue;
+      }
+      if (listener.proxy_protocol) {
+        say(name, CheckResult::ok, "listening, behind a proxy");
+        continue;
+      }
+      // Our own greeting names us, which a client session takes for a loop: that is the proof.
+      smtp::ClientSession session(std::move(*connected), config_->hostname, {});
+      const auto answer = co_await with_deadline(session.greet(), soon(15));
+      const bool us = answer && answer->kind == smtp::Answer::Kind::loop;
+      say(name, us ? CheckResult::ok : CheckResult::fail, us ? "greymxd answers" : "something else listens there",
+          us ? "" : "stop the other mail server, then start greymxd");
+    }
+  }
+
+  void can_bind(const std::string& name, const Endpoint& endpoint) {
+    boost::system::error_code error;
+    asio::io_context io;
+    asio::ip::tcp::acceptor acceptor(io);
+    const auto address = asio::ip::make_address(endpoint.address.to_string());
+    acceptor.open(address.is_v4() ? asio::ip::tcp::v4() : asio::ip::tcp::v6(), error);
+    if (!error) acceptor.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor.bind({address, endpoint.port}, error);
+    if (error) {
+      say(name, CheckResult::fail, "cannot be used: " + error.message(),
+          "run this check as root; free the port or correct listen.smtp");
+    } else {
+      say(name, CheckResult::warn, "free, nobody listens", "start greymxd: systemctl start greymx");
+    }
+  }
+
+  Certificate check_certificate() {
+    const std::string name = "certificate";
+    const config::Tls& tls = config_->tls;
+    if (tls.certificate.empty()) {
+      say(name, CheckResult::warn, "none, STARTTLS is not offered", "set tls.certificate and tls.key");
+      return nullptr;
+    }
+    const Result<std::string> pem = read_file(tls.certificate, 1 << 20);
+    const std::unique_ptr<BIO, Free> bio(pem ? BIO_new_mem_buf(pem->data(), static_cast<int>(pem->size())) : nullptr);
+    Certificate certificate(bio ? PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr) : nullptr);
+    if (!certificate) {
+      say(name, CheckResult::fail, pem ? tls.certificate + ": no PEM certificate" : pem.error().text,
+          "correct tls.certificate");
+      return nullptr;
+    }
+    int days = 0, seconds = 0;
+    ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(certificate.get()));
+    const bool named =
+        X509_check_host(certificate.get(), config_->hostname.data(), config_->hostname.size(), 0, nullptr) == 1;
+    const std::string left = days < 0 || seconds < 0 ? "has expired" : fmt::format("{} days left", days);
+    if (!named) {
+      say(name, CheckResult::fail, "not for " + config_->hostname, "get one that names it");
+    } else if (days < 14) {
+      say(name, days < 0 || seconds < 0 ? CheckResult::fail : CheckResult::warn, left,
+          "renew it; greymxd reads it again by itself");
+    } else {
+      say(name, CheckResult::ok, config_->hostname + ", " + left);
+    }
+    return certificate;
+  }
+
+  Task<> tlsa(X509* certificate) {
+    const std::string name = "_25._tcp." + config_->hostname;
+    const dns::Answer answer = co_await resolver_.lookup(name, dns::Type::tlsa, soon());
+    std::string whole, key;
+    if (certificate != nullptr) {
+      whole = der([&](unsigned char** out) { return i2d_X509(certificate, out); });
+      key = der([&](unsigned char** out) { return i2d_PUBKEY(X509_get0_pubkey(certificate), out); });
+    }
+    report_(judge_tlsa(config_->hostname, answer.texts, whole, key));
+  }
+
+  Task<> check_domain(const config::Domain& domain) {
+    if (!domain.wildcard) {
+      const dns::Answer mx = co_await resolver_.lookup(domain.name, dns::Type::mx, soon());
+      report_(judge_mx(domain.name, config_->hostname, mx));
+      co_await sts(domain.name);
+      if (!ours_.empty()) {
+        const spf::Query query{ours_.front(), "postmaster@" + domain.name, config_->hostname, config_->hostname};
+        const spf::Outcome outcome = co_await spf::check_host(resolver_, query, soon());
+        report_(judge_spf(domain.name, ours_.front(), outcome));
+      }
+    }
+    co_await primary(domain);
+  }
+
+  Task<> sts(const std::string& domain) {
+    const dns::Answer announced = co_await resolver_.lookup("_mta-sts." + domain, dns::Type::txt, soon());
+    if (announced.texts.empty() || !announced.texts.front().starts_with("v=STSv1")) co_return;
+    const Result<std::string> policy = co_await fetch_policy("mta-sts." + domain);
+    if (policy) {
+      report_(judge_sts(domain, config_->hostname, *policy));
+    } else {
+      say("MTA-STS of " + domain, CheckResult::warn,
+          "announced, but the policy cannot be fetched: " + policy.error().text,
+          "mend https://mta-sts." + domain + "/.well-known/mta-sts.txt");
+    }
+  }
+
+  Task<Result<std::string>> fetch_policy(std::string host) {
+    const SteadyTime deadline = soon(15);
+    const dns::Answer addresses = co_await dns::lookup_addresses(resolver_, host, deadline);
+    if (addresses.outcome != dns::Outcome::found) co_return fail(ErrorKind::not_found, "no address");
+    auto stream = co_await smtp::connect({addresses.addresses.front(), 443}, deadline);
+    if (!stream) co_return std::unexpected(stream.error());
+    smtp::TlsClient tls(smtp::CertificateCheck::name, "");
+    const auto shaken = co_await tls.handshake(**stream, host, 443, deadline);
+    if (!shaken) co_return std::unexpected(shaken.error());
+    const std::string request = "GET /.well-known/mta-sts.txt HTTP/1.0\r\nHost: " + host + "\r\n\r\n";
+    const auto sent = co_await (*stream)->write(request, deadline);
+    if (!sent) co_return std::unexpected(sent.error());
+    std::string reply;
+    std::vector<char> buffer(8192);
+    while (reply.size() < (64 << 10)) {
+      const smtp::ReadEvent event = co_await (*stream)->read_some(buffer, deadline);
+      if (event.status != smtp::ReadStatus::data) break;
+      reply.append(buffer.data(), event.bytes);
+    }
+    const auto body = reply.find("\r\n\r\n");
+    if (body == reply.npos || reply.find(" 200 ") > 12)
+      co_return fail(ErrorKind::invalid, "the server does not say 200");
+    co_return reply.substr(body + 4);
+  }
+
+  // Would the primary take mail for the domain from us? Asked as a callout is: RCPT TO its postmaster, then QUIT.
+  Task<> primary(const config::Domain& domain) {
+    const std::string shown = (domain.wildcard ? "*." : "") + domain.name;
+    const relay::RouteRequest request{domain.primary, domain.name, config_->delivery.mx_port, true,
+                                      config_->delivery.private_targets};
+    relay::Identity identity{config_->hostname, local_, {}};
+    for (const config::SmtpListener& listener : config_->listen.smtp) identity.listeners.push_back(listener.endpoint);
+    std::vector<relay::Host> known;
+    std::mt19937 random(std::random_device{}());
+    const relay::Route route = co_await relay::find_route(request, resolver_, identity, known, random, soon());
+    if (route.hosts.empty()) {
+      say("primary of " + shown, CheckResult::fail, printable(route.reason),
+          "set primary = [\"host\"] for the domain, or mend its MX records");
+    }
+    for (const relay::Host& host : route.hosts) {
+      const relay::Outcome outcome = co_await ask(host, domain);
+      const bool taken = outcome.result == relay::Outcome::Result::delivered;
+      say("primary of " + shown, taken ? CheckResult::ok : CheckResult::fail,
+          taken ? host.remote() + (domain.wildcard ? " answers" : " takes our mail") : printable(outcome.reason),
+          taken ? "" : "let the primary accept this machine's connections without its own block lists and greylist");
+    }
+  }
+
+  Task<relay::Outcome> ask(relay::Host host, const config::Domain& domain) {
+    auto connected = co_await smtp::connect(host.endpoint, soon());
+    if (!connected) co_return relay::unreachable(host, connected.error().text);
+    smtp::ClientTimeouts timeouts;
+    timeouts.greeting = timeouts.ehlo = timeouts.mail = timeouts.rcpt = std::chrono::seconds(20);
+    smtp::ClientSession session(std::move(*connected), config_->hostname, timeouts);
+    smtp::Answer answer = co_await session.greet();
+    if (answer.positive() && !domain.wildcard) answer = co_await session.verify("postmaster@" + domain.name);
+    if (answer.kind == smtp::Answer::Kind::reply) co_await session.quit();
+    co_return relay::judge(answer, host);
+  }
+
+  Task<> lists() {
+    for (const dnsbl::List& list : dnsbl::make_lists(config_->dnsbl)) {
+      if (!list.self_test) continue;
+      const std::string yes = list.by_name ? "test." : "2.0.0.127.", no = list.by_name ? "invalid." : "1.0.0.127.";
+      const dns::Answer listed = co_await resolver_.lookup(yes + list.zone, dns::Type::a, soon());
+      const dns::Answer unlisted = co_await resolver_.lookup(no + list.zone, dns::Type::a, soon());
+      report_(judge_list(list, listed, unlisted));
+    }
+  }
+
+  void disk() {
+    const auto free = system_files()->free_bytes(config_->queue_path);
+    if (free) report_(judge_space(*free, config_->limits.min_free_space));
+    for (const std::string& path : {config_->queue_path, config_->state_path}) may_write(path);
+    if (!config_->tls.key.empty()) {
+      struct stat found{};
+      const bool read = stat(config_->tls.key.c_str(), &found) == 0 && (found.st_mode & S_IROTH) != 0;
+      if (read)
+        say("permissions", CheckResult::fail, config_->tls.key + " can be read by everybody",
+            "chmod o-rwx " + config_->tls.key);
+    }
+  }
+
+  void may_write(const std::string& path) {
+    struct stat found{};
+    const passwd* user = getpwnam(config_->user.c_str());
+    const uid_t wanted = geteuid() == 0 && user != nullptr ? user->pw_uid : geteuid();
+    if (stat(path.c_str(), &found) != 0) {
+      say("permissions", CheckResult::fail, path + ": " + std::strerror(errno),
+          fmt::format("install -d -o {} -g {} -m 0750 {}", config_->user, config_->group, path));
+    } else if (found.st_uid != wanted || (found.st_mode & S_IWOTH) != 0) {
+      say("permissions", CheckResult::fail, path + " does not belong to " + config_->user + " alone",
+          fmt::format("chown {} {}; chmod 0750 {}", config_->user, path, path));
+    } else {
+      say("permissions", CheckResult::ok, path);
+    }
+  }
+
+  void clock() {
+    timex state{};
+    const bool synchronised = adjtimex(&state) != TIME_ERROR;
+    say("clock", synchronised ? CheckResult::ok : CheckResult::warn, synchronised ? "synchronised" : "not synchronised",
+        synchronised ? "" : "run an NTP client: greylisting, expiry and log times depend on it");
+  }
+
+  config::ConfigPtr config_;
+  const Report& report_;
+  dns::Resolver& resolver_;
+  std::vector<IpAddress> local_;  // of the interfaces
+  std::vector<IpAddress> ours_;   // of our name
+};
+
+}  // namespace
+
+void check_machine(config::ConfigPtr config, const Report& report) {
+  asio::io_context io;
+  const SystemClock clock;
+  Metrics metrics;
+  const dns::DnsSettings settings{config->dns.servers, config->dns.timeout, config->dns.attempts, 1000};
+  const auto resolver = dns::make_resolver(io.get_executor(), settings, clock, metrics);
+  Machine machine(config, report, *resolver);
+  Gate gate(io.get_executor());
+  gate.spawn("check", machine.check());
+  while (gate.size() != 0) io.run_one();  // not run(): the resolver's sockets may stay open
+}
+
+}  // namespace greymx::admin

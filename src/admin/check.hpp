@@ -1,0 +1,45 @@
+// `greymx check`: is this machine ready to be an MX? Runs in the tool; the daemon need not.
+//
+// Judgements are pure; check.cpp fetches what they judge.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.hpp"
+#include "dns/resolver.hpp"
+#include "dnsbl/score.hpp"
+#include "spf/spf.hpp"
+
+namespace greymx::admin {
+
+enum class CheckResult : std::uint8_t { ok, warn, fail };
+std::string_view to_string(CheckResult result);
+
+struct CheckLine {
+  std::string name;
+  CheckResult result = CheckResult::ok;
+  std::string text;
+  std::string remedy;  // what to do; empty if ok
+};
+
+// Reports each line as soon as it is known. Blocks; every question has a deadline of a few seconds.
+void check_machine(config::ConfigPtr config, const std::function<void(const CheckLine&)>& report);
+
+CheckLine judge_name(const std::string& hostname, const dns::Answer& addresses, const std::vector<IpAddress>& local);
+CheckLine judge_ptr(const std::string& hostname, const IpAddress& address, const dns::ClientName& name);
+CheckLine judge_mx(const std::string& domain, const std::string& hostname, const dns::Answer& mx);
+// The RFC 5782 test points of a list: 127.0.0.2 (or TEST) must be listed, 127.0.0.1 (or INVALID) must not.
+CheckLine judge_list(const dnsbl::List& list, const dns::Answer& listed, const dns::Answer& unlisted);
+// `name` is that of our HELO or one of our domains.
+CheckLine judge_spf(const std::string& name, const IpAddress& us, const spf::Outcome& outcome);
+// An MTA-STS policy (RFC 8461 3.2) that leaves us out makes senders refuse to deliver here.
+CheckLine judge_sts(const std::string& domain, const std::string& hostname, std::string_view policy);
+// TLSA records of our own name (RFC 7672 3.1): hex RDATA, against the DER of our certificate and of its public key.
+CheckLine judge_tlsa(const std::string& hostname, const std::vector<std::string>& records, std::string_view certificate,
+                     std::string_view public_key);
+CheckLine judge_space(std::uint64_t free_bytes, std::uint64_t min_free);
+
+}  // namespace greymx::admin

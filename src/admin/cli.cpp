@@ -1,0 +1,282 @@
+#include "admin/cli.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+
+#include "admin/check.hpp"
+#include "admin/client.hpp"
+#include "config/load.hpp"
+#include "config/values.hpp"
+
+namespace greymx::admin {
+
+namespace {
+
+enum Takes : unsigned { nothing = 0, json = 1, targets = 2, filters = 4 };
+
+// `words`: further arguments, "SUBJECT" by position, "--for=TIME" by name, "--to=B!" by name and required.
+struct Command {
+  const char* name;
+  const char* help;
+  const char* examples;
+  unsigned takes = nothing;
+  const char* words = "";
+};
+
+constexpr Command commands[] = {
+    {"mailq", "List the queue, oldest first; after the ID ! marks held mail, * mail in delivery",
+     "greymx mailq\ngreymx mailq --domain example.com --older 1d\ngreymx mailq --json | jq -r .queue_id",
+     json | targets | filters},
+    {"cat", "Print a message as it will be sent", "greymx cat 4jZkTr4dnDz1\ngreymx cat --envelope 4jZkTr4dnDz1",
+     targets},
+    {"flush", "Try now: everything, one domain, or messages",
+     "greymx flush\ngreymx flush example.com\ngreymx flush 4jZkTr4dnDz1", targets},
+    {"hold", "Keep messages until they are released", "greymx hold 4jZkTr4dnDz1\ngreymx hold --from @example.org",
+     targets | filters},
+    {"release", "Let held messages go on; bounces that were refused are tried again",
+     "greymx release 4jZkTr4dnDz1\ngreymx release --domain example.com", targets | filters},
+    {"delete", "Delete messages for good; nobody is told",
+     "greymx delete 4jZkTr4dnDz1\ngreymx delete --from '<>' --older 3d", targets | filters},
+    {"requeue", "Begin anew: due now, not held, attempts and reasons forgotten", "greymx requeue ALL",
+     targets | filters},
+    {"bounce", "Return messages to their senders", "greymx bounce 4jZkTr4dnDz1\ngreymx bounce --to gone@example.com",
+     targets | filters},
+    {"export", "Write messages to a directory: content in ID.eml, envelope in ID.json (ID... or ALL, then DIR)",
+     "greymx export ALL /root/rescued", targets | filters},
+    {"shape", "Count waiting recipients by domain and age in minutes, as qshape does", "greymx shape", json | filters},
+    {"domains", "Show each primary: up or down, since when, last error, what waits",
+     "greymx domains\ngreymx domains --json | jq 'select(.state != \"up\")'", json},
+    {"greylist list", "List what is greylisted now, and since when", "greymx greylist list", json},
+    {"greylist stats", "Count records and decisions", "greymx greylist stats", json},
+    {"greylist report", "Show who never came back, how long retries take, and what to whitelist",
+     "greymx greylist report", json},
+    {"greylist pass", "Let a client, network, domain or sender through without waiting",
+     "greymx greylist pass example.org --for 30d --comment \"new partner\"\ngreymx greylist pass 192.0.2.0/24", nothing,
+     "SUBJECT --for=TIME --comment=TEXT"},
+    {"greylist forget", "Forget what is known of a client, network, domain or address",
+     "greymx greylist forget example.org", nothing, "SUBJECT"},
+    {"greylist expect", "Let everything to one recipient through for a while, for a login code say",
+     "greymx greylist expect bob@example.com 15m", nothing, "RCPT TIME"},
+    {"greylist import", "Take over a postgrey database, or a file that export wrote",
+     "greymx greylist import /var/lib/postgrey --delay 5m", nothing, "DIR --delay=TIME"},
+    {"greylist export", "Print all records, one JSON object a line", "greymx greylist export > greylist.json"},
+    {"dnsbl", "Ask all block lists about an address", "greymx dnsbl 192.0.2.1", json, "ADDRESS"},
+    {"explain", "Run the whole decision on one recipient as a dry run: every check with its result",
+     "greymx explain --client 192.0.2.1 --helo mail.example.org --from a@example.org --to b@example.com", json,
+     "--client=IP! --name=HOST --helo=H! --from=A! --to=B!"},
+    {"check", "Is this machine ready to be an MX? A line for each check, with what to do", "greymx check", json},
+    {"status", "Show how everything is", "greymx status\ngreymx status --json | jq .queue", json},
+    {"spool verify", "Check every record of the spool's files", "greymx spool verify"},
+    {"spool dump", "Print envelope and state of every message, one JSON object a line",
+     "greymx spool dump | jq .queue_id"},
+    {"reload", "Read relay.conf and all files it names again", "greymxd -t -c /etc/greymx/relay.conf && greymx reload"},
+};
+
+class Tool {
+ public:
+  explicit Tool(const std::string& version) : app_("The admin tool of greymx, a secondary MX.", "greymx") {
+    app_.set_version_flag("--version", "greymx " + version);
+    app_.add_option("-c,--config", file_, "Configuration of the daemon")->type_name("FILE")->capture_default_str();
+    app_.require_subcommand(1);
+    app_.fallthrough();
+    app_.footer(
+        "greymx COMMAND --help shows examples. Exit status: 0 done, 1 failed or not found, 2 wrong usage,\n"
+        "75 the daemon did not answer. Commands that only read the queue need no daemon. See greymx(1).");
+    for (const Command& command : commands) add(command);
+  }
+
+  int run(std::vector<std::string> words) {
+    std::ranges::reverse(words);  // CLI11 takes them from the back
+    try {
+      app_.parse(std::move(words));
+    } catch (const CLI::ParseError& error) {
+      if (error.get_exit_code() == 0) return app_.exit(error);
+      const auto parsed = app_.get_subcommands();
+      return complain({2, fmt::format("{}; see greymx {}--help", error.what(),
+                                      parsed.empty() ? "" : parsed.front()->get_name() + " ")});
+    }
+    const config::Loaded loaded = config::load(file_);
+    for (const auto& wrong : loaded.errors) fmt::print(stderr, "{}\n", wrong.to_string());
+    if (!loaded.config) return complain(failed("no usable configuration; name it with -c FILE"));
+    config_ = loaded.config;
+    const Ending usage = complete_request();
+    return complain(usage.exit != 0 ? usage : execute());
+  }
+
+ private:
+  static int complain(const Ending& ending) {
+    if (!ending.error.empty()) fmt::print(stderr, "greymx: {}\n", ending.error);
+    return ending.exit;
+  }
+
+  void add(const Command& command) {
+    CLI::App* parent = &app_;
+    std::string name = command.name;
+    if (const auto space = name.find(' '); space != name.npos) {
+      const std::string group = name.substr(0, space);
+      if (!groups_.contains(group)) {
+        const char* help = group == "spool" ? "Check or show the spool's files" : "Look at and steer the greylist";
+        groups_[group] = app_.add_subcommand(group, help)->require_subcommand(1);
+      }
+      parent = groups_[group];
+      name.erase(0, space + 1);
+    }
+    CLI::App* sub = parent->add_subcommand(name, command.help);
+    std::string examples = "Examples:\n";
+    for (const std::string& line : CLI::detail::split(command.examples, '\n')) examples += "  " + line + "\n";
+    sub->footer(examples);
+    sub->callback([this, &command] { request_.command = command.name; });
+    if (command.takes & json) sub->add_flag("--json", request_.json, "One JSON object a line");
+    if (command.takes & targets) sub->add_option("what", targets_, "Queue IDs, or ALL")->type_name("");
+    if (command.takes & filters) {
+      sub->add_option("--from", request_.select.from, "Only from this sender, @domain, or <>")->type_name("ADDRESS");
+      sub->add_option("--to", request_.select.to, "Only to this recipient or @domain")->type_name("ADDRESS");
+      sub->add_option("--domain", request_.select.domain, "Only to this domain and its subdomains")
+          ->type_name("DOMAIN");
+      sub->add_option("--older", older_, "Only what arrived longer ago than this, such as 2h or 3d")->type_name("TIME");
+    }
+    if (std::string_view(command.name) == "cat") sub->add_flag("--envelope", envelope_, "The envelope as JSON instead");
+    for (std::string word : CLI::detail::split(command.words, ' ')) {
+      if (word.empty()) continue;
+      const bool named = word.starts_with("--"), required = !named || word.ends_with('!');
+      if (word.ends_with('!')) word.pop_back();
+      const std::string type = named ? word.substr(word.find('=') + 1) : word;
+      const std::string key = CLI::detail::to_lower(named ? word.substr(2, word.find('=') - 2) : word);
+      sub->add_option_function<std::string>(
+             named ? "--" + key : key, [this, key](const std::string& value) { request_.args[key] = value; }, "")
+          ->type_name(type)
+          ->required(required);
+    }
+  }
+
+  // What CLI11 cannot check.
+  Ending complete_request() {
+    request_.color = isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr;
+    if (envelope_) request_.args["envelope"] = "yes";
+    if (!older_.empty()) {
+      request_.select.older = config::parse_duration(older_);
+      if (!request_.select.older) return {2, "--older " + older_ + ": not a time such as 90m, 12h or 3d"};
+    }
+    if (request_.command == "export") {
+      if (targets_.empty()) return {2, "export needs a directory"};
+      directory_ = targets_.back();
+      targets_.pop_back();
+    }
+    for (const std::string& word : targets_) {
+      const auto id = parse_shown_id(word);
+      if (word == "ALL") {
+        request_.select.all = true;
+      } else if (id) {
+        request_.select.ids.push_back(*id);
+      } else if (request_.command == "flush" && request_.args.empty()) {
+        request_.args["domain"] = word;
+      } else {
+        return {2, word + " is neither a queue ID nor ALL"};
+      }
+    }
+    return {};
+  }
+
+  Ending execute() {
+    const std::string& command = request_.command;
+    if (command == "check") return check();
+    if (!directory_.empty() && mkdir(directory_.c_str(), 0700) != 0 && errno != EEXIST) {
+      return failed(directory_ + ": " + std::strerror(errno));
+    }
+    Printer printer(stdout, isatty(STDERR_FILENO) != 0, directory_);
+    if (command.starts_with("spool ")) return read_offline(printer);
+    Talk talk = admin::talk(config_->listen.control, request_, printer);
+    if (talk.contact == Contact::refused) {
+      return failed("no right to talk to greymxd at " + config_->listen.control + ": be root or in group " +
+                    config_->group);
+    }
+    if (talk.contact == Contact::absent) {
+      if (is_reading(command)) {
+        talk.ending = read_offline(printer);
+      } else {
+        return {75, fmt::format("greymxd does not answer at {}: start it (systemctl start greymx), or name the "
+                                "configuration it runs with: -c FILE",
+                                config_->listen.control)};
+      }
+    }
+    if (talk.ending.exit == 0 && command == "export") {
+      fmt::print("{} message{} written to {}\n", printer.messages(), printer.messages() == 1 ? "" : "s", directory_);
+    }
+    return talk.ending;
+  }
+
+  Ending read_offline(Printer& printer) {
+    const auto files = system_files();
+    const auto reader = queue::SpoolReader::open(config_->queue_path, *files);
+    if (!reader) return failed(reader.error().text);
+    if (request_.command == "spool verify") return verify(**reader);
+    asio::io_context io;
+    asio::thread_pool pool(1);
+    Gate gate(io.get_executor());
+    Ending ending;
+    gate.spawn("read", read(source_of(**reader, config_->queue), pool, printer, ending));
+    io.run();
+    return ending;
+  }
+
+  Task<> read(QueueSource source, asio::thread_pool& pool, Printer& printer, Ending& ending) {
+    const WallTime now = SystemClock().now();
+    ending = co_await read_queue(request_, std::move(source), now, pool, printer);
+  }
+
+  static Ending verify(queue::SpoolReader& reader) {
+    std::uint64_t messages = 0;
+    std::vector<std::string> problems = reader.problems();
+    for (const QueueId id : reader.ids()) {
+      const auto content = reader.content(id);
+      if (!content) problems.push_back(id.to_string() + ": " + content.error().text);
+      ++messages;
+    }
+    for (const std::string& problem : problems) fmt::print("{}\n", problem);
+    fmt::print("{} messages, {} problems\n", messages, problems.size());
+    return {problems.empty() ? 0 : 1, ""};
+  }
+
+  Ending check() {
+    const Style style{request_.color};
+    std::size_t failures = 0;
+    check_machine(config_, [&](const CheckLine& line) {
+      const std::string_view word = to_string(line.result);
+      failures += line.result == CheckResult::fail ? 1 : 0;
+      if (request_.json) {
+        fmt::print("{}\n",
+                   dump(Json{{"check", line.name}, {"result", word}, {"text", line.text}, {"remedy", line.remedy}}));
+      } else {
+        fmt::print("{} {}: {}{}\n", style.verdict(word, fmt::format("{:<4}", word)), line.name, line.text,
+                   line.remedy.empty() ? "" : "; " + line.remedy);
+      }
+      std::fflush(stdout);
+    });
+    return {failures == 0 ? 0 : 1, ""};
+  }
+
+  CLI::App app_;
+  std::map<std::string, CLI::App*> groups_;
+  std::string file_ = "/etc/greymx/relay.conf";
+  std::string older_, directory_;
+  bool envelope_ = false;
+  std::vector<std::string> targets_;
+  Request request_;
+  config::ConfigPtr config_;
+};
+
+}  // namespace
+
+int run_tool(int argc, char** argv, const std::string& version) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  const std::string_view called = argv[0];
+  if (called.substr(called.rfind('/') + 1) == "mailq") words.insert(words.begin(), "mailq");
+  return Tool(version).run(std::move(words));
+}
+
+}  // namespace greymx::admin

@@ -1,0 +1,138 @@
+#include "admin/client.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "admin/views.hpp"
+
+namespace greymx::admin {
+
+Printer::Printer(std::FILE* out, bool progress, std::string directory)
+    : out_(out), show_progress_(progress), directory_(std::move(directory)) {}
+
+Printer::~Printer() {
+  clear_progress();
+  if (file_ != nullptr) std::fclose(file_);
+}
+
+Task<bool> Printer::send(std::string lines) {
+  std::string_view rest = lines;
+  bool heard = true;
+  while (heard && !rest.empty()) {
+    const std::size_t end = std::min(rest.find('\n'), rest.size());
+    heard = line(rest.substr(0, end));
+    rest.remove_prefix(std::min(rest.size(), end + 1));
+  }
+  co_return heard;
+}
+
+bool Printer::line(std::string_view line) {
+  const Json json = Json::parse(line, nullptr, false);
+  if (!json.is_object()) return true;
+  const auto text = [&](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  const auto number = [&](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+  };
+  if (json.contains("exit")) {
+    ending_ = Ending{static_cast<int>(number("exit")), text("error")};
+    clear_progress();
+    if (file_ != nullptr && std::fclose(std::exchange(file_, nullptr)) != 0) problem_ = std::strerror(errno);
+    return std::fflush(out_) == 0;
+  }
+  if (json.contains("total")) {
+    progress(number("done"), number("total"));
+    return true;
+  }
+  if (json.contains("file")) {
+    open_file(text("file"));
+    return problem_.empty();
+  }
+  const std::string bytes = json.contains("data") ? decode_base64(text("data")) : text("text");
+  std::FILE* to = file_ != nullptr ? file_ : out_;
+  if (to == out_) clear_progress();
+  const bool written = std::fwrite(bytes.data(), 1, bytes.size(), to) == bytes.size() &&
+                       (to != out_ || json.contains("data") || std::fflush(out_) == 0);
+  if (!written && to == file_) problem_ = std::strerror(errno);
+  return written;
+}
+
+void Printer::open_file(const std::string& name) {
+  if (file_ != nullptr && std::fclose(std::exchange(file_, nullptr)) != 0) problem_ = std::strerror(errno);
+  if (name.find('/') != name.npos || name.starts_with('.')) {
+    problem_ = "the daemon named a file outside the directory";
+    return;
+  }
+  messages_ += name.ends_with(".eml") ? 1 : 0;
+  const std::string path = directory_ + "/" + name;
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor >= 0) file_ = fdopen(descriptor, "wb");
+  if (file_ == nullptr) problem_ = path + ": " + std::strerror(errno);
+}
+
+void Printer::progress(std::uint64_t done, std::uint64_t total) {
+  if (!show_progress_ || total == 0) return;
+  constexpr std::size_t width = 40;
+  const std::size_t filled = std::min<std::size_t>(width, done * width / total);
+  fmt::print(stderr, "\r[{:#<{}}{:.<{}}] {}/{}", "", filled, "", width - filled, done, total);
+  progress_shown_ = true;
+}
+
+void Printer::clear_progress() {
+  if (progress_shown_) std::fputs("\r\x1b[K", stderr);
+  progress_shown_ = false;
+}
+
+Talk talk(const std::string& socket_path, const Request& request, Printer& printer) {
+  Talk result;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socket_path.size() >= sizeof address.sun_path) return result;
+  std::memcpy(address.sun_path, socket_path.c_str(), socket_path.size() + 1);
+  const int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const timeval patience{120, 0};
+  setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  if (connect(descriptor, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (errno == EACCES || errno == EPERM) result.contact = Contact::refused;
+    close(descriptor);
+    return result;
+  }
+  result.contact = Contact::answered;
+  result.ending = {75, "greymxd closed the connection or did not answer within two minutes"};
+  const std::string line = to_line(request);
+  std::string_view unsent = line;
+  while (!unsent.empty()) {
+    const ssize_t sent = send(descriptor, unsent.data(), unsent.size(), MSG_NOSIGNAL);
+    if (sent <= 0) break;
+    unsent.remove_prefix(static_cast<std::size_t>(sent));
+  }
+  std::string buffer(64 << 10, '\0'), pending;
+  bool heard = true;
+  while (heard && !printer.ending()) {
+    const ssize_t got = recv(descriptor, buffer.data(), buffer.size(), 0);
+    if (got <= 0) break;
+    pending.append(buffer, 0, static_cast<std::size_t>(got));
+    std::size_t begin = 0;
+    for (std::size_t end; heard && (end = pending.find('\n', begin)) != pending.npos; begin = end + 1) {
+      heard = printer.line(std::string_view(pending).substr(begin, end - begin));
+    }
+    pending.erase(0, begin);
+  }
+  close(descriptor);
+  if (printer.ending()) result.ending = *printer.ending();
+  if (!heard && !printer.ending()) result.ending = {printer.problem().empty() ? 0 : 1, printer.problem()};
+  return result;
+}
+
+}  // namespace greymx::admin

@@ -1,0 +1,230 @@
+// Commands that only the running daemon can carry out.
+#include "admin/commands.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "admin/status.hpp"
+#include "admin/walk.hpp"
+#include "base/mailbox.hpp"
+
+namespace greymx::admin {
+
+using queue::Message;
+
+namespace {
+
+// Commands that change messages, with what is said of one ("ID: …" in the log, as postsuper words it) and of all.
+struct Change {
+  std::string_view command, one, all;
+};
+constexpr Change changes[] = {
+    {"hold", "placed on hold", "Placed on hold"},
+    {"release", "released from hold", "Released from hold"},
+    {"delete", "removed", "Deleted"},
+    {"requeue", "requeued", "Requeued"},
+    {"bounce", "returned to sender", "Bounced"},
+};
+
+// As if it had just arrived: due now, not held, attempts and reasons forgotten.
+Result<> requeue(queue::Spool& spool, const Message& message, WallTime now) {
+  if (is_held(message)) {
+    auto released = spool.release_hold(message.id);
+    if (!released) return released;
+  }
+  std::vector<std::pair<std::size_t, queue::RecipientState>> fresh;
+  for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
+    if (message.state.recipients[i].status == queue::RecipientStatus::done) continue;
+    queue::RecipientState state;
+    state.next_attempt = now;
+    state.delay_reported = message.state.recipients[i].delay_reported;
+    fresh.emplace_back(i, std::move(state));
+  }
+  spool.update(message.id, std::move(fresh));
+  return {};
+}
+
+Task<Result<>> apply(const std::string& command, const Message& message, Services& services) {
+  if (command == "hold") co_return services.spool.hold(message.id, "held by the admin");
+  if (command == "release") co_return services.spool.release_hold(message.id);
+  if (command == "delete") co_return services.spool.remove(message.id);
+  if (command == "requeue") co_return requeue(services.spool, message, services.clock.now());
+  std::string reason = "returned to sender by the administrator";
+  co_return co_await services.relay.bounce(message.id, std::move(reason));
+}
+
+Task<Ending> change(const Change& change, Request request, Services& services, Sink& sink, std::string who) {
+  if (request.select.empty()) {
+    co_return Ending{2, "which messages? give queue IDs, ALL, --from, --to, --domain or --older"};
+  }
+  const QueueSource source = source_of(services.spool, {}, services.config()->queue);
+  Walk walk(source, request.select, services.clock.now());
+  auto next = [&] { return walk.page(); };
+  std::uint64_t done = 0;
+  std::string problem;
+  bool heard = true;
+  while (heard && !walk.done()) {
+    const std::vector<Message> page = co_await offload(services.pool, next);
+    for (const Message& message : page) {
+      const Result<> result = co_await apply(request.command, message, services);
+      if (result) {
+        ++done;
+        services.log.info("postsuper", message.id, change.one);
+      } else if (result.error().kind != ErrorKind::not_found) {  // else: it left meanwhile
+        problem = message.id.to_string() + ": " + result.error().text;
+      }
+    }
+    heard = co_await sink.send(reply::progress(walk.looked_at(), walk.total()));
+  }
+  const std::string summary = fmt::format("{}: {} message{}", change.all, done, done == 1 ? "" : "s");
+  services.log.info("postsuper", summary + " (" + who + ")");
+  co_await sink.send(reply::text(summary + "\n"));
+  if (!problem.empty()) co_return failed(std::move(problem));
+  if (done == 0 && !request.select.all && walk.ending().exit == 0) co_return failed("no message matches");
+  co_return walk.ending();
+}
+
+Task<Ending> flush(Request request, Services& services, Sink& sink, std::string who) {
+  const std::string& domain = request.arg("domain");
+  std::string what = "all mail";
+  Ending ending;
+  if (!request.select.ids.empty()) {
+    what.clear();
+    for (const QueueId id : request.select.ids) {
+      if (!services.spool.contains(id)) {
+        ending = failed(id.to_string() + ": not in the queue");
+        continue;
+      }
+      services.relay.flush_message(id);
+      what += (what.empty() ? "" : ", ") + id.to_string();
+    }
+  } else if (!domain.empty()) {
+    const auto known = Primaries(services.relay.status());
+    const auto name = canonical_domain(domain);
+    if (!name || known.find(*name) == nullptr) co_return failed(domain + ": no such domain, see greymx domains");
+    services.relay.flush_domain(*name);
+    what = "mail for " + *name;
+  } else {
+    services.relay.flush();
+  }
+  if (what.empty()) co_return ending;
+  services.log.info("qmgr", "flush of " + what + " (" + who + ")");
+  co_await sink.send(reply::text("Trying " + what + " now\n"));
+  co_return ending;
+}
+
+Task<Ending> status(Request request, Services& services, Sink& sink) {
+  auto read = [&] { return gather(services); };
+  const Status status = co_await offload(services.pool, read);
+  const std::string text = request.json ? dump(to_json(status)) + "\n" : to_text(status, Style{request.color});
+  co_await sink.send(reply::text(text));
+  co_return Ending{};
+}
+
+Json result_json(const dnsbl::ListResult& result) {
+  std::vector<std::string> answers;
+  for (const IpAddress& answer : result.answers) answers.push_back(answer.to_string());
+  return Json{{"zone", result.zone},     {"query", result.query},    {"result", dnsbl::to_string(result.outcome)},
+              {"weight", result.weight}, {"answers", answers},       {"reason", result.reason},
+              {"error", result.error},   {"age", result.age.count()}};
+}
+
+Task<Ending> dnsbl_lookup(Request request, Services& services, Sink& sink) {
+  const auto address = IpAddress::parse(request.arg("address"));
+  if (!address) co_return Ending{2, request.arg("address") + ": not an IP address"};
+  const config::ConfigPtr config = services.config();
+  if (config->dnsbl.lists.empty()) co_return failed("no [[dnsbl.lists]] in " + config->file);
+  const dnsbl::Score score = co_await services.dnsbl(*address);
+  const Style style{request.color};
+  std::string text;
+  for (const dnsbl::ListResult& result : score.results) {
+    if (request.json) {
+      text += dump(result_json(result)) + "\n";
+      continue;
+    }
+    const bool listed = result.outcome == dnsbl::Outcome::listed;
+    const std::string word = fmt::format("{:<10}", dnsbl::to_string(result.outcome));
+    text += fmt::format("{:<32} {} {:>3}  {}\n", result.zone,
+                        listed                                    ? style.red(word)
+                        : result.outcome == dnsbl::Outcome::clean ? style.green(word)
+                                                                  : style.yellow(word),
+                        listed ? fmt::format("{:+}", result.weight) : "",
+                        listed ? printable(result.reason) : printable(result.error));
+  }
+  const int threshold = config->dnsbl.threshold;
+  if (request.json) {
+    text += dump(Json{{"score", score.total}, {"threshold", threshold}, {"reply", score.reply_text}}) + "\n";
+  } else {
+    text += fmt::format("score {}, threshold {}: {}\n", score.total, threshold,
+                        score.total >= threshold ? style.red("blocked") : style.green("not blocked"));
+  }
+  co_await sink.send(reply::text(text));
+  co_return Ending{};
+}
+
+Task<Ending> explain(Request request, Services& services, Sink& sink) {
+  const auto address = IpAddress::parse(request.arg("client"));
+  if (!address) co_return Ending{2, "--client: \"" + request.arg("client") + "\" is not an IP address"};
+  Facts facts;
+  facts.client.address = *address;
+  if (!request.arg("name").empty()) facts.client.name = to_lower(request.arg("name"));
+  facts.client.trusted = contains(services.config()->access.trusted_networks, *address);
+  facts.helo = request.arg("helo");
+  facts.protocol = "ESMTP";
+  facts.sender = Mailbox::split(request.arg("from") == "<>" ? "" : request.arg("from"));
+  const Explained explained = co_await services.explain(facts, Mailbox::split(request.arg("to")));
+  const Style style{request.color};
+  std::string text;
+  for (const access::Step& step : explained.steps) {
+    if (request.json) {
+      text += dump(Json{{"check", step.check},
+                        {"input", printable(step.input)},
+                        {"result", step.result},
+                        {"detail", printable(step.detail)}}) +
+              "\n";
+    } else {
+      text += fmt::format("{:<26} {} {}{}\n", step.check, style.verdict(step.result, fmt::format("{:<8}", step.result)),
+                          printable(step.input), step.detail.empty() ? "" : "  (" + printable(step.detail) + ")");
+    }
+  }
+  const Verdict& verdict = explained.verdict;
+  const std::string answer = verdict.reply ? verdict.reply->to_string() : "250 2.1.5 Ok";
+  if (request.json) {
+    text += dump(Json{{"reply", answer}, {"decided_by", verdict.check}}) + "\n";
+  } else {
+    text += "reply: " + style.bold(answer) + "\n";
+  }
+  co_await sink.send(reply::text(text));
+  co_return Ending{};
+}
+
+Task<Ending> reload(Services& services, Sink& sink) {
+  auto work = [&] { return services.reload(); };
+  const Result<> result = co_await offload(services.pool, work);
+  if (!result) co_return failed("the old configuration stays in force: " + result.error().text);
+  co_await sink.send(reply::text("Reloaded " + services.config()->file + "\n"));
+  co_return Ending{};
+}
+
+}  // namespace
+
+Task<Ending> run_command(Request request, Services& services, Sink& sink, std::string who) {
+  const std::string& command = request.command;
+  if (is_reading(command)) {
+    QueueSource source = source_of(services.spool, services.relay.status(), services.config()->queue);
+    const WallTime now = services.clock.now();
+    co_return co_await read_queue(std::move(request), std::move(source), now, services.pool, sink);
+  }
+  const auto* found = std::ranges::find(changes, command, &Change::command);
+  if (found != std::end(changes)) co_return co_await change(*found, std::move(request), services, sink, std::move(who));
+  if (command == "flush") co_return co_await flush(std::move(request), services, sink, std::move(who));
+  if (command == "status") co_return co_await status(std::move(request), services, sink);
+  if (command == "dnsbl") co_return co_await dnsbl_lookup(std::move(request), services, sink);
+  if (command == "explain") co_return co_await explain(std::move(request), services, sink);
+  if (command == "reload") co_return co_await reload(services, sink);
+  co_return Ending{
+      2, "the daemon does not know the command \"" + printable(command, 40) + "\"; is it older than the tool?"};
+}
+
+}  // namespace greymx::admin

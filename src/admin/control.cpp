@@ -1,0 +1,143 @@
+#include "admin/control.hpp"
+
+#include <fmt/format.h>
+#include <grp.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/write.hpp>
+
+#include "admin/commands.hpp"
+
+namespace greymx::admin {
+
+using Socket = asio::local::stream_protocol::socket;
+constexpr auto quietly = asio::as_tuple(asio::use_awaitable);
+
+namespace {
+
+constexpr std::size_t max_connections = 32;
+constexpr auto request_time = std::chrono::seconds(30);
+constexpr auto stall_time = std::chrono::hours(1);
+
+Task<bool> read_line(Socket& socket, std::string& line) {
+  auto buffer = asio::dynamic_buffer(line, max_request);
+  const auto [error, bytes] = co_await asio::async_read_until(socket, buffer, '\n', quietly);
+  if (!error) line.resize(bytes);
+  co_return !error;
+}
+
+Task<bool> write_all(Socket& socket, std::string lines) {
+  const auto [error, bytes] = co_await asio::async_write(socket, asio::buffer(lines), quietly);
+  co_return !error;
+}
+
+class SocketSink final : public Sink {
+ public:
+  explicit SocketSink(Socket& socket) : socket_(socket) {}
+  Task<bool> send(std::string lines) override {
+    const SteadyTime deadline = std::chrono::steady_clock::now() + stall_time;
+    const auto sent = co_await with_deadline(write_all(socket_, std::move(lines)), deadline);
+    co_return sent.value_or(false);
+  }
+
+ private:
+  Socket& socket_;
+};
+
+std::string peer_of(Socket& socket) {
+  ucred credentials{};
+  socklen_t size = sizeof credentials;
+  if (getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return "unknown user";
+  return fmt::format("uid {}", credentials.uid);
+}
+
+}  // namespace
+
+struct ControlServer::Impl {
+  Impl(asio::any_io_executor executor, std::string at) : path(std::move(at)), acceptor(executor), gate(executor) {}
+
+  Task<> accept_all(Services& services) {
+    for (;;) {
+      Socket socket(acceptor.get_executor());
+      const auto [error] = co_await acceptor.async_accept(socket, quietly);
+      if (error == asio::error::operation_aborted) co_return;
+      if (error) {  // out of descriptors, say
+        co_await sleep_for(std::chrono::milliseconds(200));
+        continue;
+      }
+      if (gate.size() <= max_connections) gate.spawn("admin", session(std::move(socket), services));
+    }
+  }
+
+  Task<> session(Socket socket, Services& services) {
+    SocketSink sink(socket);
+    std::string line;
+    const SteadyTime deadline = std::chrono::steady_clock::now() + request_time;
+    const auto got = co_await with_deadline(read_line(socket, line), deadline);
+    Ending ending{2, "the request did not come or is too large"};
+    if (got.value_or(false)) {
+      Result<Request> request = parse_request(line);
+      if (request) {
+        ending = co_await run_command(std::move(*request), services, sink, peer_of(socket));
+      } else {
+        ending.error = request.error().text;
+      }
+    }
+    co_await sink.send(reply::end(ending));
+  }
+
+  std::string path;
+  asio::local::stream_protocol::acceptor acceptor;
+  Gate gate;
+};
+
+ControlServer::ControlServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ControlServer::~ControlServer() {
+  unlink(impl_->path.c_str());
+}
+
+Result<std::unique_ptr<ControlServer>> ControlServer::open(asio::any_io_executor executor, const std::string& path,
+                                                           const std::string& group) {
+  auto impl = std::make_unique<Impl>(executor, path);
+  boost::system::error_code error;
+  const auto problem = [&] { return fail_errno(error.value(), "listen.control: " + path); };
+  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return fail(ErrorKind::permanent, "listen.control: " + path + ": too long for a Unix socket (107 characters)");
+  }
+  const asio::local::stream_protocol::endpoint endpoint(path);
+  struct stat found{};
+  if (lstat(path.c_str(), &found) == 0 && S_ISSOCK(found.st_mode)) {  // left behind, or somebody's
+    Socket probe(executor);
+    probe.connect(endpoint, error);
+    if (!error) return fail(ErrorKind::permanent, "listen.control: another greymxd answers at " + path);
+    unlink(path.c_str());
+  }
+  impl->acceptor.open(endpoint.protocol(), error);
+  if (!error) impl->acceptor.bind(endpoint, error);
+  if (error) return problem();
+  // Nobody can connect before listen(), so the rights are right in time.
+  const struct group* entry = group.empty() ? nullptr : getgrnam(group.c_str());
+  const bool given =
+      entry == nullptr || geteuid() != 0 || chown(path.c_str(), static_cast<uid_t>(-1), entry->gr_gid) == 0;
+  if (!given || chmod(path.c_str(), 0660) != 0) return fail_errno(errno, "listen.control: " + path);
+  impl->acceptor.listen(64, error);
+  if (error) return problem();
+  return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));
+}
+
+void ControlServer::start(Services& services) {
+  impl_->gate.spawn("control", impl_->accept_all(services));
+}
+
+Task<> ControlServer::stop() {
+  impl_->acceptor.close();
+  impl_->gate.cancel();
+  co_await impl_->gate.close();
+}
+
+}  // namespace greymx::admin

@@ -1,0 +1,32 @@
+// The admin socket: one request a connection, in the protocol of admin/protocol.hpp. Its rights are those of the
+// file: mode 0660, owner and group of the daemon.
+//
+// Thread: the executor. Bounded: connections at once, the size of a request, the time until it is there, and how long
+// a reader may stall (an hour: somebody looks at the queue in a pager).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "admin/services.hpp"
+#include "base/async.hpp"
+
+namespace greymx::admin {
+
+class ControlServer {
+ public:
+  // Binds. A socket that nobody listens on is replaced; one that answers means another daemon runs (permanent).
+  // `group` empty or unknown to the system: the group stays that of the process.
+  static Result<std::unique_ptr<ControlServer>> open(asio::any_io_executor executor, const std::string& path,
+                                                     const std::string& group);
+  ~ControlServer();  // after stop(); removes the socket
+  void start(Services& services);
+  Task<> stop();
+
+ private:
+  struct Impl;
+  explicit ControlServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace greymx::admin

@@ -1,0 +1,190 @@
+#include "admin/http.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ip/v6_only.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+#include <random>
+
+#include "admin/page.hpp"
+#include "admin/status.hpp"
+
+namespace greymx::admin {
+
+namespace beast = boost::beast;
+namespace http = beast::http;
+using asio::ip::tcp;
+constexpr auto quietly = asio::as_tuple(asio::use_awaitable);
+
+namespace {
+
+constexpr std::size_t max_connections = 64;
+constexpr std::uint32_t max_header = 8 << 10;
+constexpr auto time_limit = std::chrono::seconds(15);  // for a request to come, for an answer to go
+
+using Request = http::request<http::empty_body>;
+using Response = http::response<http::string_body>;
+
+std::string random_nonce() {
+  std::random_device random;
+  return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
+}
+
+}  // namespace
+
+struct HttpServer::Impl {
+  explicit Impl(asio::any_io_executor ex) : executor(ex), gate(ex) {}
+
+  Task<> accept_all(tcp::acceptor& acceptor) {
+    for (;;) {
+      tcp::socket socket(executor);
+      const auto [error] = co_await acceptor.async_accept(socket, quietly);
+      if (error == asio::error::operation_aborted) co_return;
+      if (error) {  // out of descriptors, say
+        co_await sleep_for(std::chrono::milliseconds(200));
+      } else if (gate.size() < max_connections) {
+        gate.spawn("http", serve(std::move(socket)));
+      }
+    }
+  }
+
+  Task<> serve(tcp::socket socket) {
+    beast::tcp_stream stream(std::move(socket));
+    beast::flat_buffer buffer(max_header * 2);
+    for (bool open = true; open;) {
+      http::request_parser<http::empty_body> parser;
+      parser.header_limit(max_header);
+      stream.expires_after(time_limit);
+      const auto [error, read] = co_await http::async_read(stream, buffer, parser, quietly);
+      const bool nonsense = error.category() == beast::error_code(http::error::bad_method).category();
+      if (error == http::error::end_of_stream || (error && !nonsense)) break;
+      const Request request = parser.release();
+      auto make = [&] { return error ? plain(http::status::bad_request, "bad request") : answer(request); };
+      Response response = co_await offload(services->pool, make);
+      open = !error && request.keep_alive();
+      response.keep_alive(open);
+      response.prepare_payload();
+      http::response_serializer<http::string_body> serializer(response);
+      stream.expires_after(time_limit);
+      beast::error_code failed;
+      if (request.method() == http::verb::head) {
+        std::tie(failed, std::ignore) = co_await http::async_write_header(stream, serializer, quietly);
+      } else {
+        std::tie(failed, std::ignore) = co_await http::async_write(stream, serializer, quietly);
+      }
+      open = open && !failed;
+    }
+    stream.close();
+  }
+
+  static Response with_body(http::status status, const char* type, std::string body) {
+    Response response(status, 11);
+    response.set(http::field::content_type, type);
+    response.set(http::field::cache_control, "no-store");
+    response.set("X-Content-Type-Options", "nosniff");
+    response.set("Referrer-Policy", "no-referrer");
+    response.body() = std::move(body);
+    return response;
+  }
+
+  static Response plain(http::status status, const std::string& text) {
+    return with_body(status, "text/plain; charset=utf-8", text + "\n");
+  }
+
+  Response answer(const Request& request) {
+    if (request.method() != http::verb::get && request.method() != http::verb::head) {
+      Response response = plain(http::status::method_not_allowed, "only GET and HEAD");
+      response.set(http::field::allow, "GET, HEAD");
+      return response;
+    }
+    std::string_view target(request.target().data(), request.target().size());
+    target = target.substr(0, target.find('?'));
+    if (target == "/healthz") {  // outside it says no more than a load balancer needs
+      return services->spool.totals().accepting ? plain(http::status::ok, "ok")
+                                                : plain(http::status::service_unavailable, "unavailable");
+    }
+    if (target == "/metrics") {
+      const std::lock_guard lock(sampling);
+      sampler->refresh_gauges();
+      return with_body(http::status::ok, "text/plain; version=0.0.4; charset=utf-8", services->metrics.text());
+    }
+    if (target == "/status.json") {
+      return with_body(http::status::ok, "application/json", dump(to_json(gather(*services))) + "\n");
+    }
+    if (target != "/") return plain(http::status::not_found, "not found");
+    const std::string nonce = random_nonce();
+    Response response = with_body(http::status::ok, "text/html; charset=utf-8", status_page(gather(*services), nonce));
+    response.set("Content-Security-Policy",
+                 fmt::format("default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; connect-src 'self'; "
+                             "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+                             nonce));
+    return response;
+  }
+
+  Task<> sample_minutes() {
+    auto sample = [this] {
+      const std::lock_guard lock(sampling);
+      sampler->sample_minute();
+    };
+    for (;;) {
+      co_await offload(services->pool, sample);
+      co_await sleep_for(std::chrono::minutes(1));
+    }
+  }
+
+  asio::any_io_executor executor;
+  const Services* services = nullptr;
+  std::mutex sampling;
+  std::optional<Sampler> sampler;  // under `sampling`
+  std::vector<tcp::acceptor> acceptors;
+  Gate gate;
+};
+
+HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+HttpServer::~HttpServer() = default;
+
+Result<std::unique_ptr<HttpServer>> HttpServer::open(asio::any_io_executor executor,
+                                                     const std::vector<Endpoint>& endpoints) {
+  auto impl = std::make_unique<Impl>(executor);
+  for (const Endpoint& wanted : endpoints) {
+    boost::system::error_code error;
+    const auto address = asio::ip::make_address(wanted.address.to_string(), error);
+    tcp::acceptor acceptor(executor);
+    if (!error) acceptor.open(address.is_v4() ? tcp::v4() : tcp::v6(), error);
+    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error && address.is_v6()) acceptor.set_option(asio::ip::v6_only(true), error);
+    if (!error) acceptor.bind({address, wanted.port}, error);
+    if (!error) acceptor.listen(max_connections, error);
+    if (error) return fail_errno(error.value(), "listen.http: " + wanted.to_string());
+    impl->acceptors.push_back(std::move(acceptor));
+  }
+  return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
+}
+
+void HttpServer::start(const Services& services) {
+  impl_->services = &services;
+  impl_->sampler.emplace(services);
+  impl_->gate.spawn("history", impl_->sample_minutes());
+  for (tcp::acceptor& acceptor : impl_->acceptors) impl_->gate.spawn("http listener", impl_->accept_all(acceptor));
+}
+
+Task<> HttpServer::stop() {
+  for (tcp::acceptor& acceptor : impl_->acceptors) acceptor.close();
+  impl_->gate.cancel();
+  co_await impl_->gate.close();
+}
+
+std::vector<Endpoint> HttpServer::endpoints() const {
+  std::vector<Endpoint> all;
+  for (const tcp::acceptor& acceptor : impl_->acceptors) {
+    const auto local = acceptor.local_endpoint();
+    all.push_back({*IpAddress::parse(local.address().to_string()), local.port()});
+  }
+  return all;
+}
+
+}  // namespace greymx::admin

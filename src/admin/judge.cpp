@@ -1,0 +1,177 @@
+#include <fmt/format.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+
+#include "admin/check.hpp"
+#include "admin/views.hpp"
+#include "base/mailbox.hpp"
+
+namespace greymx::admin {
+
+namespace {
+
+CheckLine ok(std::string name, std::string text) {
+  return {std::move(name), CheckResult::ok, std::move(text), ""};
+}
+CheckLine warn(std::string name, std::string text, std::string remedy) {
+  return {std::move(name), CheckResult::warn, std::move(text), std::move(remedy)};
+}
+CheckLine bad(std::string name, std::string text, std::string remedy) {
+  return {std::move(name), CheckResult::fail, std::move(text), std::move(remedy)};
+}
+
+// RFC 6698 2.1.3: the bytes themselves, their SHA-256 or their SHA-512, in hex.
+std::string matching_form(std::string_view bytes, const std::string& type) {
+  std::vector<unsigned char> form(bytes.begin(), bytes.end());
+  if (type != "00") {
+    unsigned length = 0;
+    form.resize(EVP_MAX_MD_SIZE);
+    EVP_Digest(bytes.data(), bytes.size(), form.data(), &length, type == "01" ? EVP_sha256() : EVP_sha512(), nullptr);
+    form.resize(length);
+  }
+  return fmt::format("{:02x}", fmt::join(form, ""));
+}
+
+std::string trouble(const dns::Answer& answer) {
+  return answer.outcome == dns::Outcome::failed ? answer.error : "does not exist";
+}
+
+}  // namespace
+
+std::string_view to_string(CheckResult result) {
+  return result == CheckResult::ok ? "ok" : result == CheckResult::warn ? "warn" : "fail";
+}
+
+CheckLine judge_name(const std::string& hostname, const dns::Answer& addresses, const std::vector<IpAddress>& local) {
+  const std::string name = "hostname";
+  if (!is_hostname(hostname, 2)) {
+    return bad(name, hostname + " is no full name", "set hostname in relay.conf to the name in your MX records");
+  }
+  if (addresses.outcome != dns::Outcome::found) {
+    return bad(name, fmt::format("{}: {}", hostname, trouble(addresses)),
+               "give it an A (and AAAA) record with this machine's address");
+  }
+  std::string shown;
+  for (const IpAddress& address : addresses.addresses) shown += (shown.empty() ? "" : ", ") + address.to_string();
+  const auto here = [&](const IpAddress& address) { return std::ranges::find(local, address) != local.end(); };
+  if (std::ranges::all_of(addresses.addresses, here)) return ok(name, hostname + " is " + shown + ", this machine");
+  return warn(name, fmt::format("{} is {}, not all of it this machine's", hostname, shown),
+              "fine behind NAT that forwards port 25 here; otherwise correct the records");
+}
+
+CheckLine judge_ptr(const std::string& hostname, const IpAddress& address, const dns::ClientName& name) {
+  const std::string what = "PTR of " + address.to_string();
+  if (name.name == hostname) return ok(what, hostname);
+  if (name.failed) return warn(what, "DNS does not answer", "look again later");
+  const std::string remedy =
+      "ask whoever gave you the address to set it to " + hostname + ", or large sites refuse your reports";
+  if (!name.name.empty()) return ok(what, name.name + ", which leads back here");
+  return warn(what, name.unconfirmed.empty() ? "none" : printable(name.unconfirmed, 255) + " does not lead back here",
+              remedy);
+}
+
+CheckLine judge_mx(const std::string& domain, const std::string& hostname, const dns::Answer& mx) {
+  const std::string what = "MX of " + domain;
+  if (mx.outcome != dns::Outcome::found) {
+    return bad(what, mx.outcome == dns::Outcome::failed ? mx.error : "no MX records",
+               fmt::format("the domain needs MX records: its primary, then {} with a higher number", hostname));
+  }
+  const auto us = std::ranges::find(mx.mx, hostname, &dns::Mx::host);
+  const auto best = std::ranges::min(mx.mx, {}, &dns::Mx::preference);
+  if (us == mx.mx.end()) {
+    return bad(what, "does not name " + hostname,
+               fmt::format("add: {}. IN MX {} {}.", domain, best.preference + 10, hostname));
+  }
+  if (us->preference <= best.preference) {
+    return bad(what, fmt::format("{} with {} is not below the primary", hostname, us->preference),
+               "give it a higher number than the primary's");
+  }
+  return ok(what, fmt::format("{} {}, below {} {}", us->preference, hostname, best.preference, best.host));
+}
+
+CheckLine judge_list(const dnsbl::List& list, const dns::Answer& listed, const dns::Answer& unlisted) {
+  const std::string what = "list " + list.shown;
+  const std::string remedy = "use a resolver of your own (dns.servers): public lists refuse the big open ones";
+  const std::string point = list.by_name ? "TEST" : "127.0.0.2";
+  if (listed.outcome == dns::Outcome::failed) return bad(what, "no answer: " + listed.error, remedy);
+  if (listed.outcome != dns::Outcome::found) return bad(what, point + " should be listed and is not", remedy);
+  const dnsbl::Judgement judgement = dnsbl::judge(list, listed);
+  if (judgement.outside) return bad(what, "the resolver makes up answers: " + judgement.error, remedy);
+  if (!dnsbl::is_listing(listed)) return bad(what, "refuses us: " + judgement.error, remedy);
+  if (unlisted.outcome == dns::Outcome::found) return bad(what, "lists the world", "take it out of relay.conf");
+  return ok(what, "test points answer");
+}
+
+CheckLine judge_spf(const std::string& name, const IpAddress& us, const spf::Outcome& outcome) {
+  const std::string what = "SPF of " + name;
+  const std::string result(spf::to_string(outcome.result));
+  const std::string ip = fmt::format("{}:{}", us.is_v4() ? "ip4" : "ip6", us.to_string());
+  switch (outcome.result) {
+    case spf::Result::none:
+      return ok(what, "none");
+    case spf::Result::pass:
+      return ok(what, "pass for " + us.to_string());
+    case spf::Result::neutral:
+      return ok(what, "neutral for " + us.to_string());
+    case spf::Result::temperror:
+      return warn(what, printable(outcome.problem), "look again later");
+    case spf::Result::permerror:
+      return warn(what, "broken: " + printable(outcome.problem), "mend the record");
+    default:
+      break;
+  }
+  return warn(what, fmt::format("{} for {}", result, us.to_string()),
+              "add " + ip + " to it, or make sure that the primary does not judge our connections by SPF");
+}
+
+CheckLine judge_sts(const std::string& domain, const std::string& hostname, std::string_view policy) {
+  const std::string what = "MTA-STS of " + domain;
+  bool named = false;
+  std::string mode = "none";
+  while (!policy.empty()) {
+    std::string_view line = policy.substr(0, policy.find('\n'));
+    policy.remove_prefix(std::min(policy.size(), line.size() + 1));
+    const auto colon = line.find(':');
+    if (colon == line.npos) continue;
+    std::string value;
+    for (const char c : to_lower(line.substr(colon + 1))) value += c > ' ' ? std::string(1, c) : "";
+    if (line.substr(0, colon) == "mode") mode = value;
+    if (line.substr(0, colon) != "mx") continue;
+    const auto dot = hostname.find('.');  // "*.example.net" stands for exactly one label (RFC 8461 4.1)
+    named |= value == hostname ||
+             (value.starts_with("*.") && dot != hostname.npos && hostname.substr(dot) == value.substr(1));
+  }
+  if (named || mode == "none") return ok(what, "mode " + printable(mode, 20) + (named ? ", names us" : ""));
+  const std::string text = "mode " + printable(mode, 20) + " and " + hostname + " is not in it";
+  const std::string remedy = "add \"mx: " + hostname + "\" to the policy";
+  return mode == "enforce" ? bad(what, text + ": senders refuse to deliver here", remedy) : warn(what, text, remedy);
+}
+
+CheckLine judge_tlsa(const std::string& hostname, const std::vector<std::string>& records, std::string_view certificate,
+                     std::string_view public_key) {
+  const std::string what = "TLSA of " + hostname;
+  if (records.empty()) return ok(what, "none");
+  for (const std::string& record : records) {
+    if (record.size() < 8) continue;
+    const std::string usage = record.substr(0, 2);
+    if (usage == "00" || usage == "02") return ok(what, "names an issuer; not compared");
+    const std::string_view bytes = record.substr(2, 2) == "00" ? certificate : public_key;
+    if (!bytes.empty() && matching_form(bytes, record.substr(4, 2)) == record.substr(6)) {
+      return ok(what, "matches our certificate");
+    }
+  }
+  return bad(what, "does not match our certificate: senders that check DANE do not deliver here",
+             "publish the record of the new certificate, or take the old one down");
+}
+
+CheckLine judge_space(std::uint64_t free_bytes, std::uint64_t min_free) {
+  const std::string what = "disk space";
+  const std::string text =
+      fmt::format("{} free, new mail is refused below {}", human_size(free_bytes), human_size(min_free));
+  if (free_bytes < min_free) return bad(what, text, "make room where paths.queue is");
+  if (free_bytes / 4 < min_free) return warn(what, text, "an outage of the primary may fill it: make room");
+  return ok(what, text);
+}
+
+}  // namespace greymx::admin

@@ -1,0 +1,243 @@
+#include "admin/commands.hpp"
+#include "fakes.hpp"
+#include "support/catch.hpp"
+
+using namespace greymx;
+using namespace greymx::admin;
+using greymx::test::id_at;
+using greymx::test::message;
+
+namespace {
+
+// What the tool would print.
+class Text final : public Sink {
+ public:
+  std::string text;
+  std::map<std::string, std::string> files;
+  std::size_t leave_after = ~std::size_t{0};  // sends, then nobody reads any more
+  std::size_t sends = 0;
+
+  Task<bool> send(std::string lines) override {
+    ++sends;
+    std::string* to = &text;
+    for (std::size_t begin = 0, end; (end = lines.find('\n', begin)) != std::string::npos; begin = end + 1) {
+      const Json json = Json::parse(lines.substr(begin, end - begin));
+      if (json.contains("file")) file_ = json["file"].get<std::string>();
+      if (!file_.empty()) to = &files[file_];
+      if (json.contains("text")) text += json["text"].get<std::string>();
+      if (json.contains("data")) *to += decode_base64(json["data"].get<std::string>());
+    }
+    co_return sends < leave_after;
+  }
+
+ private:
+  std::string file_;
+};
+
+struct World : test::FakeDaemon {
+  QueueId first = id_at(1795448000), second = id_at(1795448060), third = id_at(1795448120);
+  Text sink;
+
+  World() {
+    spool.put(message(first, "a@example.org", {"bob@example.com"}, 11), "From: a\r\n\r\nx");
+    spool.put(message(second, "", {"eve@example.com"}, 9), "From: b\r\n");
+    spool.put(message(third, "c@example.org", {"bob@other.test"}, 9), "From: c\r\n");
+  }
+
+  Ending run(std::string command, auto fill) {
+    Request request;
+    request.command = std::move(command);
+    fill(request);
+    sink = {};
+    return test::run(run_command(std::move(request), services, sink, "uid 0"));
+  }
+  Ending run(std::string command) {
+    return run(std::move(command), [](Request&) {});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("mailq lists everything, oldest first, with what the daemon knows") {
+  World world;
+  world.spool.in_delivery = world.third;
+  CHECK(world.run("mailq").exit == 0);
+  const std::string& text = world.sink.text;
+  CHECK(text.find(world.first.to_string() + " ") < text.find(world.second.to_string() + " "));
+  CHECK(text.find(world.third.to_string() + "*") != std::string::npos);
+  CHECK(text.find("(delivery temporarily suspended: connection refused)") != std::string::npos);
+  CHECK(text.ends_with("-- 0 Kbytes in 3 Requests.\n"));
+  world.run("mailq", [](Request& r) { r.json = true, r.select.domain = "other.test"; });
+  CHECK(Json::parse(world.sink.text)["queue_id"] == world.third.to_string());
+}
+
+TEST_CASE("a long listing goes page by page and stops when nobody reads any more") {
+  World world;
+  for (int i = 0; i < 3000; ++i) world.spool.put(message(id_at(1795448200 + i), "a@b.org", {"x@example.com"}), "x");
+  CHECK(world.run("mailq").exit == 0);
+  CHECK(world.sink.sends > 10);
+  CHECK(world.sink.text.ends_with("in 3003 Requests.\n"));
+  Request request;
+  request.command = "mailq";
+  world.sink = {};
+  world.sink.leave_after = 1;
+  CHECK(test::run(run_command(request, world.services, world.sink, "uid 0")).exit == 0);
+  CHECK(world.sink.sends == 1);
+}
+
+TEST_CASE("what was asked for by ID and is not there makes it fail, the rest is done") {
+  World world;
+  const QueueId gone = id_at(1, 5);
+  const Ending ending = world.run("delete", [&](Request& r) { r.select.ids = {gone, world.first}; });
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == gone.to_string() + ": not in the queue");
+  CHECK(world.sink.text == "Deleted: 1 message\n");
+  CHECK_FALSE(world.spool.contains(world.first));
+  CHECK(world.log.contains("postsuper: " + world.first.to_string() + ": removed"));
+  CHECK(world.log.contains("postsuper: Deleted: 1 message (uid 0)"));
+}
+
+TEST_CASE("changes touch what is selected and nothing else") {
+  World world;
+  CHECK(world.run("hold", [](Request& r) { r.select.from = "<>"; }).exit == 0);
+  CHECK(world.spool.messages[world.second].state.held);
+  CHECK_FALSE(world.spool.messages[world.first].state.held);
+  CHECK(world.run("release", [](Request& r) { r.select.all = true; }).exit == 0);
+  CHECK_FALSE(world.spool.messages[world.second].state.held);
+  CHECK(world.run("bounce", [](Request& r) { r.select.to = "bob@example.com"; }).exit == 0);
+  CHECK(world.calls == std::vector<std::string>{"bounce " + world.first.to_string()});
+  CHECK(world.run("delete", [](Request& r) { r.select.older = std::chrono::seconds(1795449663 - 1795448060); }).exit ==
+        0);
+  CHECK(world.spool.messages.size() == 1);
+  CHECK(world.spool.contains(world.third));
+}
+
+TEST_CASE("a change without a selection is wrong usage, one that matches nothing has failed") {
+  World world;
+  for (const char* command : {"hold", "release", "delete", "requeue", "bounce"}) {
+    CAPTURE(command);
+    CHECK(world.run(command).exit == 2);
+    CHECK(world.run(command, [](Request& r) { r.select.from = "nobody@example.org"; }).exit == 1);
+  }
+  CHECK(world.spool.messages.size() == 3);
+  world.spool.messages.clear();
+  CHECK(world.run("delete", [](Request& r) { r.select.all = true; }).exit == 0);
+}
+
+TEST_CASE("requeue forgets attempts and reasons, lifts holds, and keeps what is done") {
+  World world;
+  queue::Message& mail = world.spool.messages[world.first];
+  mail.envelope.recipients.push_back({"done@example.com", "", {}});
+  mail.state.recipients.resize(2);
+  mail.state.recipients[0].status = queue::RecipientStatus::held;
+  mail.state.recipients[0].attempts = 7;
+  mail.state.recipients[0].reason = "no report";
+  mail.state.recipients[1].status = queue::RecipientStatus::done;
+  CHECK(world.run("requeue", [&](Request& r) { r.select.ids = {world.first}; }).exit == 0);
+  queue::RecipientState fresh;
+  fresh.next_attempt = world.clock.now();
+  CHECK(mail.state.recipients[0] == fresh);
+  CHECK(mail.state.recipients[1].status == queue::RecipientStatus::done);
+}
+
+TEST_CASE("flush: all, a domain, messages") {
+  World world;
+  CHECK(world.run("flush").exit == 0);
+  CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "EXAMPLE.com"; }).exit == 0);
+  CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "example.net"; }).exit == 1);
+  const Ending ending = world.run("flush", [&](Request& r) { r.select.ids = {id_at(7), world.first}; });
+  CHECK(ending.exit == 1);
+  CHECK(world.calls == std::vector<std::string>{"flush", "flush example.com", "flush " + world.first.to_string()});
+}
+
+TEST_CASE("cat gives a message's bytes, large ones in pieces") {
+  World world;
+  std::string large;
+  for (int i = 0; i < 200000; ++i) large += static_cast<char>(i);
+  world.spool.put(message(id_at(1795448300), "a@b.org", {"x@example.com"}, large.size()), large);
+  CHECK(world.run("cat", [&](Request& r) { r.select.ids = {world.first}; }).exit == 0);
+  CHECK(world.run("cat").exit == 2);
+  Request request;
+  request.command = "export";
+  request.select.all = true;
+  world.sink = {};
+  CHECK(test::run(run_command(request, world.services, world.sink, "uid 0")).exit == 0);
+  CHECK(world.sink.files.size() == 8);
+  CHECK(world.sink.files[world.first.to_string() + ".eml"] == "From: a\r\n\r\nx");
+  CHECK(world.sink.files[id_at(1795448300).to_string() + ".eml"] == large);
+  CHECK(Json::parse(world.sink.files[world.second.to_string() + ".json"])["recipients"][0]["address"] ==
+        "eve@example.com");
+}
+
+TEST_CASE("shape and domains are there as text and as JSON") {
+  World world;
+  CHECK(world.run("shape").exit == 0);
+  CHECK(world.sink.text.find("TOTAL  3") != std::string::npos);
+  CHECK(world.run("domains", [](Request& r) { r.json = true; }).exit == 0);
+  const Json line = Json::parse(world.sink.text.substr(0, world.sink.text.find('\n')));
+  CHECK(line["domain"] == "example.com");
+  CHECK(line["state"] == "down");
+  CHECK(line["queued"] == 2);
+}
+
+TEST_CASE("status tells the whole in words and in one object") {
+  World world;
+  world.history.event(test::at(1795449000), "primary of example.com is down");
+  CHECK(world.run("status").exit == 0);
+  for (const char* part : {"mx2.example.net", "accepting", "3 messages", "example.com: down", "bl.test: on",
+                           "dead.test: off: no answer", "61 days left", "primary of example.com is down"}) {
+    CAPTURE(part);
+    CHECK(world.sink.text.find(part) != std::string::npos);
+  }
+  world.spool.state.accepting = false;
+  world.spool.state.problem = "disk full";
+  CHECK(world.run("status", [](Request& r) { r.json = true; }).exit == 0);
+  const Json json = Json::parse(world.sink.text);
+  CHECK(json["accepting"] == false);
+  CHECK(json["problem"] == "disk full");
+  CHECK(json["queue"]["messages"] == 3);
+  CHECK(json["lists"][1]["state"] == "off");
+}
+
+TEST_CASE("dnsbl shows what each list says and the score") {
+  World world;
+  CHECK(world.run("dnsbl", [](Request& r) { r.args["address"] = "192.0.2.1"; }).exit == 0);
+  CHECK(world.sink.text.find("listed") != std::string::npos);
+  CHECK(world.sink.text.find("spam seen") != std::string::npos);
+  CHECK(world.sink.text.find("score 2, threshold 1: blocked") != std::string::npos);
+  CHECK(world.run("dnsbl", [](Request& r) { r.args["address"] = "example.org"; }).exit == 2);
+  CHECK(world.run("dnsbl", [](Request& r) { r.json = true, r.args["address"] = "192.0.2.1"; }).exit == 0);
+  CHECK(Json::parse(world.sink.text.substr(0, world.sink.text.find('\n')))["answers"][0] == "127.0.0.2");
+  world.config->dnsbl.lists.clear();
+  CHECK(world.run("dnsbl", [](Request& r) { r.args["address"] = "192.0.2.1"; }).exit == 1);
+}
+
+TEST_CASE("explain runs the pipeline and prints every check and the reply") {
+  World world;
+  const auto fill = [](Request& r) {
+    r.args = {{"client", "192.0.2.1"},
+              {"helo", "h.example.org"},
+              {"from", "<>"},
+              {"to", "b@example.com"},
+              {"name", "H.Example.ORG"}};
+  };
+  CHECK(world.run("explain", fill).exit == 0);
+  CHECK(world.calls == std::vector<std::string>{"explain h.example.org[192.0.2.1] h.example.org <> <b@example.com>"});
+  CHECK(world.sink.text.find("relay_control") < world.sink.text.find("dnsbl"));
+  CHECK(world.sink.text.find("reply: 554 5.7.1 Service unavailable") != std::string::npos);
+  CHECK(world.run("explain", [](Request& r) { r.args["client"] = "x"; }).exit == 2);
+}
+
+TEST_CASE("a reload that fails says why and that nothing changed") {
+  World world;
+  CHECK(world.run("reload").exit == 0);
+  world.reload_result = fail(ErrorKind::invalid, "relay.conf:3:1: unknown key");
+  const Ending ending = world.run("reload");
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == "the old configuration stays in force: relay.conf:3:1: unknown key");
+}
+
+TEST_CASE("an unknown command is wrong usage") {
+  World world;
+  CHECK(world.run("frobnicate").exit == 2);
+}

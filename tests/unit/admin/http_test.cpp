@@ -1,0 +1,184 @@
+#include <boost/asio/connect.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+#include <future>
+#include <thread>
+
+#include "admin/http.hpp"
+#include "admin/page.hpp"
+#include "fakes.hpp"
+#include "support/catch.hpp"
+
+using namespace greymx;
+using namespace greymx::admin;
+
+namespace {
+
+struct Server : test::FakeDaemon {
+  asio::io_context io{1};
+  std::unique_ptr<HttpServer> http;
+  std::thread thread;
+
+  Server() {
+    auto opened = HttpServer::open(io.get_executor(), {*Endpoint::parse("127.0.0.1:0")});
+    REQUIRE(opened);
+    http = std::move(*opened);
+    http->start(services);
+    thread = std::thread([this] { io.run(); });
+  }
+  ~Server() {
+    std::promise<void> stopped;
+    asio::co_spawn(io, http->stop(), [&](std::exception_ptr) { stopped.set_value(); });
+    stopped.get_future().wait();
+    thread.join();
+  }
+
+  std::string raw(const std::string& bytes) const {
+    asio::io_context own;
+    asio::ip::tcp::socket socket(own);
+    socket.connect({asio::ip::make_address("127.0.0.1"), http->endpoints().front().port});
+    boost::system::error_code error;
+    asio::write(socket, asio::buffer(bytes), error);
+    std::string reply;
+    asio::read(socket, asio::dynamic_buffer(reply), error);
+    return reply;
+  }
+  std::string get(const std::string& target, const std::string& method = "GET") const {
+    return raw(method + " " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  }
+};
+
+bool has(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("healthz is 200 only while mail can be stored, and says nothing more") {
+  Server server;
+  CHECK(server.get("/healthz").starts_with("HTTP/1.1 200 "));
+  server.spool.state.accepting = false;
+  server.spool.state.problem = "/var/spool/greymx: EIO";
+  const std::string reply = server.get("/healthz");
+  CHECK(reply.starts_with("HTTP/1.1 503 "));
+  CHECK_FALSE(has(reply, "EIO"));
+}
+
+TEST_CASE("metrics come with gauges as they are now") {
+  Server server;
+  server.spool.put(test::message(test::id_at(1795449600), "a@b.org", {"x@example.com"}, 500), "x");
+  server.spool.put(test::message(test::id_at(1795449600, 1), "", {"x@stranger.test"}, 70), "x");
+  const std::string reply = server.get("/metrics");
+  CHECK(has(reply, "text/plain; version=0.0.4"));
+  CHECK(has(reply, "greymx_queue_messages{domain=\"example.com\"} 1\n"));
+  CHECK(has(reply, "greymx_queue_bytes{domain=\"other\"} 70\n"));
+  CHECK_FALSE(has(reply, "stranger.test"));
+  CHECK(has(reply, "greymx_queue_oldest_seconds{domain=\"example.com\"} 63\n"));
+  CHECK(has(reply, "greymx_primary_up{domain=\"example.com\"} 0\n"));
+  CHECK(has(reply, "greymx_certificate_expiry_seconds 5288400\n"));
+  server.config->domains.front().name = "example.net";
+  server.primaries = {test::primary("example.net", relay::Health::up)};
+  const std::string later = server.get("/metrics");
+  CHECK(has(later, "greymx_queue_messages{domain=\"example.net\"} 0\n"));
+  CHECK_FALSE(has(later, "domain=\"example.com\""));
+}
+
+TEST_CASE("the page has its figures without a script and may run none but its own") {
+  Server server;
+  server.spool.put(test::message(test::id_at(1795449600), "a@b.org", {"x@example.com"}, 500), "x");
+  server.primaries = {test::primary("example.com", relay::Health::down, "<script>alert(1)</script>")};
+  server.history.event(test::at(1795449600), "a & b");
+  const std::string reply = server.get("/");
+  CHECK(reply.starts_with("HTTP/1.1 200 "));
+  for (const char* part : {"<b>1</b>", "messages waiting", "Mail is kept; primary not up: example.com", "dot down",
+                           "&lt;script&gt;", "a &amp; b", "dead.test", "61 days left",
+                           "X-Content-Type-Options: nosniff", "frame-ancestors 'none'", "default-src 'none'"}) {
+    CAPTURE(part);
+    CHECK(has(reply, part));
+  }
+  CHECK_FALSE(has(reply, "<script>alert"));
+  CHECK_FALSE(has(reply, "{{"));
+  CHECK_FALSE(has(reply, "http://"));
+  CHECK_FALSE(has(reply, "https://"));
+  const std::string nonce = reply.substr(reply.find("script-src 'nonce-") + 18, 32);
+  CHECK(has(reply, "<script nonce=\"" + nonce + "\">"));
+  CHECK_FALSE(has(server.get("/"), nonce));
+}
+
+TEST_CASE("status.json is what the page shows") {
+  Server server;
+  const std::string reply = server.get("/status.json?x=1");
+  const Json json = Json::parse(reply.substr(reply.find("\r\n\r\n") + 4));
+  CHECK(json["hostname"] == "mx2.example.net");
+  CHECK(json["hour"]["accepted"].size() == 60);
+  CHECK(json["day"]["rejected"].size() == 96);
+}
+
+TEST_CASE("it only reads") {
+  Server server;
+  for (const char* method : {"POST", "PUT", "DELETE", "OPTIONS", "PATCH"}) {
+    CAPTURE(method);
+    const std::string reply = server.get("/", method);
+    CHECK(reply.starts_with("HTTP/1.1 405 "));
+    CHECK(has(reply, "Allow: GET, HEAD\r\n"));
+  }
+  const std::string head = server.get("/healthz", "HEAD");
+  CHECK(head.starts_with("HTTP/1.1 200 "));
+  CHECK(has(head, "Content-Length: 3\r\n"));
+  CHECK(head.ends_with("\r\n\r\n"));
+  CHECK(server.get("/nothing").starts_with("HTTP/1.1 404 "));
+  CHECK(server.get("/../etc/passwd").starts_with("HTTP/1.1 404 "));
+}
+
+TEST_CASE("a connection serves several requests") {
+  Server server;
+  const std::string reply = server.raw(
+      "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nHEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+      "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  std::size_t count = 0;
+  for (std::size_t at = 0; (at = reply.find("HTTP/1.1 200", at)) != std::string::npos; ++at) ++count;
+  CHECK(count == 3);
+}
+
+TEST_CASE("what is not HTTP, too large or has a body is refused") {
+  Server server;
+  CHECK_FALSE(has(server.raw("EHLO x\r\n\r\n"), " 200 "));
+  CHECK_FALSE(has(server.raw("GET / HTTP/1.1\r\nX: " + std::string(20000, 'x') + "\r\n\r\n"), " 200 "));
+  CHECK_FALSE(has(server.raw("GET / HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"), " 200 "));
+  CHECK(server.get("/healthz").starts_with("HTTP/1.1 200 "));
+}
+
+TEST_CASE("a port that is taken is an error that names it") {
+  Server server;
+  const Endpoint taken = server.http->endpoints().front();
+  asio::io_context io;
+  const auto second = HttpServer::open(io.get_executor(), {taken});
+  REQUIRE_FALSE(second);
+  CHECK(has(second.error().text, "listen.http: " + taken.to_string()));
+}
+
+TEST_CASE("a primary that changes its state becomes an event") {
+  test::FakeDaemon daemon;
+  Sampler sampler(daemon.services);
+  sampler.sample_minute();
+  CHECK(daemon.history.events().empty());
+  daemon.primaries = {test::primary("example.com", relay::Health::up)};
+  sampler.sample_minute();
+  REQUIRE(daemon.history.events().size() == 1);
+  CHECK(daemon.history.events().front().text == "primary of example.com is up");
+}
+
+TEST_CASE("charts stack to their full height and name their numbers") {
+  Status status;
+  status.hour.accepted = status.hour.greylisted = status.hour.rejected = std::vector<std::uint64_t>(60, 0);
+  status.day.accepted = status.day.greylisted = status.day.rejected = std::vector<std::uint64_t>(96, 0);
+  status.hour.accepted[59] = 10;
+  status.hour.rejected[59] = 30;
+  status.now = test::at(1795449663);
+  const std::string page = status_page(status, "n");
+  CHECK(has(page, "<path class=\"mail\" stroke-width=\"7.2\" d=\"M595.0 150.0V113.8\"/>"));
+  CHECK(has(page, "<path class=\"deny\" stroke-width=\"7.2\" d=\"M595.0 113.8V5.0\"/>"));
+  CHECK(has(page, "10 accepted, 0 greylisted, 30 refused"));
+  CHECK(has(page, "40 a minute"));
+}
