@@ -307,11 +307,12 @@ Result<Opened> open_or_replace(const Settings& settings, const std::function<Res
 
 namespace {
 
-// A leaf page of Berkeley DB 5.3's B-tree with checksums: a header of 26 bytes (number of entries at 20, type at 25)
-// and a checksum make 32; then 16-bit offsets of the entries, each a 16-bit length, a type byte and the bytes; keys and
-// values alternate. Native byte order.
-void salvage_page(std::string_view page, const std::function<void(std::string_view, std::string_view)>& visit) {
-  constexpr std::size_t entries_at = 20, type_at = 25, offsets_at = 32;
+// A leaf page of Berkeley DB 5.3's B-tree: a header of 26 bytes, 32 with a checksum (number of entries at 20, type at
+// 25); then 16-bit offsets of the entries, each a 16-bit length, a type byte and the bytes; keys and values alternate.
+// Native byte order.
+void salvage_page(std::string_view page, std::size_t offsets_at,
+                  const std::function<void(std::string_view, std::string_view)>& visit) {
+  constexpr std::size_t entries_at = 20, type_at = 25;
   constexpr char leaf = 5, inline_item = 1;
   const auto number = [&](std::size_t at) {
     std::uint16_t value = 0;
@@ -334,16 +335,19 @@ void salvage_page(std::string_view page, const std::function<void(std::string_vi
 
 }  // namespace
 
-Result<> salvage(const std::string& file, const std::function<void(std::string_view, std::string_view)>& visit) {
+Result<> salvage(const std::string& file, const std::function<void(std::string_view, std::string_view)>& visit,
+                 Pages pages) {
   auto files = system_files();
   auto opened = files->open(file, OpenMode::read);
   if (!opened) return std::unexpected(opened.error());
   const auto size = (*opened)->size();
   if (!size) return std::unexpected(size.error());
   std::array<char, page_size> page{};
+  const std::size_t offsets_at = pages == Pages::plain ? 26 : 32;
   for (std::uint64_t offset = 0; offset < *size; offset += page_size) {
     const auto got = (*opened)->read(offset, page);
-    if (got && *got == page_size) salvage_page({page.data(), page.size()}, visit);  // a lost sector costs its page only
+    if (got && *got == page_size)
+      salvage_page({page.data(), page.size()}, offsets_at, visit);  // a lost sector costs its page only
   }
   return {};
 }

@@ -57,6 +57,7 @@ class Database {
 struct Settings {
   std::string base;
   std::size_t cache = 32UL << 20;
+  bool catastrophic = false;  // recover from all log files there are: for a copy that was made of a live environment
 };
 
 class Environment {
@@ -96,7 +97,9 @@ Result<std::string> set_aside(const std::string& base);  // db/ -> corrupt-<time
 
 // Every key and value that still stands in a database file, read page by page without Berkeley DB, which gives up at
 // the first damaged page. Damaged, outdated or doubled pairs are among them: the visitor judges.
+enum class Pages : std::uint8_t { with_checksum, plain };
 Result<> salvage(const std::string& file,
-                 const std::function<void(std::string_view key, std::string_view value)>& visit);
+                 const std::function<void(std::string_view key, std::string_view value)>& visit,
+                 Pages pages = Pages::with_checksum);
 
 }  // namespace greymx::bdb

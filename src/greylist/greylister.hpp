@@ -43,6 +43,8 @@ struct Answer {
 };
 
 class Store;
+struct Rules;
+Rules rules_of(const config::Greylist& config);
 
 class Greylister {
  public:
@@ -53,11 +55,14 @@ class Greylister {
   Task<Answer> check(Request request);
   // Is this client or recipient whitelisted (files or `pass`), so that check() would not look at the triplet?
   bool exempt(const Request& request) const;
-  void reload(config::ConfigPtr config);  // rereads the whitelist files too; a bad file keeps the old list and warns
-  void stop();                            // flushes and closes the store
+  // Rereads the whitelist files too (blocks); a file that cannot be read keeps the old list and warns.
+  void reload(config::ConfigPtr config);
+  void stop();  // flushes and closes the store
 
-  // For greymx greylist …: runs on the store's thread; returns JSON text lines. See greylist/operate.hpp.
+  // For greylist/operate.hpp.
   Store& store();
+  config::ConfigPtr config() const;
+  const Clock& clock() const;
 
  private:
   struct Impl;
