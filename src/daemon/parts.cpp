@@ -109,9 +109,10 @@ Result<> Daemon::Parts::open() {
   spool = std::move(*opened);
   intake.attach(*spool);
 
-  relay = std::make_unique<relay::Relay>(relay_thread.executor(),
-                                         relay::RelaySettings{.config = config, .listeners = listener->endpoints()},
-                                         *spool, relay_resolver, clock, log, metrics, alerts, &bridge);
+  relay = std::make_unique<relay::Relay>(
+      relay_thread.executor(),
+      relay::RelaySettings{.config = config, .listeners = listener->endpoints(), .timeouts = {}}, *spool,
+      relay_resolver, clock, log, metrics, alerts, &bridge);
   bridge.attach(*relay);
   auto remembered =
       access::RecipientMemory::open(config->state_path + "/recipients", bridge, clock, log, metrics, alerts);

@@ -204,11 +204,11 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
     co_return fates;
   }
   const bool for_client = job.envelope().origin == Origin::smtp;
-  smtp::Transaction transaction{.envelope = &job.envelope(),
-                                .recipients = job.recipients,
-                                .size = job.loaded.message.size,
-                                .utf8 = needs_utf8(job),
-                                .xforward = for_client && destination_.settings().xforward};
+  smtp::MailTransaction transaction{.envelope = &job.envelope(),
+                                    .recipients = job.recipients,
+                                    .size = job.loaded.message.size,
+                                    .utf8 = needs_utf8(job),
+                                    .xforward = for_client && destination_.settings().xforward};
   smtp::EnvelopeResult result = co_await session.envelope(std::move(transaction));
   stale = connection_->kept && !result.replied;
   connection_->kept = true;

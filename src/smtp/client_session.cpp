@@ -128,7 +128,8 @@ Task<Answer> ClientSession::hello() {
   }
   if (!answer.positive()) co_return answer;
   server_ = parse_capabilities(answer.reply);
-  if (!extended) server_ = parse_capabilities({answer.reply.code, {}, {answer.reply.lines.front()}});  // HELO: a name, no more
+  if (!extended)
+    server_ = parse_capabilities({answer.reply.code, {}, {answer.reply.lines.front()}});  // HELO: a name, no more
   if (is_us(server_.name)) co_return broken(Stage::ehlo, Answer::Kind::loop, server_.name);
   co_return answer;
 }
@@ -149,7 +150,7 @@ Task<Answer> ClientSession::start_tls(TlsClient& tls, std::string host) {
   co_return answer;
 }
 
-std::vector<ClientSession::Line> ClientSession::lines_of(const Transaction& transaction) const {
+std::vector<ClientSession::Line> ClientSession::lines_of(const MailTransaction& transaction) const {
   const Envelope& envelope = *transaction.envelope;
   std::vector<Line> lines;
   if (open_transaction_) lines.push_back({Stage::reset, 0, command("RSET")});
@@ -205,7 +206,7 @@ struct ClientSession::Progress {
   }
 };
 
-Task<EnvelopeResult> ClientSession::envelope(Transaction transaction) {
+Task<EnvelopeResult> ClientSession::envelope(MailTransaction transaction) {
   Progress progress(transaction.recipients.size());
   const std::vector<Line> lines = lines_of(transaction);
   open_transaction_ = true;
@@ -264,7 +265,7 @@ Task<Answer> ClientSession::verify(std::string recipient) {
   Envelope envelope;
   const bool utf8 = !is_ascii(recipient);
   envelope.recipients.push_back({std::move(recipient), {}, {}});
-  Transaction transaction{.envelope = &envelope, .recipients = {0}, .utf8 = utf8, .callout = true};
+  MailTransaction transaction{.envelope = &envelope, .recipients = {0}, .utf8 = utf8, .callout = true};
   EnvelopeResult result = co_await this->envelope(std::move(transaction));
   co_return std::move(result.answers.front());
 }

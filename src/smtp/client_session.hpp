@@ -61,7 +61,7 @@ struct ClientTimeouts {
 };
 
 // One message to some of its recipients.
-struct Transaction {
+struct MailTransaction {
   const Envelope* envelope = nullptr;   // outlives the transaction
   std::vector<std::size_t> recipients;  // indices into the envelope's
   std::uint64_t size = 0;
@@ -91,7 +91,7 @@ class ClientSession {
   std::string tls() const { return tls_; }  // "TLSv1.3 with cipher …", empty = plain
   Endpoint peer() const { return stream_->peer(); }
 
-  Task<EnvelopeResult> envelope(Transaction transaction);
+  Task<EnvelopeResult> envelope(MailTransaction transaction);
   // Any number of pieces; the last one takes the dot with it. An answer: it failed, and the dot was not sent.
   Task<std::optional<Answer>> content(std::string bytes, bool last);
   Task<Answer> finish();  // the reply to the dot. Lost or timed out: nobody knows whether it was taken (RFC 1047)
@@ -117,7 +117,7 @@ class ClientSession {
   Answer broken(Stage stage, Answer::Kind kind, std::string detail);
   bool is_us(std::string_view name) const;
   SteadyTime deadline(Stage stage) const;
-  std::vector<Line> lines_of(const Transaction& transaction) const;
+  std::vector<Line> lines_of(const MailTransaction& transaction) const;
 
   std::unique_ptr<Stream> stream_;
   std::string our_name_;
