@@ -31,7 +31,7 @@ std::string line_of(const Json& json) {
 }
 
 // Calls `visit` for every record, in slices; it returns text for the sink, or nothing.
-Task<Result<>> walk(Greylister& greylister, std::function<std::string(const Stored&)> visit, const Sink& sink) {
+Task<Result<>> walk(Greylister& greylister, std::function<std::string(const Stored&)> visit, Sink sink) {
   for (std::string after;;) {
     auto some = co_await greylister.store().scan(after, slice);
     if (!some) co_return std::unexpected(some.error());
@@ -199,7 +199,7 @@ Task<Result<>> list(Greylister& greylister, Sink sink) {
     const bool open = is_waiting(kind, stored.record) && now - stored.record.first <= rules.retry_window;
     return open ? line_of(triplet_json("waiting", stored, rules)) : "";
   };
-  return walk(greylister, std::move(visit), sink);
+  return walk(greylister, std::move(visit), std::move(sink));
 }
 
 Task<Result<>> stats(Greylister& greylister, Sink sink) {
