@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 namespace greymx::access {
@@ -19,6 +20,10 @@ Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::stri
   const std::shared_ptr<RecipientList> list(new RecipientList);
   std::ifstream file(path);
   if (!file) return fail_errno(errno, path);
+  std::error_code unknown;
+  const auto bytes = std::filesystem::file_size(path, unknown);
+  // Room for all at once: what stays unused is never touched, and growing would need twice as much for a moment.
+  if (!unknown) list->text_.reserve(std::min<std::size_t>(bytes, max_text));
   std::string line;
   while (std::getline(file, line)) {
     if (line.size() > max_line || list->text_.size() > max_text) {
@@ -27,7 +32,6 @@ Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::stri
     list->add(line, domain);
   }
   if (file.bad()) return fail_errno(EIO, path);
-  list->text_.shrink_to_fit();
   std::vector<std::uint32_t>& starts = list->starts_;
   const auto compare = [&](auto a, auto b) { return std::strcmp(list->at(a), list->at(b)); };
   std::sort(starts.begin(), starts.end(), [&](auto a, auto b) { return compare(a, b) < 0; });

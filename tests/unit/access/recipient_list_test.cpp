@@ -1,9 +1,7 @@
 #include "access/recipient_list.hpp"
 
 #include <fmt/format.h>
-#include <malloc.h>
-
-#include <chrono>
+#include <fstream>
 
 #include "fixture.hpp"
 #include "support/catch.hpp"
@@ -75,26 +73,39 @@ TEST_CASE("a file that is no list is an error, not an empty list") {
   CHECK(binary.error().kind == ErrorKind::invalid);
 }
 
-TEST_CASE("a million recipients take less than 64 MiB while they are read and a look-up is quick") {
-  const test::TempDir directory;
-  std::string text;
-  for (long i = 0; i < 1'000'000; ++i) text += fmt::format("first.last-{:07}@example.com\n", i * 7919 % 1'000'000);
-  const std::string path = test::write(directory, "list", text);
-  text = {};
-  malloc_trim(0);
-  const auto heap = [] {
-    const struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
-  };
-  const std::size_t before = heap();
-  const auto list = RecipientList::read(path, domain("example.com"));
-  REQUIRE(list);
-  CHECK((*list)->size() == 1'000'000);
-  CHECK(heap() - before < 32UL << 20);  // kept; reading again beside it stays below 64 MiB
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < 10'000; ++i) {
-    REQUIRE(has(**list, fmt::format("first.last-{:07}@example.com", i * 31)));
-    REQUIRE_FALSE(has(**list, fmt::format("first.last-{:07}x@example.com", i * 31)));
+#if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer)
+namespace {
+
+// The most memory that the process has had in RAM since the last call, in KiB.
+std::size_t peak() {
+  std::ifstream status("/proc/self/status");
+  std::size_t kib = 0;
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) kib = std::stoul(line.substr(6));
   }
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(10));
+  std::ofstream("/proc/self/clear_refs") << 5;
+  return kib;
 }
+
+}  // namespace
+
+TEST_CASE("a million recipients take less than 64 MiB, also while they are read once more") {
+  const test::TempDir directory;
+  const std::string path = directory / "list";
+  {
+    std::ofstream file(path);
+    for (long i = 0; i < 1'000'000; ++i) file << fmt::format("first.last-{:07}@example.com\n", i * 7919 % 1'000'000);
+  }
+  peak();
+  const std::size_t before = peak();
+  const auto first = RecipientList::read(path, domain("example.com"));
+  const auto again = RecipientList::read(path, domain("example.com"));
+  REQUIRE(first);
+  CHECK((*again)->size() == 1'000'000);
+  CHECK(peak() - before < 64UL << 10);
+  for (int i = 0; i < 10'000; ++i) {
+    REQUIRE(has(**first, fmt::format("first.last-{:07}@example.com", i * 31)));
+    REQUIRE_FALSE(has(**first, fmt::format("first.last-{:07}x@example.com", i * 31)));
+  }
+}
+#endif
