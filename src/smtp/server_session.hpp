@@ -36,7 +36,7 @@ struct ServerParts {
   Metrics& metrics;
 };
 
-// What has been read and not yet used. No memory while empty, if release() is called.
+// What has been read and not yet used. Holds no memory after release().
 class InputBuffer {
  public:
   static constexpr std::size_t capacity = 16384;
@@ -46,7 +46,10 @@ class InputBuffer {
   void drop_to(std::string_view rest) { begin_ = end_ - rest.size(); }  // `rest`: the end of view()
   std::span<char> space();                                              // behind view(), which moves; never empty…
   void filled(std::size_t bytes) { end_ += bytes; }                     // …unless view() has `capacity` bytes
-  void release() { bytes_.reset(); }
+  void release() {  // only while empty
+    bytes_.reset();
+    begin_ = end_ = 0;
+  }
 
  private:
   std::unique_ptr<char[]> bytes_;

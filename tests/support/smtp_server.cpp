@@ -71,8 +71,10 @@ ServerRig::ServerRig(config::Config wanted, std::string client_endpoint, bool pr
     : settings(std::move(wanted)), client_(*Endpoint::parse(client_endpoint)), proxy_protocol_(proxy_protocol) {}
 
 ServerRig::~ServerRig() {
-  if (client) client->close();
+  if (!client) return;
+  client->close();
   pump();
+  client.reset();
 }
 
 void ServerRig::start() {
