@@ -183,13 +183,17 @@ std::optional<Snapshot> Writer::snapshot(QueueId id) const {
 
 Result<MessageState> Writer::state(QueueId id, const Snapshot& snapshot) const {
   auto state = read_state(id, snapshot);
-  if (!state && state.error().kind == ErrorKind::invalid) {
-    log_.warning("spool", id.to_string() + ": the reasons for its delay are lost: " + state.error().text);
-    const std::scoped_lock lock(books_.mutex);
-    state = books_.index.state(id);
-  }
-  if (!state) return state;
+  if (!state) return state.error().kind == ErrorKind::invalid ? known_state(id, snapshot) : state;
   for (const Edit& edit : snapshot.edits) apply(edit, *state);
+  return state;
+}
+
+Result<MessageState> Writer::known_state(QueueId id, const Snapshot& snapshot) const {
+  log_.warning("spool", id.to_string() + ": the reason for its delay cannot be read and is lost");
+  const std::scoped_lock lock(books_.mutex);
+  if (!books_.index.contains(id)) return fail(ErrorKind::not_found, id.to_string() + " has left the queue");
+  MessageState state = books_.index.state(id);
+  for (const Edit& edit : snapshot.edits) apply(edit, state);
   return state;
 }
 
@@ -280,7 +284,6 @@ Writer::Batch Writer::collect(bool lazy_too) {
   return batch;
 }
 
-// Changes are made whole from what is on disk and the edits since; without that there is nothing to write.
 void Writer::add_changes(Batch& batch) {
   std::vector<std::pair<QueueId, Snapshot>> changed;
   {
@@ -290,13 +293,10 @@ void Writer::add_changes(Batch& batch) {
     }
   }
   for (const auto& [id, snapshot] : changed) {
-    const auto state = this->state(id, snapshot);
-    if (state) {
-      batch.records.push_back(make_append(make_entry(id, *state), snapshot.places.message.segment, encode(*state)));
-    } else {
-      batch.changes = std::unexpected(state.error());
-      log_.warning("spool", id.to_string() + ": a change is lost: " + state.error().text);
-    }
+    auto state = this->state(id, snapshot);
+    if (!state) state = known_state(id, snapshot);  // it cannot wait for a bad sector to mend
+    if (!state) continue;
+    batch.records.push_back(make_append(make_entry(id, *state), snapshot.places.message.segment, encode(*state)));
   }
 }
 
@@ -430,7 +430,7 @@ void Writer::settle(Batch& batch) {
   std::vector<Waiter> waiters;
   take_waiters(batch.records, waiters);
   wake(std::move(waiters), {});
-  wake(std::move(batch.durable), batch.changes);
+  wake(std::move(batch.durable), {});
 }
 
 void Writer::settle_record(const Append& append, WallTime now) {

@@ -64,7 +64,7 @@ class Writer {
   bool edit(QueueId id, Edit edit, std::optional<Waiter> waiter = {});
   bool end(QueueId id);
   std::optional<Snapshot> snapshot(QueueId id) const;
-  // The state that the snapshot tells where to find, edits applied. If that record is damaged, what memory knows.
+  // The state that the snapshot tells where to find, edits applied; if that record is damaged, what memory knows of it.
   Result<MessageState> state(QueueId id, const Snapshot& snapshot) const;
   std::string problem() const;              // why nothing can be written; empty if all is well
   std::size_t unsaved() const;              // changes and ends that wait for the disk
@@ -77,7 +77,6 @@ class Writer {
   struct Batch {
     std::vector<Append> records;
     std::vector<Waiter> durable;  // of edits
-    Result<> changes;             // an error if one could not be made
   };
   struct Open {
     std::shared_ptr<Segment> segment;
@@ -97,6 +96,7 @@ class Writer {
   void settle_record(const Append& append, WallTime now);
   void abandon(Batch& batch, const Error& error);
   Result<> write_seal(bool last);
+  Result<MessageState> known_state(QueueId id, const Snapshot& snapshot) const;
   void start_lazy(bool urgent);
   void end_now(QueueId id);
   Snapshot take_snapshot(QueueId id, const Places& places) const;
