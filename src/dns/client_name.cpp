@@ -21,6 +21,7 @@ bool usable(const std::string& name) {
 }  // namespace
 
 Task<ClientName> lookup_client_name(Resolver& resolver, IpAddress ip, SteadyTime deadline) {
+  const Type type = ip.is_v4() ? Type::a : Type::aaaa;
   ClientName result;
   const Answer pointers = co_await resolver.lookup(reverse_name(ip), Type::ptr, deadline);
   result.failed = pointers.outcome == Outcome::failed;
@@ -28,7 +29,7 @@ Task<ClientName> lookup_client_name(Resolver& resolver, IpAddress ip, SteadyTime
     const std::string& name = pointers.names[i];
     if (!usable(name)) continue;
     if (result.unconfirmed.empty()) result.unconfirmed = name;
-    const Answer addresses = co_await resolver.lookup(name, ip.is_v4() ? Type::a : Type::aaaa, deadline);
+    const Answer addresses = co_await resolver.lookup(name, type, deadline);
     const auto end =
         addresses.addresses.begin() + static_cast<std::ptrdiff_t>(std::min(addresses.addresses.size(), max_addresses));
     if (std::find(addresses.addresses.begin(), end, ip) != end) {

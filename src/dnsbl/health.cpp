@@ -178,7 +178,7 @@ Task<> Health::tick(dns::Resolver& resolver, SteadyTime deadline) {
       if (states_[i].suspicious || now >= states_[i].next_test) due.push_back(test(resolver, i, deadline));
     }
   }
-  if (!due.empty()) co_await join_all(std::move(due));
+  co_await join_all(std::move(due));
 }
 
 Task<> Health::run_self_tests(dns::Resolver& resolver) {
@@ -195,7 +195,9 @@ Task<> Health::test(dns::Resolver& resolver, std::size_t list, SteadyTime deadli
     ask_controls = states_[list].suspicious || states_[list].off == Off::lists_everybody;
   }
   Verdict control;
-  if (ask_controls) control = co_await test_control_addresses(resolver, lists_[list], deadline);
+  if (ask_controls) {
+    control = co_await test_control_addresses(resolver, lists_[list], deadline);
+  }
   const Verdict points = co_await test_points(resolver, lists_[list], deadline);
   conclude(list, points, control);
 }
