@@ -212,16 +212,16 @@ const std::vector<Key>& config_keys() {
       key<C>("limits.command_timeout", "\"5m\"", duration(1s, 1h), FIELD(limits.command_timeout), "how long a client may be silent between commands"),
       key<C>("limits.data_timeout", "\"5m\"", duration(1s, 1h), FIELD(limits.data_timeout), "how long a client may be silent in DATA and BDAT"),
 
-      key<C>("tls.certificate", "\"\"", Path{}, FIELD(tls.certificate), "PEM chain; empty = STARTTLS is not offered"),
-      key<C>("tls.key", "\"\"", Path{}, FIELD(tls.key), "PEM key of the certificate"),
+      key<C>("tls.certificate", "\"\"", Path{.optional = true}, FIELD(tls.certificate), "PEM chain; empty = STARTTLS is not offered"),
+      key<C>("tls.key", "\"\"", Path{.optional = true}, FIELD(tls.key), "PEM key of the certificate"),
       key<C>("tls.inbound", "\"may\"", Choice<TlsLevel>{{{"none", TlsLevel::none}, {"may", TlsLevel::may}, {"encrypt", TlsLevel::encrypt}}}, FIELD(tls.inbound), "whether clients may or must use STARTTLS"),
 
       key<C>("access.trusted_networks", R"(["127.0.0.0/8", "::1/128"])", ListOf<Word<Network>>{network, R"(["127.0.0.0/8"])"}, FIELD(access.trusted_networks), "may use ETRN and skip the checks; still relay to our domains only"),
       key<C>("access.proxy_networks", "[]", ListOf<Word<Network>>{network, R"(["192.0.2.10"])"}, FIELD(access.proxy_networks), "may speak for others with XCLIENT and the PROXY protocol"),
-      key<C>("access.clients", "\"\"", Path{}, FIELD(access.clients), "access file for client addresses and names, in Postfix's access(5) syntax"),
-      key<C>("access.helo", "\"\"", Path{}, FIELD(access.helo), "access file for HELO names"),
-      key<C>("access.senders", "\"\"", Path{}, FIELD(access.senders), "access file for senders"),
-      key<C>("access.recipients", "\"\"", Path{}, FIELD(access.recipients), "access file for recipients"),
+      key<C>("access.clients", "\"\"", Path{.optional = true}, FIELD(access.clients), "access file for client addresses and names, in Postfix's access(5) syntax"),
+      key<C>("access.helo", "\"\"", Path{.optional = true}, FIELD(access.helo), "access file for HELO names"),
+      key<C>("access.senders", "\"\"", Path{.optional = true}, FIELD(access.senders), "access file for senders"),
+      key<C>("access.recipients", "\"\"", Path{.optional = true}, FIELD(access.recipients), "access file for recipients"),
       key<C>("access.invalid_helo", "\"reject\"", check_mode, FIELD(access.invalid_helo), "HELO names that are no names"),
       key<C>("access.unauth_pipelining", "\"reject\"", check_mode, FIELD(access.unauth_pipelining), "commands sent ahead where that is not allowed"),
       key<C>("access.non_fqdn_sender", "\"reject\"", check_mode, FIELD(access.non_fqdn_sender), "sender domains without a dot"),
@@ -242,7 +242,7 @@ const std::vector<Key>& config_keys() {
 
       key<C>("greylist.mode", "\"reject\"", check_mode, FIELD(greylist.mode), "whether unknown senders have to come back"),
       restart(key<C>("greylist.store", "\"bdb\"", Word<std::string>{"a store that exists yet", "bdb", store}, FIELD(greylist.store), "where the greylist lives")),
-      key<C>("greylist.delay", "\"5m\"", duration(1s, 1 * day), FIELD(greylist.delay), "how long to stay away before coming back"),
+      key<C>("greylist.delay", "\"5m\"", duration(0s, 1 * day), FIELD(greylist.delay), "how long to stay away before coming back"),
       key<C>("greylist.retry_window", "\"2d\"", duration(1s, 100 * day), FIELD(greylist.retry_window), "how late a retry may come"),
       key<C>("greylist.max_age", "\"35d\"", duration(1s, 1000 * day), FIELD(greylist.max_age), "how long what passed is remembered"),
       key<C>("greylist.auto_whitelist_clients", "5", Integer{0, 10'000}, FIELD(greylist.auto_whitelist_clients), "passes after which a client is no longer greylisted; 0 = off"),
@@ -288,7 +288,7 @@ const std::vector<Key>& config_keys() {
 const std::vector<Key>& domain_keys() {
   static const std::vector<Key> rows = {
       key<Domain>("primary", "[]", ListOf<Word<HostPort>>{{"a host with an optional port", "mx1.example.com:25", host_port}, R"(["mx1.example.com"])"}, FIELD(primary), "hosts in order: host, host:port or [IPv6]:port; default: the MX records preferred over ours"),
-      key<Domain>("recipients", "\"\"", Path{}, FIELD(recipients), "file of valid recipients, one a line; others get 550 5.1.1"),
+      key<Domain>("recipients", "\"\"", Path{.optional = true}, FIELD(recipients), "file of valid recipients, one a line; others get 550 5.1.1"),
       key<Domain>("verify_recipients", "true", Boolean{}, FIELD(verify_recipients), "ask the primary at RCPT time and remember the answer"),
       key<Domain>("unknown_while_down", "\"accept\"", Choice<UnknownWhileDown>{{{"accept", UnknownWhileDown::accept}, {"defer", UnknownWhileDown::defer}, {"reject", UnknownWhileDown::reject}}}, FIELD(unknown_while_down), "an address never heard of, while the primary cannot be asked"),
       key<Domain>("greylist", "true", Boolean{}, FIELD(greylist), "whether the greylist applies to this domain"),
