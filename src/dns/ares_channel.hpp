@@ -4,6 +4,7 @@
 // back into the channel nor destroy it.
 #pragma once
 
+#define CARES_NO_DEPRECATED  // 1.18 knows nothing of what replaces ares_query in 1.28
 #include <ares.h>
 
 #include <chrono>
