@@ -64,12 +64,13 @@ Task<std::optional<T>> with_deadline(Task<T> task, SteadyTime deadline);
 Task<bool> with_deadline(Task<> task, SteadyTime deadline);  // false: the deadline passed
 
 // Runs `fn` (not a coroutine, may block) on a pool's thread and resumes here with what it returned or threw. Not
-// cancellable once begun; the awaiting side must not be destroyed before it has ended.
+// cancellable once begun. The pool must be joined before this side's io_context is destroyed: its thread still lets go
+// of that when the result is already here.
 template <class Fn>
 Task<std::invoke_result_t<Fn>> offload(asio::thread_pool& pool, Fn fn);
 
 // Runs a coroutine on another thread's executor and resumes here with its result. Cancellation is passed on and the
-// coroutine joined. The awaiting side must not be destroyed before it has ended.
+// coroutine joined. The other thread must be joined before this side's io_context is destroyed.
 template <class T>
 Task<T> on(asio::any_io_executor executor, Task<T> task);
 

@@ -1,5 +1,7 @@
 #include "config/check.hpp"
 
+#include <sys/un.h>
+
 #include <algorithm>
 
 namespace greymx::config {
@@ -68,8 +70,16 @@ class Checks {
     }
     for (const PolicyListener& listener : c_.listen.policy) {
       if (listener.unix_path.empty()) add("listen.policy", listener.endpoint);
+      socket_path("listen.policy", listener.unix_path);
     }
+    socket_path("listen.control", c_.listen.control);
     for (const Endpoint& endpoint : c_.listen.http) add("listen.http", endpoint);
+  }
+
+  // What bind() can take, with the final NUL.
+  void socket_path(const char* key, const std::string& path) {
+    if (path.size() >= sizeof(sockaddr_un::sun_path))
+      wrong(key, "", "the path of a socket must be shorter than 108 bytes");
   }
 
   void times() {

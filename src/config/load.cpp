@@ -30,15 +30,6 @@ class Loader {
   Loader(const std::string& path, Report& report)
       : report_(report), folder_(std::filesystem::path(path).parent_path()) {}
 
-  // What config_keys() says, read as if it stood in a file.
-  void defaults() {
-    for (const Key& key : config_keys()) {
-      if (key.default_text.empty()) continue;
-      const toml::parse_result document = toml::parse("value = " + key.default_text);
-      key.read(scope(key.name), *document.table().get("value"), &config);
-    }
-  }
-
   void read(const toml::table& root) {
     for (const auto& [name, node] : root) {
       if (name == "domains") {
@@ -216,6 +207,22 @@ class Loader {
   std::string folder_;
 };
 
+// What config_keys() says, read as if it stood in a file.
+const Config& defaults() {
+  static const Config config = [] {
+    Config made;
+    Report report("defaults");
+    const std::string folder = "/";
+    for (const Key& key : config_keys()) {
+      if (key.default_text.empty()) continue;
+      const toml::parse_result document = toml::parse("value = " + key.default_text);
+      key.read({report, folder, key.name}, *document.table().get("value"), &made);
+    }
+    return made;
+  }();
+  return config;
+}
+
 // The system's full name; empty if it has none. May ask the resolver.
 std::string system_hostname() {
   char name[256] = {};
@@ -248,7 +255,7 @@ Loaded parse(std::string_view text, const std::string& path) {
   Report report(path);
   const std::string absolute = std::filesystem::absolute(path).lexically_normal();
   Loader loader(absolute, report);
-  loader.defaults();
+  loader.config = defaults();
   loader.config.file = absolute;
   const Recovered document = parse_toml(std::string(text), report);
   if (document.table) loader.read(*document.table);

@@ -70,7 +70,9 @@ std::optional<std::int64_t> Integer::read(const Scope& scope, const toml::node& 
 
 void Path::operator()(const Scope& scope, const toml::node& node, std::string& into) const {
   const auto text = read_text(scope, node, "a path", "\"/var/lib/greymx\"");
-  if (text) into = resolve(scope.folder, *text);
+  if (!text) return;
+  if (text->empty() && !optional) return scope.wrong(node, "must not be empty; write for example \"/var/lib/greymx\"");
+  into = resolve(scope.folder, *text);
 }
 
 }  // namespace greymx::config

@@ -143,8 +143,9 @@ struct Choice {
   }
 };
 
-// A path, made absolute from the file's folder; empty stays empty.
+// A path, made absolute from the file's folder; empty stays empty if it may be.
 struct Path {
+  bool optional = false;
   std::string type() const { return "path"; }
   void operator()(const Scope& scope, const toml::node& node, std::string& into) const;
 };

@@ -8,7 +8,7 @@ namespace greymx::config {
 
 namespace {
 
-constexpr int most_errors = 20;
+constexpr std::size_t most_errors = 20;
 
 struct Span {
   std::size_t begin = 0;
@@ -73,9 +73,9 @@ std::string explain(std::string_view description) {
 
 Recovered parse_toml(std::string text, Report& report) {
   std::size_t last = 0;
-  for (int i = 0; i < most_errors; ++i) {
+  while (report.errors.size() < most_errors) {
     toml::parse_result result = toml::parse(text);
-    if (result) return {std::move(result).table(), i == 0};
+    if (result) return {std::move(result).table(), report.errors.empty()};
     const Position where = result.error().source().begin;
     // The line after one that was left out may only look wrong because of that.
     const Span span = line_span(text, where.line);

@@ -31,6 +31,7 @@ T run(asio::io_context& io, Task<T> task) {
   }
 }
 
+// On a loop of its own; not for tasks that use other threads (offload, on), which need a loop that outlives those.
 template <class T>
 T run(Task<T> task) {
   asio::io_context io{1};

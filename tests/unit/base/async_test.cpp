@@ -148,21 +148,23 @@ TEST_CASE("join_all of tasks without a result") {
 }
 
 TEST_CASE("offload runs on the pool and resumes where it was called") {
+  asio::io_context io{1};
   asio::thread_pool pool(1);
-  CHECK(run(offload_comes_back_here(pool)));
+  CHECK(run(io, offload_comes_back_here(pool)));
 }
 
 TEST_CASE("offload passes results and exceptions on") {
+  asio::io_context io{1};
   asio::thread_pool pool(2);
   struct NoDefault {
     explicit NoDefault(int v) : value(v) {}
     int value;
   };
-  CHECK(run(offload(pool, [] { return NoDefault(4); })).value == 4);
+  CHECK(run(io, offload(pool, [] { return NoDefault(4); })).value == 4);
   bool ran = false;
-  run(offload(pool, [&] { ran = true; }));
+  run(io, offload(pool, [&] { ran = true; }));
   CHECK(ran);
-  CHECK_THROWS_WITH(run(offload(pool, []() -> int { throw std::runtime_error("no disk"); })), "no disk");
+  CHECK_THROWS_WITH(run(io, offload(pool, []() -> int { throw std::runtime_error("no disk"); })), "no disk");
 }
 
 TEST_CASE("a cancelled coroutine waits for what it has offloaded and gets its result") {
@@ -189,17 +191,19 @@ TEST_CASE("a cancelled coroutine waits for what it has offloaded and gets its re
 }
 
 TEST_CASE("on runs a coroutine on the other thread and resumes here") {
+  asio::io_context io{1};
   Worker worker;
-  CHECK(run(comes_back_here(worker.io.get_executor(), worker.thread.get_id())));
-  CHECK_THROWS_WITH(run(on(worker.io.get_executor(), throwing("there"))), "there");
+  CHECK(run(io, comes_back_here(worker.io.get_executor(), worker.thread.get_id())));
+  CHECK_THROWS_WITH(run(io, on(worker.io.get_executor(), throwing("there"))), "there");
 }
 
 TEST_CASE("on passes cancellation to the other thread and joins") {
+  asio::io_context io{1};
   Worker worker;
   bool ended = false;
   for (int i = 0; i < 100; ++i) {
     ended = false;
-    const bool in_time = run(with_deadline(on(worker.io.get_executor(), until_cancelled(ended)), in(i * 20us)));
+    const bool in_time = run(io, with_deadline(on(worker.io.get_executor(), until_cancelled(ended)), in(i * 20us)));
     CHECK_FALSE(in_time);
     CHECK(ended);
   }

@@ -447,6 +447,12 @@ TEST_CASE("each mistake is told with its place and what would be right") {
       {"[listen]\nsmtp = [\"127.0.0.1:8025\"]", "1:1: listen.http: 127.0.0.1:8025 is listened on twice"},
       {"[listen]\nsmtp = [{ address = \"0.0.0.0:25\", proxy_protocol = true }]",
        "2:8: listen.smtp: proxy_protocol needs the proxy's address in access.proxy_networks, which is empty"},
+      {"[paths]\nqueue = \"\"", "2:9: paths.queue: must not be empty; write for example \"/var/lib/greymx\""},
+      {"[greylist]\nwhitelist_clients = [\"\"]", "2:22: greylist.whitelist_clients: must not be empty"},
+      {"[listen]\ncontrol = \"/"
+       "012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"
+       "1\"",
+       "2:11: listen.control: the path of a socket must be shorter than 108 bytes"},
       {"[domains.\"a.example\"]\n[domains.\"A.example\"]",
        "2:10: domains.\"A.example\": this domain stands here twice; keep one of them"},
       {"[[dnsbl.lists]]\nzone = \"a.test\"\n[[dnsbl.lists]]\nzone = \"A.test.\"",
@@ -467,6 +473,10 @@ TEST_CASE("each mistake is told with its place and what would be right") {
        "2:8: TOML: key-value pair: cannot redefine existing string 'user'; it stands here twice"},
       {"[limits]\n[limits]", "2:1: TOML: table header: cannot redefine existing table 'limits'; it stands here twice"},
       {"workers", "1:8: TOML: key-value pair: expected '='"},
+      {"user = \"a\"\n[log]\n#\x1b[2J", "3:2: TOML: comment: control characters other than TAB"},
+      {"[log]\n [[[dnsbl.lists]]]\nzone = 1",
+       "2:4: TOML: key: expected bare key starting character or string delimiter, saw '['"},
+      {"[log]\n[,", "2:2: TOML: key: expected bare key starting character or string delimiter, saw ','"},
       {"\xff", "1:1: TOML: Encountered invalid utf-8 sequence; the file must be UTF-8"},
   };
   for (const Row& row : rows) {
