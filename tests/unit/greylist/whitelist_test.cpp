@@ -152,3 +152,16 @@ TEST_CASE("files are read with their .local, absent ones only if they may be") {
   CHECK(problems == std::vector<std::string>{name + ":2: one entry a line, without blanks inside"});
   CHECK(load_whitelist(Whitelist::Of::clients, {directory.file("other.local")}, false, problems).has_value());
 }
+
+TEST_CASE("the lists that ship have no line that makes no sense") {
+  std::vector<std::string> problems;
+  const std::string conf = CONF_DIRECTORY;
+  const auto clients = load_whitelist(Whitelist::Of::clients, {conf + "/whitelist_clients"}, false, problems);
+  const auto recipients = load_whitelist(Whitelist::Of::addresses, {conf + "/whitelist_recipients"}, false, problems);
+  REQUIRE(clients.has_value());
+  REQUIRE(recipients.has_value());
+  CHECK(problems.empty());
+  CHECK(clients->has_client(ip("192.0.2.1"), "mail-wm1-f42.google.com"));
+  CHECK_FALSE(clients->has_client(ip("192.0.2.1"), "unknown"));
+  CHECK(recipients->has_address("postmaster@example.com"));
+}
