@@ -10,8 +10,10 @@
 
 #include "admin/check.hpp"
 #include "admin/client.hpp"
+#include "admin/greylist_commands.hpp"
 #include "config/load.hpp"
 #include "config/values.hpp"
+#include "queue/reader.hpp"
 
 namespace greymx::admin {
 
@@ -72,8 +74,7 @@ constexpr Command commands[] = {
     {"check", "Is this machine ready to be an MX? A line for each check, with what to do", "greymx check", json},
     {"status", "Show how everything is", "greymx status\ngreymx status --json | jq .queue", json},
     {"spool verify", "Check every record of the spool's files", "greymx spool verify"},
-    {"spool dump", "Print envelope and state of every message, one JSON object a line",
-     "greymx spool dump | jq .queue_id"},
+    {"spool dump", "Print every record of the log, one JSON object a line", "greymx spool dump | jq ."},
     {"reload", "Read relay.conf and all files it names again", "greymxd -t -c /etc/greymx/relay.conf && greymx reload"},
 };
 
@@ -189,15 +190,23 @@ class Tool {
       return failed(directory_ + ": " + std::strerror(errno));
     }
     Printer printer(stdout, isatty(STDERR_FILENO) != 0, directory_);
-    if (command.starts_with("spool ")) return read_offline(printer);
-    Talk talk = admin::talk(config_->listen.control, request_, printer);
+    const auto files = system_files();
+    if (command == "spool verify") return verify(*files);
+    if (command == "spool dump") return dump_log(*files);
+    Feed feed;
+    if (command == "greylist import") {
+      const auto delay = config::parse_duration(request_.arg("delay").empty() ? "5m" : request_.arg("delay"));
+      if (!delay) return {2, "--delay " + request_.arg("delay") + ": not a time such as 5m"};
+      feed = [this, delay](const auto& send) { return import(*delay, send); };
+    }
+    Talk talk = admin::talk(config_->listen.control, request_, printer, feed);
     if (talk.contact == Contact::refused) {
       return failed("no right to talk to greymxd at " + config_->listen.control + ": be root or in group " +
                     config_->group);
     }
     if (talk.contact == Contact::absent) {
       if (is_reading(command)) {
-        talk.ending = read_offline(printer);
+        talk.ending = read_offline(*files, printer);
       } else {
         return {75, fmt::format("greymxd does not answer at {}: start it (systemctl start greymx), or name the "
                                 "configuration it runs with: -c FILE",
@@ -210,11 +219,16 @@ class Tool {
     return talk.ending;
   }
 
-  Ending read_offline(Printer& printer) {
-    const auto files = system_files();
-    const auto reader = queue::SpoolReader::open(config_->queue_path, *files);
+  Result<> import(std::chrono::seconds delay, const std::function<bool(std::string_view)>& send) {
+    const auto read = read_import(request_.arg("dir"), config_->greylist, delay, SystemClock().now(), send);
+    if (!read) return std::unexpected(read.error());
+    fmt::print("{}", *read);
+    return {};
+  }
+
+  Ending read_offline(Files& files, Printer& printer) {
+    const auto reader = queue::SpoolReader::open(config_->queue_path, files);
     if (!reader) return failed(reader.error().text);
-    if (request_.command == "spool verify") return verify(**reader);
     asio::io_context io;
     asio::thread_pool pool(1);
     Gate gate(io.get_executor());
@@ -229,17 +243,21 @@ class Tool {
     ending = co_await read_queue(request_, std::move(source), now, pool, printer);
   }
 
-  static Ending verify(queue::SpoolReader& reader) {
-    std::uint64_t messages = 0;
-    std::vector<std::string> problems = reader.problems();
-    for (const QueueId id : reader.ids()) {
-      const auto content = reader.content(id);
-      if (!content) problems.push_back(id.to_string() + ": " + content.error().text);
-      ++messages;
-    }
-    for (const std::string& problem : problems) fmt::print("{}\n", problem);
-    fmt::print("{} messages, {} problems\n", messages, problems.size());
-    return {problems.empty() ? 0 : 1, ""};
+  Ending verify(Files& files) {
+    const auto report = queue::verify_spool(config_->queue_path, files);
+    if (!report) return failed(report.error().text);
+    const Style style{request_.color};
+    for (const std::string& text : report->failures) fmt::print("{} {}\n", style.red("fail"), text);
+    for (const std::string& text : report->warnings) fmt::print("{} {}\n", style.yellow("warn"), text);
+    fmt::print("{} segments, {} messages: {} failures, {} warnings\n", report->segments, report->messages,
+               report->failures.size(), report->warnings.size());
+    return {report->failures.empty() ? 0 : 1, ""};
+  }
+
+  Ending dump_log(Files& files) {
+    const auto print = [](const std::string& line) { return std::puts(line.c_str()) >= 0; };
+    const auto done = queue::dump_spool(config_->queue_path, files, print);
+    return done ? Ending{} : failed(done.error().text);
   }
 
   Ending check() {

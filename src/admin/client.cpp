@@ -93,7 +93,7 @@ void Printer::clear_progress() {
   progress_shown_ = false;
 }
 
-Talk talk(const std::string& socket_path, const Request& request, Printer& printer) {
+Talk talk(const std::string& socket_path, const Request& request, Printer& printer, const Feed& feed) {
   Talk result;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -110,13 +110,24 @@ Talk talk(const std::string& socket_path, const Request& request, Printer& print
   }
   result.contact = Contact::answered;
   result.ending = {75, "greymxd closed the connection or did not answer within two minutes"};
-  const std::string line = to_line(request);
-  std::string_view unsent = line;
-  while (!unsent.empty()) {
-    const ssize_t sent = send(descriptor, unsent.data(), unsent.size(), MSG_NOSIGNAL);
-    if (sent <= 0) break;
-    unsent.remove_prefix(static_cast<std::size_t>(sent));
+  const auto send_all = [descriptor](std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t sent = send(descriptor, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent <= 0) return false;
+      bytes.remove_prefix(static_cast<std::size_t>(sent));
+    }
+    return true;
+  };
+  send_all(to_line(request));
+  if (feed) {
+    const Result<> fed = feed(send_all);
+    if (!fed) {
+      close(descriptor);
+      result.ending = failed(fed.error().text);
+      return result;
+    }
   }
+  shutdown(descriptor, SHUT_WR);
   std::string buffer(64 << 10, '\0'), pending;
   bool heard = true;
   while (heard && !printer.ending()) {

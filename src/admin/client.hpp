@@ -44,7 +44,9 @@ struct Talk {
   Contact contact = Contact::absent;  // absent: nobody listens; refused: no right to
   Ending ending;
 };
+// Sends more after the request, with the function given, which says false once the daemon takes no more.
+using Feed = std::function<Result<>(const std::function<bool(std::string_view)>& send)>;
 // Sends the request and prints the answer. Blocks; a daemon that says nothing for two minutes is given up.
-Talk talk(const std::string& socket_path, const Request& request, Printer& printer);
+Talk talk(const std::string& socket_path, const Request& request, Printer& printer, const Feed& feed = {});
 
 }  // namespace greymx::admin

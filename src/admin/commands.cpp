@@ -5,9 +5,11 @@
 
 #include <algorithm>
 
+#include "admin/greylist_commands.hpp"
 #include "admin/status.hpp"
 #include "admin/walk.hpp"
 #include "base/mailbox.hpp"
+#include "config/load.hpp"
 
 namespace greymx::admin {
 
@@ -169,7 +171,6 @@ Task<Ending> explain(Request request, Services& services, Sink& sink) {
   Facts facts;
   facts.client.address = *address;
   if (!request.arg("name").empty()) facts.client.name = to_lower(request.arg("name"));
-  facts.client.trusted = contains(services.config()->access.trusted_networks, *address);
   facts.helo = request.arg("helo");
   facts.protocol = "ESMTP";
   facts.sender = Mailbox::split(request.arg("from") == "<>" ? "" : request.arg("from"));
@@ -200,21 +201,25 @@ Task<Ending> explain(Request request, Services& services, Sink& sink) {
 }
 
 Task<Ending> reload(Services& services, Sink& sink) {
+  const config::ConfigPtr before = services.config();
   auto work = [&] { return services.reload(); };
   const Result<> result = co_await offload(services.pool, work);
-  if (!result) co_return failed("the old configuration stays in force: " + result.error().text);
-  co_await sink.send(reply::text("Reloaded " + services.config()->file + "\n"));
+  if (!result) co_return failed(result.error().text + "\nthe old configuration stays in force");
+  const config::ConfigPtr now = services.config();
+  std::string text = "Reloaded " + now->file + "\n";
+  for (const std::string& key : config::needs_restart(*before, *now)) text += key + " has changed: restart greymxd\n";
+  co_await sink.send(reply::text(text));
   co_return Ending{};
 }
 
 }  // namespace
 
-Task<Ending> run_command(Request request, Services& services, Sink& sink, std::string who) {
+Task<Ending> run_command(Request request, Services& services, Source& source, Sink& sink, std::string who) {
   const std::string& command = request.command;
   if (is_reading(command)) {
-    QueueSource source = source_of(services.spool, services.relay.status(), services.config()->queue);
+    QueueSource queue = source_of(services.spool, services.relay.status(), services.config()->queue);
     const WallTime now = services.clock.now();
-    co_return co_await read_queue(std::move(request), std::move(source), now, services.pool, sink);
+    co_return co_await read_queue(std::move(request), std::move(queue), now, services.pool, sink);
   }
   const auto* found = std::ranges::find(changes, command, &Change::command);
   if (found != std::end(changes)) co_return co_await change(*found, std::move(request), services, sink, std::move(who));
@@ -223,6 +228,7 @@ Task<Ending> run_command(Request request, Services& services, Sink& sink, std::s
   if (command == "dnsbl") co_return co_await dnsbl_lookup(std::move(request), services, sink);
   if (command == "explain") co_return co_await explain(std::move(request), services, sink);
   if (command == "reload") co_return co_await reload(services, sink);
+  if (command.starts_with("greylist ")) co_return co_await run_greylist(std::move(request), services, source, sink);
   co_return Ending{
       2, "the daemon does not know the command \"" + printable(command, 40) + "\"; is it older than the tool?"};
 }

@@ -15,6 +15,13 @@ class Sink {
   virtual Task<bool> send(std::string lines) = 0;  // false: nobody reads any more, stop
 };
 
+// What the tool sends after its request (greylist import).
+class Source {
+ public:
+  virtual ~Source() = default;
+  virtual Task<std::string> more() = 0;  // complete lines; empty: the end
+};
+
 // A queue to read, running or not. `peek`, `content` and `domains` may block on disk.
 struct QueueSource {
   std::function<std::vector<QueueId>(QueueId after, std::size_t limit)> ids;
@@ -29,11 +36,11 @@ struct QueueSource {
 QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> primaries, const config::Queue& rules);
 QueueSource source_of(queue::SpoolReader& reader, const config::Queue& rules);  // the reader outlives it
 
-// "mailq", "shape", "domains", "cat", "export", "spool dump".
+// "mailq", "shape", "domains", "cat", "export".
 bool is_reading(const std::string& command);
 Task<Ending> read_queue(Request request, QueueSource source, WallTime now, asio::thread_pool& pool, Sink& sink);
 
 // Any command, in the daemon; `who` for the log ("uid 0").
-Task<Ending> run_command(Request request, Services& services, Sink& sink, std::string who);
+Task<Ending> run_command(Request request, Services& services, Source& source, Sink& sink, std::string who);
 
 }  // namespace greymx::admin

@@ -24,10 +24,10 @@ constexpr std::size_t max_connections = 32;
 constexpr auto request_time = std::chrono::seconds(30);
 constexpr auto stall_time = std::chrono::hours(1);
 
-Task<bool> read_line(Socket& socket, std::string& line) {
-  auto buffer = asio::dynamic_buffer(line, max_request);
+// Reads up to a line's end at least; false: it did not come, or is too long. `pending` may hold more than the line.
+Task<bool> read_line(Socket& socket, std::string& pending) {
+  auto buffer = asio::dynamic_buffer(pending, max_request);
   const auto [error, bytes] = co_await asio::async_read_until(socket, buffer, '\n', quietly);
-  if (!error) line.resize(bytes);
   co_return !error;
 }
 
@@ -47,6 +47,24 @@ class SocketSink final : public Sink {
 
  private:
   Socket& socket_;
+};
+
+class SocketSource final : public Source {
+ public:
+  SocketSource(Socket& socket, std::string pending) : socket_(socket), pending_(std::move(pending)) {}
+  Task<std::string> more() override {
+    if (pending_.find('\n') == pending_.npos) {
+      const SteadyTime deadline = std::chrono::steady_clock::now() + request_time;
+      co_await with_deadline(read_line(socket_, pending_), deadline);
+    }
+    std::string lines = pending_.substr(0, pending_.rfind('\n') + 1);
+    pending_.erase(0, lines.size());
+    co_return lines;
+  }
+
+ private:
+  Socket& socket_;
+  std::string pending_;
 };
 
 std::string peer_of(Socket& socket) {
@@ -76,14 +94,16 @@ struct ControlServer::Impl {
 
   Task<> session(Socket socket, Services& services) {
     SocketSink sink(socket);
-    std::string line;
+    std::string pending;
     const SteadyTime deadline = std::chrono::steady_clock::now() + request_time;
-    const auto got = co_await with_deadline(read_line(socket, line), deadline);
+    const auto got = co_await with_deadline(read_line(socket, pending), deadline);
     Ending ending{2, "the request did not come or is too large"};
     if (got.value_or(false)) {
-      Result<Request> request = parse_request(line);
+      const std::size_t end = pending.find('\n') + 1;
+      Result<Request> request = parse_request(std::string_view(pending).substr(0, end));
+      SocketSource source(socket, pending.substr(end));
       if (request) {
-        ending = co_await run_command(std::move(*request), services, sink, peer_of(socket));
+        ending = co_await run_command(std::move(*request), services, source, sink, peer_of(socket));
       } else {
         ending.error = request.error().text;
       }

@@ -86,13 +86,13 @@ Task<bool> send_file(std::string name, std::string content, Sink& sink) {
   co_return co_await sink.send(std::move(lines));
 }
 
-Task<Ending> list(Walk& walk, const Request& request, const QueueSource& source, asio::thread_pool& pool, Sink& sink) {
-  Mailq mailq(request.json, source.primaries, source.rules);
-  const bool raw = request.command == "spool dump";
+Task<Ending> list(Walk& walk, const Request& request, const QueueSource& source, WallTime now, asio::thread_pool& pool,
+                  Sink& sink) {
+  Mailq mailq(request.json, source.primaries, source.rules, now);
   auto next = [&] {
     std::string text;
     for (const Message& message : walk.page()) {
-      text += raw ? dump(envelope_json(message)) + "\n" : mailq.add(message, source.active(message.id));
+      text += mailq.add(message, source.active(message.id));
     }
     return text;
   };
@@ -101,8 +101,7 @@ Task<Ending> list(Walk& walk, const Request& request, const QueueSource& source,
     const bool heard = co_await sink.send(reply::text(text));
     if (!heard) co_return Ending{};
   }
-  std::string last = raw ? std::string() : mailq.end();
-  co_await sink.send(reply::text(last));
+  co_await sink.send(reply::text(mailq.end()));
   co_return walk.ending();
 }
 
@@ -203,7 +202,7 @@ QueueSource source_of(queue::SpoolReader& reader, const config::Queue& rules) {
 }
 
 bool is_reading(const std::string& command) {
-  static constexpr std::array commands{"mailq", "shape", "domains", "cat", "export", "spool dump"};
+  static constexpr std::array commands{"mailq", "shape", "domains", "cat", "export"};
   return std::ranges::find(commands, command) != commands.end();
 }
 
@@ -215,7 +214,7 @@ Task<Ending> read_queue(Request request, QueueSource source, WallTime now, asio:
     if (request.select.empty()) co_return Ending{2, "which messages? give queue IDs"};
     co_return co_await write_out(walk, request, source, pool, sink);
   }
-  co_return co_await list(walk, request, source, pool, sink);
+  co_return co_await list(walk, request, source, now, pool, sink);
 }
 
 }  // namespace greymx::admin

@@ -13,6 +13,7 @@
 #include "base/metrics.hpp"
 #include "config/config.hpp"
 #include "dnsbl/health.hpp"
+#include "greylist/greylister.hpp"
 #include "queue/spool.hpp"
 #include "relay/relay.hpp"
 
@@ -51,6 +52,7 @@ struct Services {
   Log& log;
   History& history;
   asio::thread_pool& pool;  // for what blocks
+  greylist::Greylister* greylister = nullptr;
   std::string version;
   WallTime started{};
 

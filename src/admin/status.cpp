@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/mailbox.hpp"
+#include "relay/retry.hpp"
 
 namespace greymx::admin {
 
@@ -154,7 +155,6 @@ void Sampler::refresh_gauges() {
   const WallTime now = services_.clock.now();
   const config::ConfigPtr config = services_.config();
   Metrics& metrics = services_.metrics;
-  const auto lifetime = std::chrono::duration<double>(std::min(config->queue.lifetime, config->queue.lifetime_max));
   const auto age = [&](WallTime then) { return std::chrono::duration<double>(now - then).count(); };
   std::map<std::string, DomainLine> lines;
   for (const config::Domain& domain : config->domains) lines[(domain.wildcard ? "*." : "") + domain.name];
@@ -172,7 +172,9 @@ void Sampler::refresh_gauges() {
     metrics.set("queue_messages", domain, static_cast<double>(line.queued.messages));
     metrics.set("queue_bytes", domain, static_cast<double>(line.queued.bytes));
     metrics.set("queue_oldest_seconds", domain, oldest);
-    metrics.set("queue_expiry_seconds", domain, std::max(0.0, lifetime.count() - oldest));
+    const relay::Downtime* downtime = line.primary ? &line.primary->downtime : nullptr;
+    const WallTime arrival = line.queued.messages != 0 ? line.queued.oldest : now;
+    metrics.set("queue_expiry_seconds", domain, -age(relay::expires_at(arrival, now, downtime, config->queue)));
     if (!line.primary) continue;
     metrics.set("primary_up", domain, line.primary->health == relay::Health::up ? 1 : 0);
     metrics.set("primary_changed_timestamp_seconds", domain, static_cast<double>(unix_seconds(line.primary->since)));

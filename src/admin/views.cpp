@@ -6,6 +6,7 @@
 
 #include "base/clock.hpp"
 #include "base/mailbox.hpp"
+#include "relay/retry.hpp"
 
 namespace greymx::admin {
 
@@ -186,7 +187,8 @@ Json Mailq::object(const Message& message, bool active) const {
     if (primary == nullptr) primary = primaries_.find(queue::schedule_domain(address));
   });
   json["next_attempt"] = next && !is_held(message) ? Json(unix_seconds(*next)) : Json();
-  json["expires"] = unix_seconds(message.id.time() + std::min(rules_.lifetime, rules_.lifetime_max));
+  const relay::Downtime* downtime = primary != nullptr ? &primary->downtime : nullptr;
+  json["expires"] = unix_seconds(relay::expires_at(message.id.time(), now_, downtime, rules_));
   json["attempts"] = attempts;
   json["client"] = message.envelope.client.to_string();
   json["primary_state"] = primary != nullptr ? std::string(relay::to_string(primary->health)) : "unknown";

@@ -55,8 +55,8 @@ std::string waiting_reason(const queue::Message& message, std::size_t recipient,
 // `mailq` line by line, in the layout of postqueue -p with long queue IDs.
 class Mailq {
  public:
-  Mailq(bool json, Primaries primaries, const config::Queue& rules)
-      : json_(json), primaries_(std::move(primaries)), rules_(rules) {}
+  Mailq(bool json, Primaries primaries, const config::Queue& rules, WallTime now)
+      : json_(json), primaries_(std::move(primaries)), rules_(rules), now_(now) {}
   std::string add(const queue::Message& message, bool active);    // an entry, the heading before the first
   std::string end() const;                                        // "-- 12 Kbytes in 3 Requests."
   Json object(const queue::Message& message, bool active) const;  // fields of postqueue -j, then ours
@@ -65,6 +65,7 @@ class Mailq {
   bool json_;
   Primaries primaries_;
   config::Queue rules_;
+  WallTime now_;
   std::uint64_t count_ = 0, bytes_ = 0;
 };
 

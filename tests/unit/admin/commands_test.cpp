@@ -34,9 +34,21 @@ class Text final : public Sink {
   std::string file_;
 };
 
+class Lines final : public Source {
+ public:
+  std::vector<std::string> chunks;
+  Task<std::string> more() override {
+    if (chunks.empty()) co_return std::string();
+    std::string next = std::move(chunks.front());
+    chunks.erase(chunks.begin());
+    co_return next;
+  }
+};
+
 struct World : test::FakeDaemon {
   QueueId first = id_at(1795448000), second = id_at(1795448060), third = id_at(1795448120);
   Text sink;
+  Lines source;
 
   World() {
     spool.put(message(first, "a@example.org", {"bob@example.com"}, 11), "From: a\r\n\r\nx");
@@ -49,7 +61,7 @@ struct World : test::FakeDaemon {
     request.command = std::move(command);
     fill(request);
     sink = {};
-    return test::run(run_command(std::move(request), services, sink, "uid 0"));
+    return test::run(run_command(std::move(request), services, source, sink, "uid 0"));
   }
   Ending run(std::string command) {
     return run(std::move(command), [](Request&) {});
@@ -81,7 +93,7 @@ TEST_CASE("a long listing goes page by page and stops when nobody reads any more
   request.command = "mailq";
   world.sink = {};
   world.sink.leave_after = 1;
-  CHECK(test::run(run_command(request, world.services, world.sink, "uid 0")).exit == 0);
+  CHECK(test::run(run_command(request, world.services, world.source, world.sink, "uid 0")).exit == 0);
   CHECK(world.sink.sends == 1);
 }
 
@@ -161,7 +173,7 @@ TEST_CASE("cat gives a message's bytes, large ones in pieces") {
   request.command = "export";
   request.select.all = true;
   world.sink = {};
-  CHECK(test::run(run_command(request, world.services, world.sink, "uid 0")).exit == 0);
+  CHECK(test::run(run_command(request, world.services, world.source, world.sink, "uid 0")).exit == 0);
   CHECK(world.sink.files.size() == 8);
   CHECK(world.sink.files[world.first.to_string() + ".eml"] == "From: a\r\n\r\nx");
   CHECK(world.sink.files[id_at(1795448300).to_string() + ".eml"] == large);
@@ -234,10 +246,56 @@ TEST_CASE("a reload that fails says why and that nothing changed") {
   world.reload_result = fail(ErrorKind::invalid, "relay.conf:3:1: unknown key");
   const Ending ending = world.run("reload");
   CHECK(ending.exit == 1);
-  CHECK(ending.error == "the old configuration stays in force: relay.conf:3:1: unknown key");
+  CHECK(ending.error == "relay.conf:3:1: unknown key\nthe old configuration stays in force");
 }
 
 TEST_CASE("an unknown command is wrong usage") {
   World world;
   CHECK(world.run("frobnicate").exit == 2);
+}
+
+TEST_CASE("greylist pass, expect, list and forget steer the running greylist") {
+  World world;
+  CHECK(world
+            .run("greylist pass",
+                 [](Request& r) { r.args = {{"subject", "192.0.2.0/24"}, {"for", "30d"}, {"comment", "partner"}}; })
+            .exit == 0);
+  CHECK(world.sink.text == "192.0.2.0/24 passes for 30d\n");
+  CHECK(
+      world.run("greylist expect", [](Request& r) { r.args = {{"rcpt", "bob@example.com"}, {"time", "15m"}}; }).exit ==
+      0);
+  CHECK(world.run("greylist list").exit == 0);
+  CHECK(world.sink.text.find("192.0.2.0/24") != std::string::npos);
+  CHECK(world.sink.text.find("(partner)") != std::string::npos);
+  CHECK(world.sink.text.find("bob@example.com") != std::string::npos);
+  CHECK(world.run("greylist list", [](Request& r) { r.json = true; }).exit == 0);
+  CHECK(Json::parse(world.sink.text.substr(0, world.sink.text.find('\n'))).contains("subject"));
+  CHECK(world.run("greylist forget", [](Request& r) { r.args["subject"] = "192.0.2.0/24"; }).exit == 0);
+  CHECK(world.sink.text == "1 record forgotten\n");
+  CHECK(world.run("greylist forget", [](Request& r) { r.args["subject"] = "192.0.2.0/24"; }).exit == 1);
+  CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", "soon"}}; }).exit ==
+        2);
+  CHECK(world.run("greylist expect", [](Request& r) { r.args = {{"rcpt", "nobody"}, {"time", "15m"}}; }).exit == 1);
+  world.store->broken = true;
+  CHECK(world.run("greylist list").exit == 1);
+}
+
+TEST_CASE("what greylist export prints, greylist import takes back") {
+  World world;
+  greylist::Request mail;
+  mail.client = *IpAddress::parse("192.0.2.77");
+  mail.client_name = "unknown";
+  mail.sender = "a@example.org";
+  mail.recipient = "b@example.com";
+  test::run(world.greylister->check(mail));
+  CHECK(world.run("greylist export").exit == 0);
+  const std::string lines = world.sink.text;
+  REQUIRE(std::count(lines.begin(), lines.end(), '\n') >= 1);
+  world.store->records.clear();
+  world.source.chunks = {lines, "nonsense\n"};
+  CHECK(world.run("greylist import").exit == 0);
+  CHECK(world.sink.text.find(" imported, 1 skipped: ") != std::string::npos);
+  CHECK_FALSE(world.store->records.empty());
+  CHECK(world.run("greylist stats").exit == 0);
+  CHECK(world.sink.text.find("waiting          1") != std::string::npos);
 }

@@ -8,6 +8,8 @@
 #include "admin/history.hpp"
 #include "sample.hpp"
 #include "support/fake_clock.hpp"
+#include "support/memory_store.hpp"
+#include "support/recording_alerts.hpp"
 #include "support/recording_log.hpp"
 #include "support/run.hpp"
 
@@ -161,8 +163,29 @@ struct FakeDaemon {
                                           {"dead.test", false, false, at(1795449000), "no answer", 3, 0, 3}};
   std::vector<std::string> calls;
   Result<> reload_result;
-  admin::Services services{spool, metrics, clock, log, history, pool, "0.1.0", at(1795449000),
-                           {},    {},      {},    {},  {},      {},   {}};
+  RecordingAlerts alerts;
+  MemoryStore* store = nullptr;
+  std::unique_ptr<greylist::Greylister> greylister;
+  admin::Services services{
+      .spool = spool,
+      .metrics = metrics,
+      .clock = clock,
+      .log = log,
+      .history = history,
+      .pool = pool,
+      .version = "0.1.0",
+      .started = at(1795449000),
+      .config = [this] { return config; },
+      .relay = {.status = [this] { return primaries; },
+                .flush = [this] { calls.push_back("flush"); },
+                .flush_domain = [this](const auto& domain) { calls.push_back("flush " + domain); },
+                .flush_message = [this](QueueId id) { calls.push_back("flush " + id.to_string()); },
+                .bounce = [this](QueueId id, const auto&) { return note_bounce(calls, id); }},
+      .lists = [this] { return lists; },
+      .dnsbl = [this](IpAddress address) { return note_dnsbl(calls, address); },
+      .explain = [this](Facts facts, Mailbox to) { return note_explain(calls, std::move(facts), std::move(to)); },
+      .reload = [this] { return reload_result; },
+      .certificate_expiry = [this] { return std::optional(clock.now() + std::chrono::hours(24 * 61 + 5)); }};
 
   FakeDaemon() {
     config->file = "/etc/greymx/relay.conf";
@@ -170,20 +193,12 @@ struct FakeDaemon {
     config->domains.emplace_back().name = "example.com";
     config->dnsbl.lists.emplace_back().zone = "bl.test";
     spool.state.free_bytes = 10ULL << 30;
-    services.config = [this] { return config; };
-    services.relay.status = [this] { return primaries; };
-    services.relay.flush = [this] { calls.push_back("flush"); };
-    services.relay.flush_domain = [this](const std::string& domain) { calls.push_back("flush " + domain); };
-    services.relay.flush_message = [this](QueueId id) { calls.push_back("flush " + id.to_string()); };
-    services.relay.bounce = [this](QueueId id, const std::string&) { return note_bounce(calls, id); };
-    services.lists = [this] { return lists; };
-    services.dnsbl = [this](IpAddress address) { return note_dnsbl(calls, address); };
-    services.explain = [this](Facts facts, Mailbox recipient) {
-      return note_explain(calls, std::move(facts), std::move(recipient));
-    };
-    services.reload = [this] { return reload_result; };
-    services.certificate_expiry = [this] { return std::optional(clock.now() + std::chrono::hours(24 * 61 + 5)); };
+    auto memory = std::make_unique<MemoryStore>();
+    store = memory.get();
+    greylister = std::make_unique<greylist::Greylister>(config, std::move(memory), clock, log, metrics, alerts);
+    services.greylister = greylister.get();
   }
+  ~FakeDaemon() { greylister->stop(); }
 };
 
 }  // namespace greymx::test

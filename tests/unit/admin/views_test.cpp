@@ -26,7 +26,7 @@ struct Utc {
 };
 
 std::string list(const std::vector<queue::Message>& messages, const Primaries& primaries = {}) {
-  Mailq mailq(false, primaries, config::Queue{});
+  Mailq mailq(false, primaries, config::Queue{}, at(thursday));
   std::string text;
   for (const queue::Message& one : messages) text += mailq.add(one, false);
   return text + mailq.end();
@@ -69,7 +69,7 @@ TEST_CASE("an empty queue and a single request are worded as Postfix words them"
 TEST_CASE("marks: ! held, * in delivery") {
   queue::Message mail = message(id_at(thursday), "a@example.org", {"b@example.com", "c@example.com"});
   const std::string id = mail.id.to_string();
-  Mailq mailq(false, {}, config::Queue{});
+  Mailq mailq(false, {}, config::Queue{}, at(thursday));
   CHECK(mailq.add(mail, true).find(id + "* ") != std::string::npos);
   mail.state.held = true;
   CHECK(mailq.add(mail, true).find(id + "! ") != std::string::npos);
@@ -123,7 +123,7 @@ TEST_CASE("mailq --json has postqueue -j's fields in its order, then ours") {
   mail.state.recipients[0].next_attempt = at(thursday + 300);
   mail.state.recipients[1].next_attempt = at(thursday + 60);
   config::Queue rules;
-  const Mailq mailq(true, Primaries({primary("example.com", relay::Health::suspect)}), rules);
+  const Mailq mailq(true, Primaries({primary("example.com", relay::Health::suspect)}), rules, at(thursday));
   CHECK(
       mailq.object(mail, false).dump() ==
       R"({"queue_name":"deferred","queue_id":")" + mail.id.to_string() +
@@ -135,13 +135,26 @@ TEST_CASE("mailq --json has postqueue -j's fields in its order, then ours") {
   mail.state.held = true;
   CHECK(mailq.object(mail, false)["queue_name"] == "hold");
   CHECK(mailq.object(mail, false)["next_attempt"].is_null());
-  Mailq listing(true, {}, rules);
+  Mailq listing(true, {}, rules, at(thursday));
   CHECK(listing.end().empty());
   CHECK(listing.add(mail, false).ends_with("}\n"));
 }
 
+TEST_CASE("time in which the primary was down does not bring expiry nearer, lifetime_max does") {
+  relay::PrimaryStatus down = primary("example.com", relay::Health::down);
+  down.downtime.begin(at(thursday));
+  const queue::Message mail = message(id_at(thursday), "a@example.org", {"b@example.com"});
+  const auto expires = [&](int days_later) {
+    const Mailq mailq(true, Primaries({down}), config::Queue{}, at(thursday + days_later * 86400));
+    return (mailq.object(mail, false)["expires"].get<std::int64_t>() - thursday) / 86400;
+  };
+  CHECK(expires(0) == 14);
+  CHECK(expires(10) == 24);
+  CHECK(expires(20) == 30);
+}
+
 TEST_CASE("a JSON line is one line of UTF-8 whatever a stranger sent") {
-  const Mailq mailq(true, {}, config::Queue{});
+  const Mailq mailq(true, {}, config::Queue{}, at(thursday));
   const std::string line =
       dump(mailq.object(message(id_at(thursday), "\xff\n@example.org", {"\xc3\x28@example.com"}), false));
   CHECK(line.find('\n') == std::string::npos);
