@@ -193,6 +193,7 @@ admin::Services Daemon::Parts::services() {
           .log = log,
           .history = history,
           .pool = pool,
+          .greylister = greylister.get(),
           .version = GREYMX_VERSION,
           .started = started,
           .config = [this] { return config(); },
