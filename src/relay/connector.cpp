@@ -91,7 +91,7 @@ Task<Connected> Connector::try_host(Host host) {
       result.trouble = unreachable(host, stream.error().text);
       co_return result;
     }
-    auto session = std::make_unique<smtp::ClientSession>(std::move(*stream), parts_.identity.hostname);
+    auto session = std::make_unique<smtp::ClientSession>(std::move(*stream), parts_.identity.hostname, parts_.timeouts);
     const Answer answer = co_await session->greet();
     bool again_plain = false;
     std::optional<Outcome> trouble;

@@ -108,21 +108,22 @@ void Destination::tick() {
 
 Task<> Destination::monitor(std::shared_ptr<Destination> self) {
   while (!self->parts_.stopping && !self->retired_) {
-    const config::Seconds interval = self->parts_.config->delivery.probe_interval;
-    if (now() >= self->next_probe_) {
-      // At random within the second half of the interval, so that several of us do not knock together.
-      std::uniform_real_distribution<double> part(0.5, 1.0);
-      const auto wait = std::chrono::duration<double>(interval) * part(self->parts_.random);
-      self->next_probe_ = now() + std::chrono::duration_cast<SteadyTime::duration>(wait);
-      const bool quiet = now() - self->last_contact_ > interval * quiet_intervals;
-      if (self->health_.health() == Health::suspect) {
-        self->canary_ = true;
-        self->kick();
-      } else if (self->health_.health() == Health::down || quiet) {
-        co_await probe(self);
-      }
+    if (now() < self->next_probe_) {
+      co_await self->wakes_.wait(self->next_probe_);
+      continue;
     }
-    co_await self->wakes_.wait(self->next_probe_);
+    // At random within the second half of the interval, so that several of us do not knock together.
+    const config::Seconds interval = self->parts_.config->delivery.probe_interval;
+    std::uniform_real_distribution<double> part(0.5, 1.0);
+    const auto wait = std::chrono::duration<double>(interval) * part(self->parts_.random);
+    self->next_probe_ = now() + std::chrono::duration_cast<SteadyTime::duration>(wait);
+    const bool quiet = now() - self->last_contact_ > interval * quiet_intervals;
+    if (self->health_.health() == Health::suspect) {
+      self->canary_ = true;
+      self->kick();
+    } else if (self->health_.health() == Health::down || quiet) {
+      co_await probe(self);
+    }
   }
 }
 

@@ -20,6 +20,7 @@ struct Parts {
   asio::any_io_executor executor;
   config::ConfigPtr config;  // changes on reload: take a copy over an await
   Identity identity;
+  smtp::ClientTimeouts timeouts;
   queue::Spool& spool;
   dns::Resolver& resolver;
   const Clock& clock;

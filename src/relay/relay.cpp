@@ -43,6 +43,7 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
       : parts{.executor = executor,
               .config = settings.config,
               .identity = identity_of(settings),
+              .timeouts = settings.timeouts,
               .spool = spool,
               .resolver = resolver,
               .clock = clock,
@@ -220,12 +221,14 @@ Task<> Relay::Impl::run_ticks() {
 }
 
 Task<> Relay::Impl::run_sweeps() {
-  for (SteadyTime next = std::chrono::steady_clock::now(); !parts.stopping;) {
-    if (std::chrono::steady_clock::now() >= next) {
-      co_await sweep.once();
-      next = std::chrono::steady_clock::now() + sweep.interval();
+  SteadyTime next = std::chrono::steady_clock::now();
+  while (!parts.stopping) {
+    if (std::chrono::steady_clock::now() < next) {
+      co_await wakes.wait(next);
+      continue;
     }
-    co_await wakes.wait(next);
+    co_await sweep.once();
+    next = std::chrono::steady_clock::now() + sweep.interval();
   }
 }
 

@@ -17,6 +17,7 @@
 #include "dns/resolver.hpp"
 #include "queue/spool.hpp"
 #include "relay/health.hpp"
+#include "smtp/client_session.hpp"
 
 namespace greymx::relay {
 
@@ -52,6 +53,7 @@ class RecipientObserver {
 struct RelaySettings {
   config::ConfigPtr config;
   std::vector<Endpoint> listeners;  // ours: a primary that is one of them is a loop
+  smtp::ClientTimeouts timeouts;    // RFC 5321 4.5.3.2
 };
 
 class Relay {

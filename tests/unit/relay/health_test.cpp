@@ -101,7 +101,7 @@ TEST_CASE("an outage goes on over a restart of ours, and its end is an end of an
   HealthTracker before;
   before.unreachable(clock.now(), "refused");
   HealthTracker after;
-  after.restore(before.health(), before.since(), before.reason(), before.downtime());
+  after.restore(before.health(), before.since(), before.reason(), before.on_trial(), before.downtime());
   clock.advance(48h);
   CHECK(after.reachable(clock.now()));
   CHECK_FALSE(after.refusals_count());

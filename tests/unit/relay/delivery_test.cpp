@@ -1,0 +1,339 @@
+#include "harness.hpp"
+
+namespace greymx::relay {
+namespace {
+
+using test::Act;
+using test::FakePrimary;
+using test::Step;
+using Kind = Act::Kind;
+
+struct OnePrimary : Harness {
+  FakePrimary primary{io};
+  OnePrimary() { add_domain("example.com", {primary.endpoint()}); }
+  ~OnePrimary() { stop(); }
+};
+
+std::vector<std::string> lines_about(const test::RecordingLog& log, QueueId id) {
+  std::vector<std::string> result;
+  for (const auto& line : log.lines()) {
+    const std::size_t at = line.text.find(id.to_string() + ": ");
+    if (at != std::string::npos) result.push_back(line.text.substr(0, at) + line.text.substr(at + 14));
+  }
+  return result;
+}
+
+TEST_CASE_METHOD(OnePrimary, "a message arrives byte for byte, with its dots, and is gone from the queue") {
+  Message message;
+  message.content = "Subject: x\r\n\r\n.\r\n..\r\n.a\r\nlast";
+  const QueueId id = put(message);
+  start();
+  until_empty();
+  REQUIRE(primary.transactions.size() == 1);
+  CHECK(primary.transactions[0].content == message.content + "\r\n");
+  CHECK(primary.transactions[0].mail ==
+        "MAIL FROM:<author@sender.example> SIZE=" + std::to_string(message.content.size()));
+  CHECK(primary.transactions[0].rcpt == std::vector<std::string>{"RCPT TO:<user@example.com>"});
+  const std::vector<std::string> lines = lines_about(log, id);
+  REQUIRE(lines.size() >= 3);
+  CHECK(lines[lines.size() - 3] == "qmgr: from=<author@sender.example>, size=29, nrcpt=1 (queue active)");
+  CHECK(lines[lines.size() - 2].starts_with("smtp: to=<user@example.com>, relay=127.0.0.1[127.0.0.1]:" +
+                                            std::to_string(primary.endpoint().port) + ", delay="));
+  CHECK(lines[lines.size() - 2].ends_with(", dsn=2.0.0, status=sent (250 2.0.0 Ok)"));
+  CHECK(lines[lines.size() - 1] == "qmgr: removed");
+  CHECK(learnt.good == std::vector<std::string>{"user@example.com"});
+  CHECK(metrics.value("deliveries_total", {{"domain", "example.com"}, {"result", "sent"}}) == 1);
+}
+
+TEST_CASE_METHOD(OnePrimary, "one transaction carries all recipients of a domain, each with its own result") {
+  primary.script = [](Step step, const std::string& line) -> std::optional<Act> {
+    if (step == Step::rcpt && line.find("no@") != std::string::npos) return Act{Kind::reply, "550 5.1.1 unknown"};
+    if (step == Step::rcpt && line.find("later@") != std::string::npos) return Act{Kind::reply, "450 4.2.1 later"};
+    return std::nullopt;
+  };
+  const QueueId id = put({.to = {"yes@example.com", "no@example.com", "later@example.com", "too@example.com"},
+                          .change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  start();
+  until_logged("status=", 4);
+  until([&] { return !spool->active(id); });
+  REQUIRE(primary.transactions.size() == 1);
+  CHECK(primary.transactions[0].rcpt ==
+        std::vector<std::string>{"RCPT TO:<yes@example.com>", "RCPT TO:<too@example.com>"});
+  const queue::Message message = peek(id);
+  CHECK(message.state.recipients[0].status == queue::RecipientStatus::done);
+  CHECK(message.state.recipients[1].status == queue::RecipientStatus::held);
+  CHECK(message.state.recipients[2].status == queue::RecipientStatus::pending);
+  CHECK(message.state.recipients[2].attempts == 1);
+  CHECK(message.state.recipients[2].dsn == "4.2.1");
+  CHECK(message.state.recipients[2].reason ==
+        "host 127.0.0.1[127.0.0.1] said: 450 4.2.1 later (in reply to RCPT TO command)");
+  CHECK(message.state.recipients[2].next_attempt == clock.now() + std::chrono::minutes(1));
+  CHECK(message.state.recipients[3].status == queue::RecipientStatus::done);
+  CHECK(learnt.good == std::vector<std::string>{"yes@example.com", "too@example.com"});
+  CHECK(learnt.bad == std::vector<std::string>{"no@example.com"});
+
+  primary.script = nullptr;
+  later();
+  until_logged("to=<later@example.com>", 2);
+  CHECK(primary.transactions[1].rcpt == std::vector<std::string>{"RCPT TO:<later@example.com>"});
+}
+
+TEST_CASE_METHOD(OnePrimary, "with PIPELINING an envelope is one write, without it one command waits for the other") {
+  const bool pipelined = GENERATE(true, false);
+  if (!pipelined) primary.extensions = {"SIZE", "8BITMIME"};
+  for (int i = 0; i < 5; ++i) put({.to = {"a@example.com", "b@example.com"}});
+  start();
+  until_empty();
+  CHECK(primary.transactions.size() == 5);
+  CHECK(primary.count("DATA") == 5);
+  CHECK(primary.count("RCPT") == 10);
+}
+
+TEST_CASE_METHOD(OnePrimary, "connections are reused, up to messages_per_connection") {
+  config.delivery.messages_per_connection = 4;
+  config.delivery.concurrency_start = 1;
+  config.delivery.concurrency = 1;
+  for (int i = 0; i < 10; ++i) put();
+  start();
+  until_empty();
+  until([&] { return primary.count("QUIT") >= 2; });
+  CHECK(primary.transactions.size() == 10);
+  CHECK(primary.connections == 3);
+  CHECK(primary.most_open <= 2);  // one that says QUIT beside the next
+}
+
+TEST_CASE_METHOD(OnePrimary, "concurrency is a limit") {
+  config.delivery.concurrency_start = 3;
+  config.delivery.concurrency = 3;
+  for (int i = 0; i < 200; ++i) put();
+  start();
+  until_empty();
+  CHECK(primary.transactions.size() == 200);
+  CHECK(primary.most_open <= 4);
+}
+
+TEST_CASE_METHOD(OnePrimary, "parameters go out as the server offers them") {
+  Message message;
+  message.to = {"user@example.com"};
+  message.change = [](Envelope& envelope) {
+    envelope.body = BodyType::eight_bit_mime;
+    envelope.ret = DsnReturn::headers;
+    envelope.envid = "QQ314159";
+    envelope.recipients[0].original_recipient = "rfc822;other@example.com";
+    envelope.recipients[0].notify = {.success = true, .failure = true, .delay = true};
+  };
+  SECTION("all of them") {
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.transactions.at(0).mail ==
+          "MAIL FROM:<author@sender.example> SIZE=23 BODY=8BITMIME RET=HDRS ENVID=QQ314159");
+    CHECK(primary.transactions[0].rcpt[0] ==
+          "RCPT TO:<user@example.com> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;other@example.com");
+    CHECK(spool->totals().messages == 0);
+  }
+  SECTION("none of them: 8-bit goes as it is, and we report what the server will not") {
+    FakePrimary smart(io);
+    smarthost(smart.endpoint());
+    primary.extensions = {};
+    message.content = "Subject: x\r\n\r\n\xc3\xa4\r\n";
+    put(message);
+    start();
+    until([&] { return smart.transactions.size() == 1; });
+    until_empty();
+    CHECK(primary.transactions.at(0).mail == "MAIL FROM:<author@sender.example>");
+    CHECK(primary.transactions[0].rcpt[0] == "RCPT TO:<user@example.com>");
+    CHECK(primary.transactions[0].content == message.content);
+    CHECK(smart.transactions[0].mail.starts_with("MAIL FROM:<>"));
+    CHECK(smart.transactions[0].content.find("Action: relayed") != std::string::npos);
+    stop();
+  }
+}
+
+TEST_CASE_METHOD(OnePrimary, "a message beyond the server's SIZE fails without being sent") {
+  primary.extensions = {"PIPELINING", "SIZE 100"};
+  put({.content = std::string(200, 'x') + "\r\n", .change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  start();
+  until_logged("dsn=5.3.4, status=bounced (message size 202 exceeds size limit 100 of server");
+  CHECK(primary.count("MAIL") == 0);
+  until([&] { return relay->size_limit("example.com") == 100; });
+}
+
+TEST_CASE_METHOD(OnePrimary,
+                 "mail that needs SMTPUTF8 looks for a host that offers it, mail that does not need it does not") {
+  FakePrimary second(io, "127.0.0.1", "second.example");
+  config.domains[0].primary.push_back({"127.0.0.1", second.endpoint().port});
+  primary.extensions = {"PIPELINING", "8BITMIME"};
+  Message message;
+  message.change = [](Envelope& e) { e.smtputf8 = true; };
+  SECTION("needed") {
+    message.sender = "grüße@sender.example";
+    put(message);
+    start();
+    until_empty();
+    REQUIRE(second.transactions.size() == 1);
+    CHECK(second.transactions[0].mail.find(" SMTPUTF8") != std::string::npos);
+    CHECK(primary.transactions.empty());
+  }
+  SECTION("needed for the header") {
+    message.content = "Subject: \xc3\xa4\r\n\r\nx\r\n";
+    put(message);
+    start();
+    until_empty();
+    CHECK(second.transactions.size() == 1);
+  }
+  SECTION("nobody offers it") {
+    second.extensions = {};
+    message.to = {"müller@example.com"};
+    message.change = [](Envelope& e) {
+      e.smtputf8 = true;
+      e.authorised = Authorised::no;
+    };
+    put(message);
+    start();
+    until_logged("dsn=5.6.7, status=bounced (SMTPUTF8 is required, but was not offered by host");
+    CHECK(primary.count("MAIL") + second.count("MAIL") == 0);
+  }
+  SECTION("asked for, not needed") {
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.transactions.size() == 1);
+  }
+  stop();
+}
+
+TEST_CASE_METHOD(OnePrimary, "XFORWARD tells who the client was, if the server wants to know and we may say") {
+  primary.extensions.push_back("XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE");
+  Message message;
+  SECTION("IPv4") {
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.transactions.at(0).xforward ==
+          std::vector<std::string>{"XFORWARD NAME=client.example ADDR=198.51.100.7 PORT=40000 PROTO=ESMTP "
+                                   "HELO=helo.example SOURCE=REMOTE"});
+  }
+  SECTION("IPv6, unknown name, odd HELO") {
+    message.change = [](Envelope& envelope) {
+      envelope.client = {*IpAddress::parse("2001:db8::7"), 1, "unknown", false};
+      envelope.helo = "a b+c=d";
+      envelope.protocol = "SMTP";
+    };
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.transactions.at(0).xforward ==
+          std::vector<std::string>{"XFORWARD NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::7 PORT=1 PROTO=SMTP "
+                                   "HELO=a+20b+2Bc+3Dd SOURCE=REMOTE"});
+  }
+  SECTION("refused: mail goes anyway") {
+    primary.misbehave(Step::xforward, {Kind::reply, "550 5.7.0 not you"}, 100);
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.transactions.size() == 1);
+  }
+  SECTION("switched off") {
+    config.domains[0].xforward = false;
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.count("XFORWARD") == 0);
+  }
+}
+
+TEST_CASE_METHOD(OnePrimary, "a large message streams from its file, byte for byte") {
+  Message message;
+  message.content = "Subject: large\r\n\r\n";
+  for (int i = 0; message.content.size() < 3'000'000; ++i) {
+    message.content += (i % 7 == 0 ? "." : "") + std::string(static_cast<std::size_t>(i % 900), 'x') + "\r\n";
+  }
+  put(message);
+  start();
+  until_empty();
+  REQUIRE(primary.transactions.size() == 1);
+  CHECK(primary.transactions[0].content == message.content);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a thousand recipients do not lock up a pipelined envelope") {
+  Message message;
+  message.to.clear();
+  for (int i = 0; i < 1000; ++i) message.to.push_back("user" + std::to_string(i) + "@example.com");
+  put(message);
+  start();
+  until_empty();
+  REQUIRE(primary.transactions.size() == 1);
+  CHECK(primary.transactions[0].rcpt.size() == 1000);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a message for two domains goes to both, and neither waits for the other") {
+  FakePrimary slow(io);
+  add_domain("slow.example", {slow.endpoint()});
+  slow.misbehave(Step::mail, {Kind::hang, ""});
+  const QueueId id = put({.to = {"a@example.com", "b@slow.example"}});
+  for (int i = 0; i < 20; ++i) put();
+  start();
+  until([&] { return primary.transactions.size() == 21; });
+  CHECK(slow.transactions.empty());
+  until_logged(id.to_string() + ": to=<b@slow.example>");
+  later();
+  until_empty();
+  CHECK(slow.transactions.size() == 1);
+  CHECK(log.count(id.to_string() + ": removed") == 1);
+  stop();
+}
+
+TEST_CASE_METHOD(OnePrimary, "mail for a domain that relay.conf names no more stays here") {
+  FakePrimary smart(io);
+  smarthost(smart.endpoint());
+  const QueueId id = put({.to = {"user@gone.example"}});
+  start();
+  until_logged("gone.example is not in relay.conf any more");
+  CHECK(smart.connections == 0);
+  CHECK(alerts.contains("mail for gone.example has nowhere to go"));
+  CHECK(spool->contains(id));
+  stop();
+}
+
+TEST_CASE_METHOD(OnePrimary, "new mail goes between the backlog") {
+  config.delivery.concurrency_start = 1;
+  config.delivery.concurrency = 1;
+  for (int i = 0; i < 40; ++i) put({.to = {"old" + std::to_string(i) + "@example.com"}});
+  start();
+  until([&] { return primary.transactions.size() >= 4; });
+  put({.to = {"new@example.com"}});
+  until_empty();
+  std::size_t position = 0;
+  while (primary.transactions[position].rcpt[0] != "RCPT TO:<new@example.com>") ++position;
+  CHECK(position < 20);
+}
+
+TEST_CASE_METHOD(OnePrimary, "stop finishes what is in flight, and nothing is lost") {
+  for (int i = 0; i < 300; ++i) put();
+  start();
+  until([&] { return primary.transactions.size() >= 20; });
+  stop();
+  const std::size_t sent = primary.transactions.size();
+  CHECK(spool->totals().messages == 300 - sent);
+  start();
+  until_empty();
+  CHECK(primary.transactions.size() == 300);
+}
+
+TEST_CASE_METHOD(OnePrimary, "reload takes mail to the new primary") {
+  FakePrimary other(io);
+  put();
+  start();
+  until_empty();
+  config.domains[0].primary = {{"127.0.0.1", other.endpoint().port}};
+  relay->reload(std::make_shared<config::Config>(config));
+  put();
+  until_empty();
+  CHECK(primary.transactions.size() == 1);
+  CHECK(other.transactions.size() == 1);
+  stop();
+}
+
+}  // namespace
+}  // namespace greymx::relay
