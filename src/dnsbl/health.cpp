@@ -111,14 +111,15 @@ void Health::note(std::size_t list, const ListResult& result, bool outside, std:
   test_resolver_at_ = clock_.steady();
 }
 
-// Once a minute a list, and then the list is tested at once.
+// Once a minute a list, and then the list is tested at once (not while a test is to be repeated: a short outage of our
+// resolver is no reason to switch lists off).
 void Health::warn(std::size_t list, const ListResult& result) {
   State& state = states_[list];
   const SteadyTime now = clock_.steady();
   if (state.warned && now - *state.warned < warn_interval) return;
   state.warned = now;
   log_.warning("dnsbl", fmt::format("{}: RBL lookup error: {}", result.query, result.error));
-  state.next_test = std::min(state.next_test, now);
+  if (state.unanswered == 0) state.next_test = std::min(state.next_test, now);
   if (result.answers.empty()) return;
   alerts_.raise(fmt::format("block list {} answers with an error", result.zone),
                 fmt::format("{}: {}. Until it answers properly it blocks nobody. Public resolvers and heavy use are "

@@ -179,6 +179,17 @@ TEST_CASE_METHOD(Fixture, "a list that does not answer twice in a row is off unt
   }
 }
 
+TEST_CASE_METHOD(Fixture, "more trouble does not hurry the second test") {
+  resolver.add("1.0.0.127.bl.test A TIMEOUT\n10.2.0.192.bl.test A TIMEOUT");
+  start();
+  tick();
+  check("192.0.2.10");
+  tick();
+  CHECK(up());
+  tick_after(60s);
+  CHECK_FALSE(up());
+}
+
 TEST_CASE_METHOD(Fixture, "trouble brings the test forward") {
   resolver.add(healthy);
   resolver.add("10.2.0.192.bl.test A 127.255.255.255");
