@@ -149,7 +149,7 @@ std::optional<std::string> AccessFile::add_network(std::string_view pattern, boo
         printable(pattern, 60));
   }
   if (negated) {
-    not_networks_.push_back({*network, std::move(rule)});
+    not_networks_.emplace_back(*network, std::move(rule));
     return {};
   }
   networks_.emplace(*network, std::move(rule));
@@ -233,8 +233,8 @@ const Rule* AccessFile::find_network(const IpAddress& address) const {
     const auto it = networks_.find({address.masked(prefix), prefix});
     if (it != networks_.end()) consider(it->second);
   }
-  for (const NetworkRule& other : not_networks_) {
-    if (!other.network.contains(address)) consider(other.rule);
+  for (const auto& [network, rule] : not_networks_) {
+    if (!network.contains(address)) consider(rule);
   }
   return first;
 }

@@ -50,10 +50,6 @@ class AccessFile {
 
  private:
   struct Line;
-  struct NetworkRule {
-    Network network;
-    Rule rule;
-  };
   struct Pattern {
     std::unique_ptr<re2::RE2> regexp;
     bool negated = false;
@@ -74,7 +70,7 @@ class AccessFile {
   // A network that is not negated is found by its own bits, so that a long file costs an attacker's client no time.
   std::map<Network, Rule> networks_;
   std::vector<unsigned> prefixes_[2];  // IPv6, IPv4: the lengths that occur
-  std::vector<NetworkRule> not_networks_;
+  std::vector<std::pair<Network, Rule>> not_networks_;
   std::vector<Pattern> patterns_;
 };
 

@@ -43,17 +43,7 @@ std::string random_local_part() {
 
 const Primaries::Answer takes_everybody{Callout::accepted, "the primary takes every recipient"};
 
-const char* name(Callout outcome) {
-  switch (outcome) {
-    case Callout::accepted:
-      return "accepted";
-    case Callout::refused:
-      return "refused";
-    case Callout::inconclusive:
-      return "inconclusive";
-  }
-  return "";
-}
+constexpr const char* outcome_names[] = {"accepted", "refused", "inconclusive"};
 
 }  // namespace
 
@@ -87,7 +77,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
         const std::scoped_lock lock(memory->mutex);
         memory->asking.erase(key);
       }
-      question->set(answer);
+      if (question) question->set(answer);
     }
   };
 
@@ -102,7 +92,12 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   Task<Remembered> recall(std::string key) {
     if (const auto known = recalled(key)) co_return *known;
     const auto found = std::make_shared<Eventual<Remembered>>();
-    asio::post(thread, [self = shared_from_this(), key, found] { found->set(self->load(key)); });
+    asio::post(thread, [self = shared_from_this(), key, found] {
+      const Remembered stored = self->store.get(key);
+      const std::scoped_lock lock(self->mutex);
+      const Remembered* newer = self->recent.find(key);
+      found->set(newer != nullptr ? *newer : self->recent.insert(key, stored));
+    });
     const auto record = co_await found->wait(std::chrono::steady_clock::now() + disk_wait);
     co_return record.value_or(Remembered{});
   }
@@ -111,13 +106,6 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     const Remembered* known = recent.find(key);
     return known != nullptr ? std::optional(*known) : std::nullopt;
   }
-  Remembered load(const std::string& key) {  // store thread
-    const Remembered stored = store.get(key);
-    const std::scoped_lock lock(mutex);
-    const Remembered* newer = recent.find(key);
-    return newer != nullptr ? *newer : recent.insert(key, stored);
-  }
-
   void learn(const std::string& key, bool good) {
     const std::int64_t now = seconds(clock.now());
     const std::scoped_lock lock(mutex);
@@ -137,52 +125,37 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     store.put(records);
   }
 
-  Question join(const std::string& key, bool& first) {
-    Question& question = asking[key];
-    first = question == nullptr;
-    if (first) question = std::make_shared<Eventual<Answer>>();
-    return question;
-  }
-  Task<Answer> call(std::string address) {
+  // Asks, counts, and learns what it may: a primary that has just come back, perhaps without its users, refuses nobody
+  // for good.
+  Task<Answer> call(std::string address, std::string key) {
     Answer answer = co_await primaries.call(std::move(address), std::chrono::steady_clock::now() + longest_question);
-    metrics.count("callouts_total", {{"outcome", name(answer.outcome)}});
+    metrics.count("callouts_total", {{"outcome", outcome_names[static_cast<std::size_t>(answer.outcome)]}});
+    const bool sound = primaries.is_up(key.substr(key.rfind('@') + 1));
+    if (answer.outcome == Callout::refused && !sound) answer.outcome = Callout::inconclusive;
+    if (answer.outcome != Callout::inconclusive) learn(key, answer.outcome == Callout::accepted);
     co_return answer;
   }
   // Does the primary take any local part? Absent: nobody has asked within a day.
-  Task<std::optional<bool>> known_to_accept_all(std::string domain) {
+  Task<std::optional<bool>> takes_all(std::string domain) {
     const Remembered known = co_await recall(std::move(domain));
     const bool valid = std::chrono::seconds(seconds(clock.now()) - known.at) <= accept_all_for;
     co_return valid ? std::optional(known.good) : std::nullopt;
   }
-  // Asked once a day and domain, by one for all.
-  Task<bool> accepts_all(std::string key) {
-    const auto known = co_await known_to_accept_all(key);
-    if (known) co_return *known;
-    bool first = false;
-    Question question;
-    {
-      const std::scoped_lock lock(mutex);
-      question = join(key, first);
-    }
-    if (!first) {
-      const auto answer = co_await question->wait(std::chrono::steady_clock::now() + longest_question);
-      co_return answer && answer->outcome == Callout::accepted;
-    }
-    Asking asking_now{shared_from_this(), key, question, {}};
-    asking_now.answer = co_await call(random_local_part() + key);
-    const Callout outcome = asking_now.answer.outcome;
-    if (outcome != Callout::inconclusive) learn(key, outcome == Callout::accepted);
-    co_return outcome == Callout::accepted;
-  }
   Task<> verify(std::shared_ptr<Asking> question, Mailbox recipient) {
-    const bool all = co_await accepts_all(domain_key(recipient));
-    if (all) {
-      question->answer = takes_everybody;
-      co_return;
+    const std::string domain = domain_key(recipient);
+    const auto all = co_await takes_all(domain);
+    const bool mine = !all && start_asking(domain);  // one does it for all that come meanwhile
+    if (mine) {
+      const Asking once{shared_from_this(), domain, nullptr, {}};
+      const Answer anybody = co_await call(random_local_part() + domain, domain);
+      if (anybody.outcome == Callout::accepted) question->answer = takes_everybody;
     }
-    question->answer = co_await call(recipient.to_string());
-    const Callout outcome = question->answer.outcome;
-    if (outcome != Callout::inconclusive) learn(question->key, outcome == Callout::accepted);
+    if (question->answer.outcome == Callout::accepted) co_return;
+    question->answer = co_await call(recipient.to_string(), question->key);
+  }
+  bool start_asking(const std::string& domain) {
+    const std::scoped_lock lock(mutex);
+    return asking.try_emplace(domain).second;
   }
 
   void tick() {  // store thread
@@ -248,21 +221,22 @@ Task<Known> RecipientMemory::recall(Mailbox recipient) {
 
 Task<Primaries::Answer> RecipientMemory::ask(Gate& gate, Mailbox recipient, IpAddress client, SteadyTime deadline) {
   const std::string key = recipient.key();
-  const auto all = co_await impl_->known_to_accept_all(domain_key(recipient));
+  const auto all = co_await impl_->takes_all(domain_key(recipient));
   if (all.value_or(false)) co_return takes_everybody;
+  std::shared_ptr<Impl::Asking> asking;  // set: it is for us to ask
   Impl::Question question;
-  bool first = false;
   {
     const std::scoped_lock lock(impl_->mutex);
-    if (!impl_->asking.contains(key) && !impl_->afford(client)) {
-      co_return Primaries::Answer{Callout::inconclusive, "too many addresses to verify, try again later"};
+    const auto it = impl_->asking.find(key);
+    if (it != impl_->asking.end()) {
+      question = it->second;
+    } else if (impl_->afford(client)) {
+      question = impl_->asking[key] = std::make_shared<Eventual<Primaries::Answer>>();
+      asking = std::make_shared<Impl::Asking>(impl_, key, question, Primaries::Answer{});
     }
-    question = impl_->join(key, first);
   }
-  if (first) {
-    const auto asking = std::make_shared<Impl::Asking>(impl_, key, question, Primaries::Answer{});
-    gate.spawn("callout", impl_->verify(asking, recipient));
-  }
+  if (!question) co_return Primaries::Answer{Callout::inconclusive, "too many addresses to verify, try again later"};
+  if (asking) gate.spawn("callout", impl_->verify(std::move(asking), recipient));
   const auto answer = co_await question->wait(deadline);
   co_return answer.value_or(Primaries::Answer{Callout::inconclusive, "the primary did not answer in time"});
 }

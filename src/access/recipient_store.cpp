@@ -37,30 +37,23 @@ RecipientStore::RecipientStore(std::string directory, const Clock& clock, Log& l
   ready();
 }
 
-Result<bdb::Database> RecipientStore::prove(bdb::Environment& environment) {
-  auto database = environment.database("recipients.db");
-  if (!database) return database;
-  auto transaction = environment.begin();
+Result<> RecipientStore::prove(bdb::Environment& environment) {
+  const auto database = environment.database("recipients.db");
+  if (!database) return std::unexpected(database.error());
+  const auto transaction = environment.begin();
   if (!transaction) return std::unexpected(transaction.error());
+  database_ = *database;
   std::size_t left = slice;
-  const auto scanned = database->scan(*transaction, "", [&](auto, auto) { return --left > 0; });
-  if (!scanned) return std::unexpected(scanned.error());
-  return database;
+  return database_->scan(*transaction, "", [&](auto, auto) { return --left > 0; });
 }
 
 bool RecipientStore::ready() {
-  if (database_) return true;
-  const SteadyTime now = clock_.steady();
-  if (now < try_again_) return false;
-  try_again_ = now + retry;
-  const auto prove_it = [this](bdb::Environment& environment) -> Result<> {
-    const auto proved = prove(environment);
-    return proved ? Result<>() : std::unexpected(proved.error());
-  };
-  auto opened = bdb::open_or_replace({.base = directory_}, prove_it);
-  auto database = opened ? opened->environment->database("recipients.db") : std::unexpected(opened.error());
-  if (!database) {
-    log_.warning("verify", "recipient memory cannot be opened: " + printable(database.error().text));
+  if (environment_) return true;
+  if (clock_.steady() < try_again_) return false;
+  try_again_ = clock_.steady() + retry;
+  auto opened = bdb::open_or_replace({.base = directory_}, [this](auto& environment) { return prove(environment); });
+  if (!opened) {
+    log_.warning("verify", "recipient memory cannot be opened: " + printable(opened.error().text));
     return false;
   }
   if (!opened->set_aside.empty()) {
@@ -68,7 +61,6 @@ bool RecipientStore::ready() {
                   "It starts anew; the primary will be asked again. The damaged files are in " + opened->set_aside);
   }
   environment_ = std::move(opened->environment);
-  database_ = *database;
   return true;
 }
 
@@ -84,7 +76,6 @@ void RecipientStore::work(Work work) {
   }();
   if (result) return;
   log_.warning("verify", "recipient memory fails and is opened again in a minute: " + printable(result.error().text));
-  database_.reset();
   environment_.reset();
   try_again_ = clock_.steady() + retry;
 }
@@ -137,7 +128,7 @@ bool RecipientStore::expire(const std::function<bool(const std::string& key, con
 }
 
 void RecipientStore::flush() {
-  if (!database_) return;
+  if (!environment_) return;
   const auto flushed = environment_->flush();
   const auto checked = flushed ? environment_->checkpoint() : flushed;
   if (!checked) log_.warning("verify", "recipient memory: " + printable(checked.error().text));

@@ -38,7 +38,7 @@ class RecipientStore {
 
  private:
   bool ready();  // opens it if it is time to try again
-  Result<bdb::Database> prove(bdb::Environment& environment);
+  Result<> prove(bdb::Environment& environment);
   template <class Work>
   void work(Work work);
 
@@ -47,7 +47,7 @@ class RecipientStore {
   Log& log_;
   Alerts& alerts_;
   std::unique_ptr<bdb::Environment> environment_;
-  std::optional<bdb::Database> database_;
+  std::optional<bdb::Database> database_;  // valid while the environment is
   SteadyTime try_again_{};
   std::string next_;         // where the next slice of expire() begins
   std::size_t counted_ = 0;  // in this round

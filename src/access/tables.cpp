@@ -12,12 +12,9 @@ namespace {
 constexpr std::chrono::seconds stillness{5};
 constexpr std::chrono::hours alert_interval{1};
 
-std::string name_of(const config::Domain& domain) {
-  return (domain.wildcard ? "*." : "") + domain.name;
-}
-
+// Two entries may share a file and take different addresses from it.
 std::string list_key(const config::Domain& domain) {
-  return name_of(domain) + " " + domain.recipients;
+  return (domain.wildcard ? "*." : "") + domain.name + " " + domain.recipients;
 }
 
 std::vector<std::string> access_paths(const config::Config& config) {
@@ -29,11 +26,11 @@ std::vector<std::string> access_paths(const config::Config& config) {
   return paths;
 }
 
-std::string half_an_export(const std::string& path, const config::Domain& domain, std::size_t before, std::size_t now) {
+std::string half_an_export(const config::Domain& domain, std::size_t before, std::size_t now) {
   return fmt::format(
-      "{}: {} recipients of {}, {} before: this looks like half an export and is not adopted; if it is "
-      "right, run 'greymx reload'",
-      path, now, name_of(domain), before);
+      "{}: {} recipients of {}, {} before: this looks like half an export and is not adopted; if it is right, run "
+      "'greymx reload'",
+      domain.recipients, now, domain.name, before);
 }
 
 }  // namespace
@@ -45,90 +42,79 @@ Stamp Stamp::of(const std::string& path) {
           status.st_ino};
 }
 
-// The earlier piece if the file is as it was then, else a new one; `read` sets what is wrong with it, and the earlier
-// content stays.
-template <class T, class Read>
-Tables::Piece<T> Tables::refresh(const Pieces<T>* previous, const std::string& key, const std::string& path, bool again,
-                                 Read read) {
-  const Stamp stamp = Stamp::of(path);
-  Piece<T> earlier;
-  if (previous != nullptr && previous->contains(key)) earlier = previous->at(key);
-  if (earlier.stamp == stamp && stamp != Stamp{} && (!again || earlier.trouble.empty())) return earlier;
-  Piece<T> piece;
-  piece.stamp = stamp;
-  piece.content = read(earlier.content.get(), piece.trouble);
-  if (!piece.trouble.empty()) piece.content = earlier.content;
-  return piece;
-}
-
 Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<const Tables>& previous,
                             bool explicit_reload) {
   Loaded loaded;
   const auto tables = std::make_shared<Tables>();
-  bool complete = true;
-  const auto problem = [&](const std::string& path, const std::string& text) {
-    loaded.errors.push_back({path, 1, 1, text});
-    return text;
+  bool usable = true;
+  // Starts from the earlier piece; `read` replaces its content, or says no and leaves it.
+  const auto refresh = [&](const std::string& key, const std::string& path, const auto& read) {
+    Piece& piece = tables->pieces_[key];
+    if (previous && previous->pieces_.contains(key)) piece = previous->pieces_.at(key);
+    const Stamp stamp = Stamp::of(path);
+    const bool again = explicit_reload && piece.trouble;
+    if (stamp == Stamp{} || stamp != piece.stamp || again) {
+      piece.path = path;
+      piece.stamp = stamp;
+      piece.held_back.clear();
+      piece.trouble = !read(piece);
+    }
+    usable = usable && (piece.file || piece.list || !piece.held_back.empty());
+  };
+  const auto unreadable = [&](const std::string& path, const Error& error) {
+    loaded.errors.push_back({path, 1, 1, error.text});
+    return false;
   };
   for (const std::string& path : access_paths(config)) {
-    const auto read = [&](const AccessFile*, std::string& trouble) -> std::shared_ptr<const AccessFile> {
+    refresh(path, path, [&](Piece& piece) {
       const auto text = read_file(path);
-      if (!text) return trouble = problem(path, text.error().text), nullptr;
+      if (!text) return unreadable(path, text.error());
       const std::size_t errors = loaded.errors.size();
       auto file = AccessFile::parse(*text, path, loaded.errors);
-      if (loaded.errors.size() > errors) trouble = "errors";
-      return file;
-    };
-    Piece<AccessFile>& piece = tables->files_[path];
-    piece = refresh(previous ? &previous->files_ : nullptr, path, path, explicit_reload, read);
-    complete = complete && piece.content != nullptr;
+      const bool good = loaded.errors.size() == errors;
+      if (good) piece.file = std::move(file);
+      return good;
+    });
   }
   for (const config::Domain& domain : config.domains) {
-    const std::string& path = domain.recipients;
-    if (path.empty()) continue;
-    bool readable = true;
-    const auto read = [&](const RecipientList* old, std::string& trouble) -> std::shared_ptr<const RecipientList> {
-      auto list = RecipientList::read(path, domain);
-      readable = list.has_value();
-      if (!list) return trouble = problem(path, list.error().text), nullptr;
-      const std::size_t before = old != nullptr ? old->size() : 0;
+    if (domain.recipients.empty()) continue;
+    refresh(list_key(domain), domain.recipients, [&](Piece& piece) {
+      auto list = RecipientList::read(domain.recipients, domain);
+      if (!list) return unreadable(domain.recipients, list.error());
+      const std::size_t before = piece.list ? piece.list->size() : 0;
       const std::size_t now = (*list)->size();
       const bool believed = explicit_reload || (now > 0 && now * 5 >= before * 4);
-      if (!believed) trouble = half_an_export(path, domain, before, now);
-      return *list;
-    };
-    const std::string key = list_key(domain);
-    Piece<RecipientList>& piece = tables->lists_[key];
-    piece = refresh(previous ? &previous->lists_ : nullptr, key, path, explicit_reload, read);
-    complete = complete && (readable || piece.content != nullptr);
-    tables->list_paths_[key] = path;
+      if (believed)
+        piece.list = std::move(*list);
+      else
+        piece.held_back = half_an_export(domain, before, now);
+      return believed;
+    });
   }
-  if (complete) loaded.tables = tables;
+  if (usable) loaded.tables = tables;
   return loaded;
 }
 
 const AccessFile* Tables::file(const std::string& path) const {
-  const auto it = files_.find(path);
-  return it == files_.end() ? nullptr : it->second.content.get();
+  const auto it = pieces_.find(path);
+  return it == pieces_.end() ? nullptr : it->second.file.get();
 }
 
 const RecipientList* Tables::recipients(const config::Domain& domain) const {
-  if (domain.recipients.empty()) return nullptr;
-  const auto it = lists_.find(list_key(domain));
-  return it == lists_.end() ? nullptr : it->second.content.get();
+  const auto it = pieces_.find(list_key(domain));
+  return it == pieces_.end() ? nullptr : it->second.list.get();
 }
 
 std::map<std::string, Stamp> Tables::stamps() const {
   std::map<std::string, Stamp> stamps;
-  for (const auto& [path, piece] : files_) stamps[path] = piece.stamp;
-  for (const auto& [key, piece] : lists_) stamps[list_paths_.at(key)] = piece.stamp;
+  for (const auto& [key, piece] : pieces_) stamps[piece.path] = piece.stamp;
   return stamps;
 }
 
 std::vector<std::string> Tables::held_back() const {
   std::vector<std::string> texts;
-  for (const auto& [key, piece] : lists_) {
-    if (!piece.trouble.empty()) texts.push_back(piece.trouble);
+  for (const auto& [key, piece] : pieces_) {
+    if (!piece.held_back.empty()) texts.push_back(piece.held_back);
   }
   return texts;
 }

@@ -45,22 +45,15 @@ class Tables {
   std::vector<std::string> held_back() const;  // lists that are not believed, and why: for alerts
 
  private:
-  template <class T>
-  struct Piece {
+  struct Piece {  // an access file or a list
+    std::string path;
     Stamp stamp;
-    std::shared_ptr<const T> content;
-    std::string trouble;  // why `content` is of an earlier state of the file: read again when the admin asks
+    std::shared_ptr<const AccessFile> file;
+    std::shared_ptr<const RecipientList> list;
+    bool trouble = false;   // the content is of an earlier state: to be read again when the admin asks
+    std::string held_back;  // why a list is not believed
   };
-  template <class T>
-  using Pieces = std::map<std::string, Piece<T>>;
-
-  template <class T, class Read>
-  static Piece<T> refresh(const Pieces<T>* previous, const std::string& key, const std::string& path, bool again,
-                          Read read);
-
-  Pieces<AccessFile> files_;     // by path
-  Pieces<RecipientList> lists_;  // by domain and path
-  std::map<std::string, std::string> list_paths_;
+  std::map<std::string, Piece> pieces_;  // access files by path, lists by domain and path
 };
 
 // Rereads files once they have changed and then been still for 5 s: an editor or export may still be writing. Looks

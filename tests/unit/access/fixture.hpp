@@ -20,13 +20,14 @@ inline std::string write(const TempDir& directory, const std::string& name, std:
 class FakePrimaries final : public access::Primaries {
  public:
   std::set<std::string> down;
+  std::set<std::string> suspect;  // neither up nor down
   std::set<IpAddress> addresses;
   std::map<std::string, access::Callout> answers;  // by address; others as `otherwise`
   access::Callout otherwise = access::Callout::refused;
   std::vector<std::string> asked;
   std::optional<Event> gate;  // set: answers wait for it
 
-  bool is_up(const std::string& domain) const override { return !is_down(domain); }
+  bool is_up(const std::string& domain) const override { return !down.contains(domain) && !suspect.contains(domain); }
   bool is_down(const std::string& domain) const override { return down.contains(domain); }
   bool is_primary_address(const IpAddress& ip) const override { return addresses.contains(ip); }
   std::uint64_t size_limit(const std::string&) const override { return 0; }

@@ -134,6 +134,16 @@ TEST_CASE("an inconclusive answer teaches nothing") {
   CHECK(world.recall("joe@example.com") == Known::good);
 }
 
+TEST_CASE("a primary that has just come back, perhaps without its users, refuses nobody for good") {
+  World world;
+  world.primaries.suspect.insert("example.com");
+  CHECK(world.ask("joe@example.com").outcome == Callout::inconclusive);
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  world.primaries.suspect.clear();
+  CHECK(world.ask("joe@example.com").outcome == Callout::refused);
+  CHECK(world.recall("joe@example.com") == Known::bad);
+}
+
 TEST_CASE("deliveries teach, with true refusals only") {
   World world;
   world.memory->accepted("Joe@Example.com");
