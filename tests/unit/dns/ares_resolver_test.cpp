@@ -179,6 +179,30 @@ TEST_CASE_METHOD(Fixture, "the caller's deadline ends his wait; the answer still
   CHECK(server.asked().size() == 2);
 }
 
+TEST_CASE_METHOD(Fixture, "a cancelled lookup ends at once, others of the same question do not") {
+  bool speaking = false;
+  DnsServer server{io, [&](const Question& question) -> std::optional<Bytes> {
+                     if (speaking) return address_answer(question);
+                     return std::nullopt;
+                   }};
+  const auto resolver = this->resolver({server.endpoint()}, 1s, 100);
+  const auto ask = [](Resolver& asked, Outcome& outcome) -> Task<> {
+    const Answer answer = co_await asked.lookup("x.test", Type::a, SteadyTime::max());
+    outcome = answer.outcome;
+  };
+  Outcome impatient = Outcome::failed, patient = Outcome::failed;
+  Gate leaving{io.get_executor()}, staying{io.get_executor()};
+  leaving.spawn("leaving", ask(*resolver, impatient));
+  staying.spawn("staying", ask(*resolver, patient));
+  CHECK(asked_of(server, 1));
+  leaving.cancel();
+  run(io, leaving.close());
+  CHECK(impatient == Outcome::failed);
+  speaking = true;
+  run(io, staying.close());
+  CHECK(patient == Outcome::found);
+}
+
 TEST_CASE_METHOD(Fixture, "a truncated answer is fetched over TCP") {
   DnsServer server{io, [](const Question& question) -> std::optional<Bytes> {
                      Message message = question.message();
