@@ -256,7 +256,7 @@ class Smtp:
         replies.append(self.command("DATA"))
         if replies[-1].startswith("354"):
             body = content if isinstance(content, bytes) else content.replace("\n", "\r\n").encode()
-            self.send(re.sub(rb"(?m)^\.", b"..", body) + b"\r\n.\r\n")
+            self.send(re.sub(rb"(?m)^\.", b"..", body) + (b"" if body.endswith(b"\r\n") else b"\r\n") + b".\r\n")
             replies.append(self.reply())
         return replies
 
@@ -269,7 +269,7 @@ class Dns:
     TRUNCATED (ask again over TCP: the other lines of the name answer). Unknown names are NXDOMAIN."""
 
     def __init__(self, tap, lines=(), address="127.0.0.1"):
-        import dns.message, dns.rrset, dns.rcode, dns.flags, dns.rdatatype  # python3-dnspython
+        import dns.message, dns.name, dns.rrset, dns.rcode, dns.flags, dns.rdatatype  # python3-dnspython
         self.dns = dns
         self.records, self.asked = {}, []
         self.add(*lines)
@@ -321,7 +321,8 @@ class Dns:
                 break
             mine = [value for value in mine if value != "TRUNCATED"]
             if mine:
-                reply.answer.append(dns.rrset.from_text(target + ".", 60, "IN", kind, *mine))
+                reply.answer.append(dns.rrset.from_text_list(target + ".", 60, "IN", kind, mine, origin=dns.name.root,
+                                                             relativize=False))
                 break
             alias = [value for k, value in entries if k == "CNAME"]
             if not alias:
