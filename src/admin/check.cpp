@@ -234,7 +234,10 @@ class Machine {
       const bool taken = outcome.result == relay::Outcome::Result::delivered;
       say("primary of " + shown, taken ? CheckResult::ok : CheckResult::fail,
           taken ? host.remote() + (domain.wildcard ? " answers" : " takes our mail") : printable(outcome.reason),
-          taken ? "" : "let the primary accept this machine's connections without its own block lists and greylist");
+          taken ? ""
+          : outcome.said.empty()
+              ? "is it running, and does a firewall let us through?"
+              : "let the primary take mail from this machine, past its own block lists and greylist");
     }
   }
 
@@ -242,9 +245,14 @@ class Machine {
     auto connected = co_await smtp::connect(host.endpoint, soon());
     if (!connected) co_return relay::unreachable(host, connected.error().text);
     smtp::ClientTimeouts timeouts;
-    timeouts.greeting = timeouts.ehlo = timeouts.mail = timeouts.rcpt = std::chrono::seconds(20);
+    timeouts.greeting = timeouts.ehlo = timeouts.tls = timeouts.mail = timeouts.rcpt = std::chrono::seconds(20);
     smtp::ClientSession session(std::move(*connected), config_->hostname, timeouts);
+    smtp::TlsClient tls(
+        domain.tls == config::TlsLevel::verify ? smtp::CertificateCheck::name : smtp::CertificateCheck::none, "");
     smtp::Answer answer = co_await session.greet();
+    if (answer.positive() && domain.tls != config::TlsLevel::none && session.server().starttls) {
+      answer = co_await session.start_tls(tls, host.name);
+    }
     if (answer.positive() && !domain.wildcard) answer = co_await session.verify("postmaster@" + domain.name);
     if (answer.kind == smtp::Answer::Kind::reply) co_await session.quit();
     co_return relay::judge(answer, host);

@@ -103,7 +103,8 @@ class Tool {
     }
     const config::Loaded loaded = config::load(file_);
     for (const auto& wrong : loaded.errors) fmt::print(stderr, "{}\n", wrong.to_string());
-    if (!loaded.config) return complain(failed("no usable configuration; name it with -c FILE"));
+    if (!loaded.config)
+      return complain(failed("no usable configuration (a running greymxd keeps its own); name another with -c FILE"));
     config_ = loaded.config;
     const Ending usage = complete_request();
     return complain(usage.exit != 0 ? usage : execute());

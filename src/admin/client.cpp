@@ -77,7 +77,7 @@ void Printer::open_file(const std::string& name) {
   const std::string path = directory_ + "/" + name;
   const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (descriptor >= 0) file_ = fdopen(descriptor, "wb");
-  if (file_ == nullptr) problem_ = path + ": " + std::strerror(errno);
+  if (file_ == nullptr) problem_ = path + ": " + std::strerror(errno) + "; choose another directory";
 }
 
 void Printer::progress(std::uint64_t done, std::uint64_t total) {

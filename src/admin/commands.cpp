@@ -178,6 +178,7 @@ Task<Ending> explain(Request request, Services& services, Sink& sink) {
   const Style style{request.color};
   std::string text;
   for (const access::Step& step : explained.steps) {
+    if (step.check == "reply") continue;  // ours says it
     if (request.json) {
       text += dump(Json{{"check", step.check},
                         {"input", printable(step.input)},

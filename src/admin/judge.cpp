@@ -33,10 +33,6 @@ std::string matching_form(std::string_view bytes, const std::string& type) {
   return fmt::format("{:02x}", fmt::join(form, ""));
 }
 
-std::string trouble(const dns::Answer& answer) {
-  return answer.outcome == dns::Outcome::failed ? answer.error : "does not exist";
-}
-
 }  // namespace
 
 std::string_view to_string(CheckResult result) {
@@ -48,9 +44,11 @@ CheckLine judge_name(const std::string& hostname, const dns::Answer& addresses, 
   if (!is_hostname(hostname, 2)) {
     return bad(name, hostname + " is no full name", "set hostname in relay.conf to the name in your MX records");
   }
+  if (addresses.outcome == dns::Outcome::failed) {
+    return warn(name, fmt::format("{}: DNS does not answer: {}", hostname, addresses.error), "look again later");
+  }
   if (addresses.outcome != dns::Outcome::found) {
-    return bad(name, fmt::format("{}: {}", hostname, trouble(addresses)),
-               "give it an A (and AAAA) record with this machine's address");
+    return bad(name, hostname + " has no address", "give it an A (and AAAA) record with this machine's address");
   }
   std::string shown;
   for (const IpAddress& address : addresses.addresses) shown += (shown.empty() ? "" : ", ") + address.to_string();
@@ -73,8 +71,9 @@ CheckLine judge_ptr(const std::string& hostname, const IpAddress& address, const
 
 CheckLine judge_mx(const std::string& domain, const std::string& hostname, const dns::Answer& mx) {
   const std::string what = "MX of " + domain;
+  if (mx.outcome == dns::Outcome::failed) return warn(what, "DNS does not answer: " + mx.error, "look again later");
   if (mx.outcome != dns::Outcome::found) {
-    return bad(what, mx.outcome == dns::Outcome::failed ? mx.error : "no MX records",
+    return bad(what, "none",
                fmt::format("the domain needs MX records: its primary, then {} with a higher number", hostname));
   }
   const auto us = std::ranges::find(mx.mx, hostname, &dns::Mx::host);

@@ -57,6 +57,7 @@ WallTime Status::oldest() const {
 Status gather(const Services& services) {
   Status status;
   const WallTime now = services.clock.now();
+  services.history.sample(now, counters_of(services.metrics.text()));
   status.hostname = services.config()->hostname;
   status.version = services.version;
   status.now = now;
@@ -163,7 +164,7 @@ void Sampler::refresh_gauges() {
     if (ours != lines.end()) {
       ours->second = std::move(line);
     } else if (line.queued.messages != 0) {  // reports go where strangers choose: they share one series
-      add(lines["other"].queued, line.queued);
+      add(lines["reports"].queued, line.queued);
     }
   }
   for (const auto& [name, line] : lines) {

@@ -186,6 +186,7 @@ Json Mailq::object(const Message& message, bool active) const {
     attempts = std::max(attempts, state.attempts);
     if (primary == nullptr) primary = primaries_.find(queue::schedule_domain(address));
   });
+  if (next && primary != nullptr && primary->health != relay::Health::up) next = std::max(*next, primary->next_attempt);
   json["next_attempt"] = next && !is_held(message) ? Json(unix_seconds(*next)) : Json();
   const relay::Downtime* downtime = primary != nullptr ? &primary->downtime : nullptr;
   json["expires"] = unix_seconds(relay::expires_at(message.id.time(), now_, downtime, rules_));

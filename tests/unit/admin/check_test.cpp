@@ -37,6 +37,7 @@ TEST_CASE("the host name is full, resolves, and leads here") {
   CHECK(judge_name("mx2.example.net", found({us}), {us}).result == CheckResult::ok);
   CHECK(judge_name("mx2", found({us}), {us}).result == CheckResult::fail);
   CHECK(judge_name("mx2.example.net", outcome(dns::Outcome::no_domain), {us}).result == CheckResult::fail);
+  CHECK(judge_name("mx2.example.net", outcome(dns::Outcome::failed, "timeout"), {us}).result == CheckResult::warn);
   const CheckLine nat = judge_name("mx2.example.net", found({us}), {*IpAddress::parse("10.0.0.5")});
   CHECK(nat.result == CheckResult::warn);
   CHECK(nat.remedy.find("NAT") != std::string::npos);
@@ -59,6 +60,7 @@ TEST_CASE("MX records must name us below the primary") {
   CHECK(judge_mx("example.com", host, records({{10, host}, {20, "mx1.example.com"}})).result == CheckResult::fail);
   CHECK(judge_mx("example.com", host, records({{10, host}, {10, "mx1.example.com"}})).result == CheckResult::fail);
   CHECK(judge_mx("example.com", host, outcome(dns::Outcome::no_record)).result == CheckResult::fail);
+  CHECK(judge_mx("example.com", host, outcome(dns::Outcome::failed, "SERVFAIL")).result == CheckResult::warn);
 }
 
 TEST_CASE("a list is judged by its test points") {

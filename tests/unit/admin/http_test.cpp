@@ -72,9 +72,10 @@ TEST_CASE("metrics come with gauges as they are now") {
   const std::string reply = server.get("/metrics");
   CHECK(has(reply, "text/plain; version=0.0.4"));
   CHECK(has(reply, "greymx_queue_messages{domain=\"example.com\"} 1\n"));
-  CHECK(has(reply, "greymx_queue_bytes{domain=\"other\"} 70\n"));
+  CHECK(has(reply, "greymx_queue_bytes{domain=\"reports\"} 70\n"));
   CHECK_FALSE(has(reply, "stranger.test"));
   CHECK(has(reply, "greymx_queue_oldest_seconds{domain=\"example.com\"} 63\n"));
+  CHECK(has(reply, "greymx_queue_expiry_seconds{domain=\"example.com\"} 1209537\n"));
   CHECK(has(reply, "greymx_primary_up{domain=\"example.com\"} 0\n"));
   CHECK(has(reply, "greymx_certificate_expiry_seconds 5288400\n"));
   server.config->domains.front().name = "example.net";
@@ -108,10 +109,12 @@ TEST_CASE("the page has its figures without a script and may run none but its ow
 
 TEST_CASE("status.json is what the page shows") {
   Server server;
+  server.metrics.count("messages_accepted_total", {}, 3);
   const std::string reply = server.get("/status.json?x=1");
   const Json json = Json::parse(reply.substr(reply.find("\r\n\r\n") + 4));
   CHECK(json["hostname"] == "mx2.example.net");
-  CHECK(json["hour"]["accepted"].size() == 60);
+  REQUIRE(json["hour"]["accepted"].size() == 60);
+  CHECK(json["hour"]["accepted"][59] == 3);
   CHECK(json["day"]["rejected"].size() == 96);
 }
 
