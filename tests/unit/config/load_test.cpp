@@ -473,11 +473,13 @@ TEST_CASE("each mistake is told with its place and what would be right") {
        "2:8: TOML: key-value pair: cannot redefine existing string 'user'; it stands here twice"},
       {"[limits]\n[limits]", "2:1: TOML: table header: cannot redefine existing table 'limits'; it stands here twice"},
       {"workers", "1:8: TOML: key-value pair: expected '='"},
+      {"# ü\nuser = \"\\\"ü\" # ü\ngroup = '\\' # ü\nü = 1", "4:1: TOML: a character outside quotes that is not ASCII"},
+      {"user = \"\"\"ü\\\"\"\"\"\ngroup = '''ü''' ü", "2:17: TOML: a character outside quotes that is not ASCII"},
       {"user = \"a\"\n[log]\n#\x1b[2J", "3:2: TOML: comment: control characters other than TAB"},
       {"[log]\n [[[dnsbl.lists]]]\nzone = 1",
        "2:4: TOML: key: expected bare key starting character or string delimiter, saw '['"},
       {"[log]\n[,", "2:2: TOML: key: expected bare key starting character or string delimiter, saw ','"},
-      {"\xff", "1:1: TOML: Encountered invalid utf-8 sequence; the file must be UTF-8"},
+      {"user = \"\xff\"", "1:8: TOML: Encountered invalid utf-8 sequence; the file must be UTF-8"},
   };
   for (const Row& row : rows) {
     const std::string own_domain = "\n[domains.\"last.example\"]\n";
