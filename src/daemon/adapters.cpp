@@ -58,8 +58,9 @@ bool PrimaryBridge::is_up(const std::string& domain) const {
   return relay_->health(domain) == relay::Health::up;
 }
 
+// A suspect primary cannot be asked about recipients either: it may have lost its list of them.
 bool PrimaryBridge::is_down(const std::string& domain) const {
-  return relay_->health(domain) == relay::Health::down;
+  return !is_up(domain);
 }
 
 Task<access::Primaries::Answer> PrimaryBridge::call(std::string address, SteadyTime deadline) {

@@ -313,7 +313,7 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
   const std::shared_ptr<Destination> self = shared_from_this();
   ProbeResult result;
   result.detail = "the primary cannot be asked now";
-  if (!own() || !health_.refusals_count() || callouts_ >= most_callouts) co_return result;
+  if (!own() || health_.health() == Health::down || callouts_ >= most_callouts) co_return result;
   const Counted counted(callouts_);
   // Connections are opened beside the callout: one that comes too late for it serves the next.
   std::unique_ptr<Connection> connection = idle_connection({});
@@ -322,7 +322,7 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
     if (!asked) parts_.gate.spawn("probe of " + settings_.label, probe(self));
     asked = true;
     const bool changed = co_await wakes_.wait(deadline);
-    if (!changed || parts_.stopping || !health_.refusals_count()) co_return result;
+    if (!changed || parts_.stopping) co_return result;
   }
   Task<smtp::Answer> question = connection->session->verify(std::move(address));
   const std::optional<smtp::Answer> answer = co_await with_deadline(std::move(question), deadline);

@@ -52,10 +52,11 @@ bool expired(Parts& parts, Destination& destination, const Job& job) {
   return now >= expires_at(job.taken.id().time(), now, downtime, parts.config->queue);
 }
 
-void teach(Parts& parts, const Fate& fate, const std::string& address) {
+// A primary that may be half dead is believed when it takes an address, not when it refuses one.
+void teach(Parts& parts, const Fate& fate, const std::string& address, bool refusals_count) {
   if (parts.observer == nullptr) return;
   if (fate.outcome.result == Result::delivered) parts.observer->accepted(address);
-  if (fate.no_recipient) {
+  if (fate.no_recipient && refusals_count) {
     const Reply reply{fate.no_recipient->code, fate.no_recipient->enhanced, fate.no_recipient->text()};
     parts.observer->refused(address, reply);
   }
@@ -93,7 +94,7 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
     log_fate(parts, job, fate);
     parts.metrics.count("deliveries_total",
                         {{"domain", destination.settings().label}, {"result", std::string(to_string(outcome.result))}});
-    if (destination.own() && refusals_count) teach(parts, fate, recipient.address);
+    if (destination.own()) teach(parts, fate, recipient.address, refusals_count);
     ReportedRecipient about{fate.index, outcome.dsn, fate.remote, outcome.said, outcome.reason};
     if (outcome.result == Result::delivered) {
       RecipientState state = message.state.recipients[fate.index];

@@ -187,11 +187,20 @@ class Greymx:
 
     def start(self, wait=True):
         self.service = Service(self.tap, self.name, [os.path.join(BUILD, "greymxd"), "-c", self.file], self.env)
-        if wait and not wait_for(lambda: not self.service.running() or listening(self.smtp, self.address)):
-            raise RuntimeError("greymxd does not listen: " + self.log()[-2000:])
+        if wait and not wait_for(lambda: not self.service.running() or self.ready()):
+            raise RuntimeError("greymxd does not get ready: " + self.log()[-2000:])
         if wait and not self.service.running():
             raise RuntimeError("greymxd ended: " + self.log()[-2000:])
         return self
+
+    def ready(self):
+        """The admin socket is the last thing that opens."""
+        try:
+            with socket.socket(socket.AF_UNIX) as control:
+                control.connect(os.path.join(self.directory, "control"))
+            return listening(self.smtp, self.address)
+        except OSError:
+            return False
 
     def stop(self):
         return self.service.stop()
