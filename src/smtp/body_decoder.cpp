@@ -78,7 +78,7 @@ BodyDecoder::Status BodyDecoder::decode(std::string_view& input, std::string& ou
   const std::size_t before = out.size();
   Status status = Status::more;
   while (!input.empty() && status == Status::more) {
-    if (state_ == State::line_start || state_ == State::text) take_lines(input, out, dots);
+    if (state_ != State::cr && state_ != State::dot && state_ != State::dot_cr) take_lines(input, out, dots);
     if (input.empty()) break;
     status = step(input.front(), out, dots);
     input.remove_prefix(1);
@@ -113,7 +113,7 @@ BodyDecoder::Status BodyDecoder::step(char c, std::string& out, bool dots) {
     }
     bare_lf_ = bare_lf_ || state_ != State::cr;
     // Behind a bare LF a line has not begun for anybody who keeps to the standard: a dot there is content.
-    state_ = state_ == State::cr ? State::line_start : State::text;
+    state_ = state_ == State::cr ? State::line_start : State::bare_lf;
     out += "\r\n";
     return Status::more;
   }

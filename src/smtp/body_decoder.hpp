@@ -49,8 +49,9 @@ class BodyDecoder {
   const std::string& message_id() const { return headers_.message_id(); }
 
  private:
-  // Where we are in a line. `dot` and `dot_cr`: only in DATA, behind a dot that began a line.
-  enum class State : std::uint8_t { line_start, text, cr, dot, dot_cr };
+  // Where we are in a line. `bare_lf`: as `text`, but a line has just been ended. `dot` and `dot_cr`: only in DATA,
+  // behind a dot that began a line.
+  enum class State : std::uint8_t { line_start, text, bare_lf, cr, dot, dot_cr };
 
   Status decode(std::string_view& input, std::string& out, bool dots);
   void take_lines(std::string_view& input, std::string& out, bool dots);

@@ -568,7 +568,7 @@ std::string Session::summary() const {
     all.ok += counts_[i].ok;
     all.total += counts_[i].total;
   }
-  return result + "commands=" + show(all);
+  return result + (all.total == 0 ? "commands=0/0" : "commands=" + show(all));  // as Postfix writes it
 }
 
 }  // namespace greymx::smtp

@@ -128,6 +128,7 @@ TEST_CASE("chunks keep dots and join line ends that were split") {
   CHECK(chunks({"a\r", "b\r\n"}) == "a b\r\n");
   CHECK(chunks({"a\n", "b"}) == "a\r\nb\r\n");
   CHECK(chunks({"a\r"}) == "a \r\n");
+  CHECK(chunks({"a\n"}) == "a\r\n");
   CHECK(chunks({""}).empty());
   BodyDecoder decoder;
   std::string content;
