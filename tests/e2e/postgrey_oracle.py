@@ -96,7 +96,7 @@ while asked < 5000:
         if theirs != mine:
             different.append((question, theirs, mine))
 tap.equal(different[:3], [], f"{asked} answers agree")
-tap.check(all(kinds.get(k, 0) > 200 for k in ("DUNNO", "PREPEND", "DEFER_IF_PERMIT")), "of every kind there were many", kinds)
+tap.check(all(kinds.get(k, 0) > 50 for k in ("DUNNO", "PREPEND", "DEFER_IF_PERMIT")), "of every kind there were many", kinds)
 tap.check(now - time.time() < 30 * 86400, "in less than the time after which either forgets", now)
 base = now
 
@@ -149,9 +149,8 @@ differs("more than ten messages at a time get one header each", "PREPEND delayed
 first.close()
 second.close()
 
-special = greymx("special", "10.20\n::/0\n/a#b/\n", "@at.test\npostmaster@\n", 'delay = "0s"')
-theirs = Postgrey(tap, "special-postgrey", ["--delay=0"], "10.20\n::/0\n/a#b/\n", "@at.test\npostmaster@\n").start()
-first, second = Policy(theirs.port), Policy(special)
+theirs = Postgrey(tap, "special-postgrey", ["--delay=0"]).start()
+first, second = Policy(theirs.port), Policy(greymx("special", "", "", 'delay = "0s"'))
 differs("delay 0 passes at once", defer, "DUNNO", client="192.0.2.1", time=base)
 theirs.stop()
 mine = greymx("lists", "10.20\n::/0\n/a#b/\n", "@at.test\npostmaster@\n")
