@@ -277,12 +277,12 @@ class Dns:
     """A scripted name server on UDP and TCP. Zone lines: "name TYPE value"; values SERVFAIL, TIMEOUT, NXDOMAIN,
     TRUNCATED (ask again over TCP: the other lines of the name answer). Unknown names are NXDOMAIN."""
 
-    def __init__(self, tap, lines=(), address="127.0.0.1"):
+    def __init__(self, tap, lines=(), address="127.0.0.1", port=None):
         import dns.message, dns.name, dns.rrset, dns.rcode, dns.flags, dns.rdatatype  # python3-dnspython
         self.dns = dns
         self.records, self.asked = {}, []
         self.add(*lines)
-        self.port = free_port(address)
+        self.port = port or free_port(address)
         self.address = address
         self.endpoint = f"{address}:{self.port}"
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -472,10 +472,13 @@ class Sink:
 
 
 class Postfix:
-    """A Postfix instance of our own: own configuration, queue, data and log; needs root as Postfix does."""
+    """A Postfix instance of our own: own configuration, queue, data and log; needs root as Postfix does. `nameserver`
+    (on port 53 of a loopback address) is the only one it knows: it runs in a mount namespace with a resolv.conf of its
+    own, since the C library reads no other file."""
 
-    def __init__(self, tap, name, settings, port=None, services=()):
+    def __init__(self, tap, name, settings, port=None, services=(), nameserver=None):
         need("/usr/sbin/postfix")
+        self.nameserver = nameserver
         self.tap, self.name = tap, name
         self.port = port or free_port()
         self.directory = os.path.join(tap.directory, name)
@@ -516,8 +519,13 @@ class Postfix:
         self.started = False
 
     def start(self):
-        done = subprocess.run(["/usr/sbin/postfix", "-c", self.config, "start"], capture_output=True, text=True,
-                              timeout=LIMIT)
+        command = ["/usr/sbin/postfix", "-c", self.config, "start"]
+        if self.nameserver:
+            resolv = os.path.join(self.directory, "resolv.conf")
+            with open(resolv, "w") as file:
+                file.write(f"nameserver {self.nameserver}\noptions timeout:1 attempts:1\n")
+            command = [need("unshare"), "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', resolv, *command]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
         self.started = True
         if not wait_for(lambda: listening(self.port)):
             raise RuntimeError(f"postfix does not listen: {done.stdout}{done.stderr}\n{self.log()[-2000:]}")
