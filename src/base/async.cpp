@@ -80,7 +80,9 @@ Task<> Gate::close() {
   const bool throws = co_await asio::this_coro::throw_if_cancelled();
   co_await asio::this_coro::throw_if_cancelled(false);
   auto token = asio::bind_cancellation_slot(asio::cancellation_slot(), asio::as_tuple(asio::use_awaitable));
-  while (!state->holders.empty()) co_await state->empty.async_wait(token);
+  while (!state->holders.empty()) {
+    co_await state->empty.async_wait(token);
+  }
   co_await asio::this_coro::throw_if_cancelled(throws);
 }
 

@@ -28,10 +28,10 @@ class IpAddress {
   bool is_loopback() const;
   // RFC 1918, 6598, 3927, 4193, 4291 link-local, loopback, unspecified, multicast: never a public MX.
   bool is_private() const;
-  std::string to_string() const;          // "192.0.2.1", "2001:db8::1" (RFC 5952)
-  std::string to_literal() const;         // RFC 5321 address literal: "[192.0.2.1]", "[IPv6:2001:db8::1]"
-  std::string reversed_labels() const;    // "1.2.0.192" or 32 nibbles: the left part of a DNSBL or PTR name (RFC 5782)
-  std::string uncompressed() const;       // IPv6 as eight groups without leading zeros, no "::" (postgrey's key form)
+  std::string to_string() const;        // "192.0.2.1", "2001:db8::1" (RFC 5952)
+  std::string to_literal() const;       // RFC 5321 address literal: "[192.0.2.1]", "[IPv6:2001:db8::1]"
+  std::string reversed_labels() const;  // "1.2.0.192" or 32 nibbles: the left part of a DNSBL or PTR name (RFC 5782)
+  std::string uncompressed() const;     // IPv6 as eight groups without leading zeros, no "::" (postgrey's key form)
 
   auto operator<=>(const IpAddress&) const = default;
 

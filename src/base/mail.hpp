@@ -75,8 +75,8 @@ struct Envelope {
   std::string envid;  // ENVID in xtext
   Client client;
   std::string helo;
-  std::string protocol;    // "SMTP", "ESMTP", "ESMTPS", "UTF8SMTP", "UTF8SMTPS"
-  std::string tls;         // "TLSv1.3 with cipher X (256/256 bits)"; empty = plain
+  std::string protocol;  // "SMTP", "ESMTP", "ESMTPS", "UTF8SMTP", "UTF8SMTPS"
+  std::string tls;       // "TLSv1.3 with cipher X (256/256 bits)"; empty = plain
   Authorised authorised = Authorised::unknown;
   bool hold = false;       // an access file said HOLD: kept, not relayed, until an admin releases it
   std::string message_id;  // for log lines only
@@ -86,16 +86,16 @@ struct Envelope {
 // The state of an SMTP session that checks may look at; plain data, copied into coroutines.
 struct Facts {
   Client client;
-  std::string helo;                  // as given; empty before HELO/EHLO
-  std::string protocol;              // "SMTP" or "ESMTP"
+  std::string helo;      // as given; empty before HELO/EHLO
+  std::string protocol;  // "SMTP" or "ESMTP"
   bool tls = false;
   bool early_talker = false;         // spoke before our greeting
   bool improper_pipelining = false;  // RFC 2920 3.1 violated
   Mailbox sender;                    // null sender: empty
   std::uint64_t declared_size = 0;
   bool smtputf8 = false;
-  std::string instance;              // one value per transaction
-  std::string queue_id;              // empty before the first accepted recipient
+  std::string instance;  // one value per transaction
+  std::string queue_id;  // empty before the first accepted recipient
 };
 
 // What an access file wants in the log besides the reply, in Postfix's shape:
@@ -109,14 +109,14 @@ struct Remark {
 // What a check says. `reply` set: refuse with it. Otherwise go on.
 struct Verdict {
   std::optional<Reply> reply;
-  std::string check;                  // which check decided, as in relay.conf and metrics: "unknown_sender_domain"
-  std::vector<Reply> warnings;        // what checks in "warn" mode would have said: logged as reject_warning
-  std::vector<Remark> remarks;        // access files' WARN, INFO, HOLD, DISCARD, PREPEND
-  std::vector<std::string> notes;     // further log texts: "action=greylist, reason=new, …" (program "greylist")
-  std::vector<std::string> headers;   // to prepend once per message, "X-Greylist: …" without line end
-  bool discard = false;               // take the message, say 250, deliver nothing (access file DISCARD)
-  bool hold = false;                  // access file HOLD
-  bool counts_as_error = true;        // towards limits.errors (never for 4xx and greylisting)
+  std::string check;                 // which check decided, as in relay.conf and metrics: "unknown_sender_domain"
+  std::vector<Reply> warnings;       // what checks in "warn" mode would have said: logged as reject_warning
+  std::vector<Remark> remarks;       // access files' WARN, INFO, HOLD, DISCARD, PREPEND
+  std::vector<std::string> notes;    // further log texts: "action=greylist, reason=new, …" (program "greylist")
+  std::vector<std::string> headers;  // to prepend once per message, "X-Greylist: …" without line end
+  bool discard = false;              // take the message, say 250, deliver nothing (access file DISCARD)
+  bool hold = false;                 // access file HOLD
+  bool counts_as_error = true;       // towards limits.errors (never for 4xx and greylisting)
 
   bool pass() const { return !reply.has_value(); }
 };
