@@ -9,7 +9,7 @@ namespace {
 constexpr std::chrono::seconds longest_wait{10};
 constexpr std::chrono::seconds longest_callout{5};
 constexpr const char* not_ours = "not our domain";
-constexpr const char* is_exempt = "trusted client, or OK in an access file";
+constexpr const char* is_exempt = "trusted client, bare Postmaster, or OK in an access file";
 
 std::string describe(const dnsbl::Score& score) {
   std::string text;
@@ -41,7 +41,7 @@ Decision::Decision(const Setup& setup, Gate& gate, Evidence evidence, Facts fact
       trace_(trace),
       deadline_(std::chrono::steady_clock::now() + setup.patience()),
       domain_(domain_of(setup.config(), recipient_)),
-      exempt_(facts_.client.trusted) {}
+      exempt_(facts_.client.trusted || recipient_.domain.empty()) {}
 
 Task<Verdict> Decision::run() {
   const config::Access& access = setup_.config().access;
@@ -251,7 +251,7 @@ Task<> Decision::greylist() {
   greylist::Request request{.client = facts_.client.address,
                             .client_name = facts_.client.name,
                             .sender = facts_.sender.to_string(),
-                            .recipient = input,
+                            .recipient = plain_.to_string(),
                             .helo = facts_.helo,
                             .queue_id = facts_.queue_id,
                             .instance = facts_.instance,

@@ -78,7 +78,7 @@ class Decision {
   std::vector<Step>* trace_;
   SteadyTime deadline_;
   const config::Domain* domain_ = nullptr;  // null: not ours
-  bool exempt_ = false;                     // trusted, or an access file said OK
+  bool exempt_ = false;                     // trusted, bare Postmaster (RFC 5321 4.5.1), or an access file said OK
   bool allow_listed_ = false;
   bool at_data_ = false;
   bool postponed_ = false;  // the greylist, to DATA

@@ -258,6 +258,20 @@ TEST_CASE("OK skips the later files, checks, block lists and greylist, never rec
         "550 5.1.1 <other@example.com>: Recipient address rejected: User unknown in relay recipient table");
 }
 
+TEST_CASE("bare Postmaster is always taken, postmaster@ and abuse@ from those who keep the rules") {
+  World world;
+  world.list("bl.example");
+  world.greylisting();
+  world.from("198.51.100.9");
+  CHECK(world.reply("postmaster@example.com") == "");
+  CHECK(world.reply("abuse@example.com") == "");
+  world.facts.helo = "-bad";
+  world.facts.sender = Mailbox::split("joe@absent");
+  CHECK(world.reply("Postmaster") == "");
+  CHECK(world.reply("postmaster@example.com") == "501 5.5.2 <-bad>: Helo command rejected: Invalid name");
+  CHECK(world.reply("abuse@example.com") == "501 5.5.2 <-bad>: Helo command rejected: Invalid name");
+}
+
 TEST_CASE("trusted clients skip all but relay control and recipient validity") {
   World world;
   world.from("192.0.2.1");
