@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "death.hpp"
 #include "support/catch.hpp"
 #include "support/run.hpp"
 
@@ -304,4 +305,15 @@ TEST_CASE("an event wakes all who wait now, not those who come later") {
   run(io, gate.close());
   CHECK(woken == 2);
   CHECK_FALSE(run(io, event.wait(in(1ms))));
+}
+
+TEST_CASE("a gate that is destroyed while held ends the process and names who holds it") {
+  const std::string words = test::last_words([] {
+    asio::io_context io{1};
+    int counter = 0;
+    const Gate gate(io.get_executor());
+    Gate held(io.get_executor());
+    held.spawn("session 7", add_one(counter, 24h));
+  });
+  CHECK(words == "gate destroyed while held by session 7\n");
 }

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "death.hpp"
 #include "support/catch.hpp"
 
 using namespace greymx;
@@ -64,4 +65,15 @@ TEST_CASE("a gauge whose subject is gone is forgotten") {
   metrics.forget("primary_up", {{"domain", "example.com"}});
   metrics.forget("primary_up", {{"domain", "example.net"}});
   CHECK(metrics.text().find("example") == std::string::npos);
+}
+
+TEST_CASE("a name, type or label set that the table does not have ends the process") {
+  Metrics metrics;
+  CHECK(test::last_words([&] { metrics.count("conections"); }) == "metric greymx_conections: not in the table\n");
+  CHECK(test::last_words([&] { metrics.count("connections"); }) ==
+        "metric greymx_connections: has another type in the table\n");
+  const std::string labels = "metric greymx_primary_up: has other labels in the table\n";
+  CHECK(test::last_words([&] { metrics.set("primary_up", 1); }) == labels);
+  CHECK(test::last_words([&] { metrics.set("primary_up", {{"host", "x"}}, 1); }) == labels);
+  CHECK(test::last_words([&] { metrics.set("primary_up", {{"domain", "x"}, {"host", "x"}}, 1); }) == labels);
 }
