@@ -38,7 +38,7 @@ Counters counters_of(std::string_view exposition) {
     if (name == "greymx_deliveries_total") series = label(labels, "result");
     if (name == "greymx_rejects_total") series = "reject/" + std::string(label(labels, "check"));
     if (name == "greymx_greylist_decisions_total") series = "greylist/" + std::string(label(labels, "verdict"));
-    if (!series.empty()) counters[series] += value;
+    if (!series.empty() && series != "reject/greylist") counters[series] += value;  // that is counted as a decision
   }
   return counters;
 }

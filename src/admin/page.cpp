@@ -128,7 +128,8 @@ std::string counts_table(const std::string& title, const std::vector<CountRow>& 
     text += fmt::format("<tr><td>{}</td><td>{}</td><td>{}</td></tr>\n", escape_html(rows[i].name), rows[i].hour,
                         rows[i].day);
   }
-  return text + "</table><p class=\"soft\">" + note + "</p></section>\n";
+  if (rows.empty()) text += "<tr><td>nothing yet</td><td></td><td></td></tr>\n";
+  return text + "</table>" + note + "</section>\n";
 }
 
 std::string health_table(const Status& status) {
@@ -190,9 +191,10 @@ std::string status_page(const Status& status, const std::string& nonce) {
                   escape_html(status.hostname), headline(status), clock_time(status.now, "%a %b %e, %H:%M:%S")) +
       figures(status) + primaries(status) + chart("Last hour", status.hour, status.now, minutes(1), "%H:%M") +
       chart("Last day", status.day, status.now, minutes(15), "%a %H:%M") +
-      counts_table("Why refused", status.rejects, "") +
-      counts_table("Greylist", status.greylist, fmt::format("{} records", status.greylist_records)) +
-      health_table(status) + events(status) +
+      counts_table("Why refused", status.rejects, "") + health_table(status) +
+      counts_table("Greylist", status.greylist,
+                   fmt::format("<p class=\"soft\">{} records</p>", status.greylist_records)) +
+      events(status) +
       fmt::format("<footer>greymxd {}, up {}</footer>", status.version, human_age(status.started, status.now));
   std::string page(page_source);
   const auto fill = [&](std::string_view name, std::string_view value) {

@@ -18,6 +18,7 @@ TEST_CASE("counters are read from the metrics as they are exposed") {
   metrics.count("rejects_total", {{"check", "dnsbl"}, {"code", "554"}}, 2);
   metrics.count("rejects_total", {{"check", "dnsbl"}, {"code", "454"}});
   metrics.count("rejects_total", {{"check", "relay_control"}, {"code", "554"}});
+  metrics.count("rejects_total", {{"check", "greylist"}, {"code", "450"}});
   metrics.count("greylist_decisions_total", {{"verdict", "greylist"}, {"reason", "new"}});
   metrics.count("deliveries_total", {{"domain", "example.com"}, {"result", "sent"}}, 5);
   const Counters counters = counters_of(metrics.text());
@@ -25,6 +26,7 @@ TEST_CASE("counters are read from the metrics as they are exposed") {
   CHECK(counters.at("reject/dnsbl") == 3);
   CHECK(counters.at("reject/relay_control") == 1);
   CHECK(counters.at("greylist/greylist") == 1);
+  CHECK_FALSE(counters.contains("reject/greylist"));
   CHECK(counters.at("sent") == 5);
   CHECK(counters_of("# HELP\nnonsense\ngreymx_messages_accepted_total x\n\n{} 1\n").empty());
 }
