@@ -376,7 +376,7 @@ class Sink:
         self.port, self.address = port or free_port(address), address
         self.script, self.extensions = script, extensions
         self.messages, self.lock, self.connections = [], threading.Lock(), 0
-        self.server = None
+        self.server, self.open = None, set()
         tap.cleanup(self.stop)
 
     def start(self):
@@ -392,6 +392,11 @@ class Sink:
             except OSError:
                 pass
             server.close()
+        for connection in list(self.open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
     def _accept(self, server):
         while True:
@@ -403,11 +408,14 @@ class Sink:
             threading.Thread(target=self._session, args=(connection,), daemon=True).start()
 
     def _session(self, connection):
+        self.open.add(connection)
         try:
             with connection, connection.makefile("rb") as file:
                 self._talk(connection, file)
         except OSError:
             pass
+        finally:
+            self.open.discard(connection)
 
     def _talk(self, connection, file):
         def say(text):
@@ -537,7 +545,8 @@ class Postfix:
             subprocess.run(["/usr/sbin/postfix", "-c", self.config, "stop"], capture_output=True, timeout=LIMIT)
 
     def run(self, program, *words, input=None):
-        return subprocess.run([need(program), "-c", self.config, *words], capture_output=True, text=True,
+        switch = "-C" if program == "sendmail" else "-c"
+        return subprocess.run([need(program), switch, self.config, *words], capture_output=True, text=True,
                               timeout=LIMIT, input=input)
 
     def log(self):
