@@ -161,35 +161,16 @@ std::optional<std::string> AccessFile::add_network(std::string_view pattern, boo
 std::optional<std::string> AccessFile::add_pattern(const Line& line, Rule rule) {
   const std::size_t close = line.pattern.rfind('/');
   const std::string_view body = line.pattern.substr(1, close - 1);
-  bool ignore_case = true, dot_all = true, lines = false, anchored = false, ungreedy = false;
+  std::string flags = "is";  // as in Postfix: case is ignored and '.' is any character, unless the flag is given
   for (const char flag : line.pattern.substr(close + 1)) {
-    switch (flag) {
-      case 'i':
-        ignore_case = !ignore_case;
-        break;
-      case 's':
-        dot_all = !dot_all;
-        break;
-      case 'm':
-        lines = !lines;
-        break;
-      case 'A':
-        anchored = !anchored;
-        break;
-      case 'U':
-        ungreedy = !ungreedy;
-        break;
-      default:
-        return fmt::format("unknown flag '{}' after the regular expression: right are i, m, s, A, U",
-                           printable(std::string_view(&flag, 1)));
+    if (std::string_view("ismAU").find(flag) == std::string_view::npos) {
+      return fmt::format("unknown flag '{}' after the regular expression: right are i, s, m, A, U",
+                         printable(std::string_view(&flag, 1)));
     }
+    if (std::erase(flags, flag) == 0) flags += flag;
   }
-  std::string flags;
-  for (const auto& [on, letter] : {std::pair(ignore_case, 'i'), {dot_all, 's'}, {lines, 'm'}, {ungreedy, 'U'}}) {
-    if (on) flags += letter;
-  }
-  const std::string source =
-      (anchored ? "\\A" : "") + (flags.empty() ? "(?:" : "(?" + flags + ":") + std::string(body) + ")";
+  const bool anchored = std::erase(flags, 'A') > 0;
+  const std::string source = (anchored ? "\\A(?" : "(?") + flags + ":" + std::string(body) + ")";
   Pattern pattern{std::make_unique<re2::RE2>(source, re2::RE2::Quiet), line.negated, {}, std::move(rule)};
   if (!pattern.regexp->ok()) {
     return fmt::format("the regular expression is not understood ({}); lookaround and backreferences do not exist here",

@@ -126,10 +126,8 @@ void Decision::access_file(const std::string& name, const std::string& input, co
   const AccessFile* file = shared().tables->file(path);
   if (!enter(name, input, file != nullptr && !exempt_, file != nullptr ? is_exempt : "no file")) return;
   const auto rule = find(*file);
-  if (rule)
-    apply(name, input, part, *rule);
-  else
-    step(name, input, "pass", "no match");
+  if (!rule) return step(name, input, "pass", "no match");
+  apply(name, input, part, *rule);
 }
 
 void Decision::apply(const std::string& name, const std::string& input, const std::string& part, const Rule& rule) {
