@@ -25,6 +25,7 @@ bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
     segment = books_.segments.find(*number)->segment;
     before = books_.segments.find(*number)->live;
   }
+  const std::uint64_t failures = writer_.failures();
   bool going = true;
   std::uint64_t handed = 0;
   const auto visit = [&](const RecordHeader& header, std::uint64_t offset, std::string_view head,
@@ -40,7 +41,7 @@ bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
   };
   const auto summary = segment->summary();
   const auto walk = segment->walk(visit, summary && *summary ? (*summary)->log_end : 0);
-  going = going && pace(handed);
+  going = going && pace(handed) && writer_.failures() == failures;
   if (going) finish(*segment, walk, before);
   return going;
 }

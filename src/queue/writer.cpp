@@ -128,6 +128,7 @@ void Writer::append(Append append) {
     queue_.push_back(std::move(append));
     return;
   }
+  ++failures_;
   lock.unlock();
   std::vector<Waiter> waiters;
   if (append.waiter) waiters.push_back(std::move(*append.waiter));
@@ -212,6 +213,11 @@ Snapshot Writer::take_snapshot(QueueId id, const Places& places) const {
 std::string Writer::problem() const {
   const std::scoped_lock lock(books_.mutex);
   return problem_;
+}
+
+std::uint64_t Writer::failures() const {
+  const std::scoped_lock lock(books_.mutex);
+  return failures_;
 }
 
 std::size_t Writer::unsaved() const {
@@ -471,6 +477,7 @@ void Writer::abandon(Batch& batch, const Error& error) {
   }
   writing_.clear();
   ends_.merge(ending_);
+  ++failures_;
   const bool news = problem_.empty();
   problem_ = text;
   retry_at_ = std::chrono::steady_clock::now() + (segment ? std::chrono::seconds(0) : retry_after);

@@ -67,6 +67,7 @@ class Writer {
   // The state that the snapshot tells where to find, edits applied; if that record is damaged, what memory knows of it.
   Result<MessageState> state(QueueId id, const Snapshot& snapshot) const;
   std::string problem() const;              // why nothing can be written; empty if all is well
+  std::uint64_t failures() const;           // so far: batches and appends that came to nothing
   std::size_t unsaved() const;              // changes and ends that wait for the disk
   std::vector<QueueId> take_ended_files();  // own files of messages whose end is durable
 
@@ -125,6 +126,7 @@ class Writer {
   SteadyTime lazy_since_{};
   SteadyTime retry_at_{};
   std::string problem_;
+  std::uint64_t failures_ = 0;
   bool stopping_ = false;
 };
 

@@ -1,0 +1,228 @@
+#include "queue/index.hpp"
+
+#include "fixture.hpp"
+
+using namespace greymx;
+using namespace greymx::test;
+
+namespace {
+
+const WallTime now(1795449663s);
+
+struct TestIndex : Index {
+  QueueId put(std::uint64_t n, const std::vector<std::string>& recipients, WallTime due = now,
+              std::uint64_t size = 10) {
+    StoredMessage message;
+    message.size = size;
+    message.envelope = envelope_to(recipients);
+    message.state.recipients.resize(recipients.size());
+    for (RecipientState& recipient : message.state.recipients) recipient.next_attempt = due;
+    const QueueId id{n << 12};
+    add(make_entry(id, message), {}, now);
+    return id;
+  }
+  void change(QueueId id, std::size_t recipient, const RecipientState& state) {
+    edit(id, Edit{{{recipient, state}}, {}, {}, {}}, now);
+  }
+  std::optional<QueueId> oldest(const std::string& domain, WallTime when = now) {
+    return take(domain, when, Pick::oldest, false);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("take gives the oldest or the newest that is due, each once until it is released") {
+  TestIndex index;
+  const QueueId second = index.put(2, {"a@example.com"});
+  const QueueId first = index.put(1, {"a@example.com"});
+  const QueueId third = index.put(3, {"a@example.com"});
+  CHECK(index.take("example.com", now, Pick::newest, false) == third);
+  CHECK(index.oldest("example.com") == first);
+  CHECK(index.oldest("example.com") == second);
+  CHECK_FALSE(index.oldest("example.com"));
+  index.release(second, "example.com", now);
+  CHECK(index.oldest("example.com") == second);
+  CHECK_FALSE(index.oldest("example.net"));
+}
+
+TEST_CASE("what is not due waits, unless the schedule is ignored; then age decides alone") {
+  TestIndex index;
+  const QueueId waiting = index.put(1, {"a@example.com"}, now + 1h);
+  const QueueId due = index.put(2, {"a@example.com"});
+  const QueueId later = index.put(3, {"a@example.com"}, now + 30min);
+  CHECK(index.oldest("example.com") == due);
+  CHECK_FALSE(index.oldest("example.com"));
+  CHECK(index.take("example.com", now, Pick::newest, true) == later);
+  CHECK(index.oldest("example.com", now + 1h) == waiting);
+}
+
+TEST_CASE("a deferred message goes back to waiting for its own time") {
+  TestIndex index;
+  const QueueId id = index.put(1, {"a@example.com"});
+  CHECK(index.oldest("example.com") == id);
+  index.change(id, 0, deferred(now + 1min));
+  CHECK_FALSE(index.oldest("example.com"));
+  index.release(id, "example.com", now);
+  CHECK_FALSE(index.oldest("example.com"));
+  CHECK(index.oldest("example.com", now + 1min) == id);
+}
+
+TEST_CASE("a message in two domains is taken in each, and open until its last recipient is done") {
+  TestIndex index;
+  const QueueId id = index.put(1, {"a@example.com", "b@example.net", "c@EXAMPLE.com"});
+  CHECK(index.oldest("example.com") == id);
+  CHECK(index.oldest("example.net") == id);
+  index.change(id, 1, done());
+  CHECK(index.domains(id) == std::vector<std::string>{"example.com"});
+  index.release(id, "example.net", now);
+  CHECK_FALSE(index.oldest("example.net"));
+  index.change(id, 0, done());
+  CHECK_FALSE(index.finished(id));
+  index.change(id, 2, done());
+  CHECK(index.finished(id));
+  CHECK(index.domains(id).empty());
+}
+
+TEST_CASE("what is held is not taken, but can be claimed; release_hold makes it due") {
+  TestIndex index;
+  const QueueId id = index.put(1, {"a@example.com"});
+  index.edit(id, Edit{{}, "by hand", {}, {}}, now);
+  CHECK_FALSE(index.take("example.com", now, Pick::oldest, true));
+  CHECK(index.claim(id, "example.com", now));
+  CHECK_FALSE(index.claim(id, "example.com", now));
+  CHECK_FALSE(index.claim(id, "example.net", now));
+  CHECK(index.active(id));
+  index.release(id, "example.com", now);
+  CHECK_FALSE(index.active(id));
+  index.edit(id, Edit{{}, {}, now, {}}, now);
+  CHECK(index.oldest("example.com") == id);
+}
+
+TEST_CASE("a held recipient holds only itself") {
+  TestIndex index;
+  const QueueId id = index.put(1, {"a@example.com", "b@example.net"}, now, 100);
+  RecipientState held;
+  held.status = RecipientStatus::held;
+  index.change(id, 0, held);
+  CHECK_FALSE(index.take("example.com", now, Pick::oldest, true));
+  CHECK(index.oldest("example.net") == id);
+  Totals totals;
+  index.add_to(totals);
+  CHECK(totals.held == 0);
+  index.change(id, 1, done());
+  totals = {};
+  index.add_to(totals);
+  CHECK(totals.held == 1);
+  CHECK(totals.held_bytes == 100);
+  CHECK(index.domains()[0].held == 1);
+}
+
+TEST_CASE("make_due moves what waits, step by step, and nothing that is held") {
+  TestIndex index;
+  for (std::uint64_t n = 1; n <= 5; ++n) index.put(n, {"a@example.com"}, now + 1h);
+  const QueueId held = index.put(6, {"a@example.com"}, now + 1h);
+  index.edit(held, Edit{{}, "by hand", {}, {}}, now);
+  CHECK(index.make_due("example.com", now, 3));
+  CHECK_FALSE(index.make_due("example.com", now, 3));
+  for (std::uint64_t n = 1; n <= 5; ++n) CHECK(index.oldest("example.com") == QueueId{n << 12});
+  CHECK_FALSE(index.oldest("example.com"));
+  CHECK_FALSE(index.make_due("example.net", now, 3));
+}
+
+TEST_CASE("a domain's summary counts what is open in it") {
+  TestIndex index;
+  const QueueId first = index.put(1, {"a@example.com"}, now + 2h, 10);
+  index.put(2, {"a@example.com"}, now + 1h, 20);
+  const QueueId third = index.put(3, {"a@example.com", "b@example.net"}, now, 30);
+  const auto summaries = index.domains();
+  REQUIRE(summaries.size() == 2);
+  CHECK(summaries[0].domain == "example.com");
+  CHECK(summaries[0].messages == 3);
+  CHECK(summaries[0].bytes == 60);
+  CHECK(summaries[0].oldest == first.time());
+  CHECK(summaries[0].next_due == now);
+  CHECK(index.oldest("example.com") == third);
+  CHECK(index.domains()[0].next_due == now + 1h);
+  CHECK(index.domains()[0].messages == 3);
+  index.remove(third);
+  CHECK(index.domains().size() == 1);
+  index.change(first, 0, done());
+  CHECK(index.domains()[0].messages == 1);
+  CHECK(index.domains()[0].next_due == now + 1h);
+}
+
+TEST_CASE("IDs are listed in order, in pages") {
+  TestIndex index;
+  for (const std::uint64_t n : {5U, 1U, 3U, 2U, 4U}) index.put(n, {"a@example.com"});
+  const auto page = index.ids({}, 2);
+  CHECK(page == std::vector<QueueId>{{1 << 12}, {2 << 12}});
+  CHECK(index.ids(page.back(), 2) == std::vector<QueueId>{{3 << 12}, {4 << 12}});
+  CHECK(index.arrived_before(WallTime(4us), 10).size() == 3);
+  CHECK(index.arrived_before(WallTime(4us), 2).size() == 2);
+}
+
+TEST_CASE("a state in memory becomes the same as the one on disk") {
+  std::mt19937 random(1);
+  TestIndex index;
+  const QueueId id = index.put(1, {"a@example.com", "b@example.net", "c@example.com"});
+  MessageState state = index.state(id);
+  for (int i = 0; i < 200; ++i) {
+    Edit edit;
+    switch (random() % 4) {
+      case 0:
+        edit.hold = "x";
+        break;
+      case 1:
+        edit.release = now + std::chrono::seconds(random() % 100);
+        break;
+      case 2:
+        edit.due = now + std::chrono::seconds(random() % 100);
+        break;
+      default: {
+        RecipientState recipient;
+        recipient.status = RecipientStatus(random() % 2);
+        recipient.next_attempt = now + std::chrono::seconds(random() % 100);
+        edit.recipients.emplace_back(random() % 4, recipient);
+      }
+    }
+    apply(edit, state);
+    index.edit(id, edit, now);
+    state.hold_reason.clear();
+    CHECK(index.state(id) == state);
+  }
+}
+
+TEST_CASE("a segment goes when nothing in it lives and nothing it ended still stands") {
+  MemoryFiles files;
+  SegmentTable table;
+  for (std::uint32_t number = 1; number <= 3; ++number) {
+    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), number == 3);
+  }
+  const Places places{{1, 8232, 100, 1000}, {2, 8232, 50, 0}, false};
+  table.need(places);
+  CHECK_FALSE(table.unneeded());
+  table.wait(2, 1);  // an end in 2 of a message in 1
+  table.release(places);
+  CHECK(table.unneeded() == 1);
+  table.erase(1);
+  CHECK(table.unneeded() == 2);
+  table.erase(2);
+  CHECK_FALSE(table.unneeded());  // 3 is open
+}
+
+TEST_CASE("what waited for a segment waits for what that waited for") {
+  MemoryFiles files;
+  SegmentTable table;
+  for (std::uint32_t number = 1; number <= 3; ++number) {
+    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
+  }
+  table.need({{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false});
+  table.wait(2, 1);
+  table.wait(3, 2);
+  CHECK_FALSE(table.unneeded());
+  table.find(2)->emptied = true;
+  CHECK(table.unneeded() == 2);
+  table.erase(2);
+  CHECK_FALSE(table.unneeded());
+  CHECK(table.find(3)->waits_for == std::set<std::uint32_t>{1});
+}
