@@ -6,21 +6,15 @@ namespace {
 
 class Body final : public smtp::Body {
  public:
-  Body(std::unique_ptr<queue::Incoming> incoming, Metrics& metrics)
-      : incoming_(std::move(incoming)), metrics_(metrics) {}
+  explicit Body(std::unique_ptr<queue::Incoming> incoming) : incoming_(std::move(incoming)) {}
   QueueId id() const override { return incoming_->id(); }
   Task<Result<>> write(std::span<const char> bytes) override {
     return incoming_->write(std::vector<char>(bytes.begin(), bytes.end()));
   }
-  Task<Result<>> commit(Envelope envelope) override {
-    auto done = co_await incoming_->commit(std::move(envelope));
-    if (done) metrics_.count("messages_accepted_total");
-    co_return done;
-  }
+  Task<Result<>> commit(Envelope envelope) override { return incoming_->commit(std::move(envelope)); }
 
  private:
   std::unique_ptr<queue::Incoming> incoming_;
-  Metrics& metrics_;
 };
 
 class Admission final : public smtp::Admission {
@@ -47,7 +41,7 @@ class Admission final : public smtp::Admission {
 }  // namespace
 
 std::unique_ptr<smtp::Body> Intake::begin() {
-  return std::make_unique<Body>(spool_->begin(), metrics_);
+  return std::make_unique<Body>(spool_->begin());
 }
 
 std::unique_ptr<smtp::Admission> Policy::admit(const Client& client) {

@@ -17,13 +17,11 @@ namespace greymx::daemon {
 // smtp -> queue. Attached when the queue is open, which is after the listeners were bound and before they accept.
 class Intake final : public smtp::Intake {
  public:
-  explicit Intake(Metrics& metrics) : metrics_(metrics) {}
   void attach(queue::Spool& spool) { spool_ = &spool; }
   bool has_room(std::uint64_t declared_size) const override { return spool_->has_room(declared_size); }
   std::unique_ptr<smtp::Body> begin() override;
 
  private:
-  Metrics& metrics_;
   queue::Spool* spool_ = nullptr;
 };
 

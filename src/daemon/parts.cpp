@@ -55,8 +55,7 @@ Daemon::Parts::Parts(config::ConfigPtr config, TargetLog& target)
       admin_thread("greymx-admin", log, metrics),
       relay_thread("greymx-relay", log, metrics),
       alerts(admin_thread.executor(), clock, log, metrics, history),
-      tls(clock, log, metrics, alerts),
-      intake(metrics) {
+      tls(clock, log, metrics, alerts) {
   alerts.configure(config->hostname, config->alerts_to);
   for (unsigned i = 0; i < worker_count(*config); ++i) {
     workers.push_back(std::make_unique<Worker>(fmt::format("greymx-net{}", i), log, metrics));
