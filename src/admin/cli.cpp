@@ -177,6 +177,8 @@ class Tool {
         request_.select.ids.push_back(*id);
       } else if (request_.command == "flush" && request_.args.empty()) {
         request_.args["domain"] = word;
+      } else if (word.size() >= 6 && std::ranges::all_of(word, [](unsigned char c) { return std::isalnum(c) != 0; })) {
+        return failed(word + ": not in the queue");  // another server's ID, or a typing mistake
       } else {
         return {2, word + " is neither a queue ID nor ALL"};
       }
