@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <boost/version.hpp>
@@ -63,6 +64,11 @@ int run(const std::string& file, bool test) {
   if (auto made = daemon::prepare_directories(config, *identity); !made) return complain(made.error().text), 1;
   auto log = open_log(daemon::log_settings(config));
   if (!log) return complain(log.error().text), 1;
+  // made as root, but to be reopened (logrotate) as the user
+  const bool to_file = config.log.target.find('/') != std::string::npos;
+  if (*identity && to_file && chown(config.log.target.c_str(), (*identity)->uid, (*identity)->gid) != 0) {
+    return complain(fmt::format("cannot give {} to user {}", config.log.target, config.user)), 1;
+  }
   auto running = daemon::Daemon::start(loaded.config, *identity, **log);
   if (!running) {
     (*log)->error("master", running.error().text);

@@ -24,7 +24,7 @@ zone = "bl.test"
 [greylist]
 delay = "1h"
 [log]
-target = "mail.log"
+target = "./mail.log"
 tag = "postfix-greymx"
 """, name="mx").start()
 RELAYED, LISTED, DENIED, GREY, NOFQDN = 7, 5, 4, 6, 3

@@ -27,7 +27,7 @@ class Tap:
     """Test Anything Protocol on stdout; exit code 1 if any check failed."""
 
     def __init__(self, name):
-        self.name, self.count, self.failed = name, 0, 0
+        self.name, self.count, self.failed, self.finished = name, 0, 0, False
         self.directory = tempfile.mkdtemp(prefix=f"greymx-{name}-")
         os.chmod(self.directory, 0o755)
         self._cleanups = []
@@ -58,12 +58,13 @@ class Tap:
                 function()
             except Exception as error:  # a clean-up must not hide the result
                 print(f"# clean-up: {error}", flush=True)
-        if self.failed:
+        if self.failed or not self.finished:
             print(f"# kept: {self.directory}", flush=True)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def done(self):
+        self.finished = True
         print(f"1..{self.count}", flush=True)
         sys.exit(1 if self.failed or not self.count else 0)
 
