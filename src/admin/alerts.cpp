@@ -53,7 +53,13 @@ struct MailAlerts::Impl : std::enable_shared_from_this<Impl> {
   };
 
   Impl(asio::any_io_executor run_on, const Clock& c, Log& l, Metrics& m, History& h)
-      : executor(run_on), clock(c), log(l), metrics(m), history(h), gate(run_on) {}
+      : executor(run_on),
+        clock(c),
+        log(l),
+        metrics(m),
+        history(h),
+        gate(run_on,
+             [this](const std::string& name, const std::string& what) { log.error("master", name + ": " + what); }) {}
 
   void note(const std::string& subject, std::string text) {
     Subject* known = subjects.find(subject);

@@ -77,9 +77,14 @@ std::string peer_of(Socket& socket) {
 }  // namespace
 
 struct ControlServer::Impl {
-  Impl(asio::any_io_executor executor, std::string at) : path(std::move(at)), acceptor(executor), gate(executor) {}
+  Impl(asio::any_io_executor executor, std::string at)
+      : path(std::move(at)),
+        acceptor(executor),
+        gate(executor, [this](const std::string& name, const std::string& what) {
+          services->log.error("master", name + ": " + what);
+        }) {}
 
-  Task<> accept_all(Services& services) {
+  Task<> accept_all() {
     for (;;) {
       Socket socket(acceptor.get_executor());
       const auto [error] = co_await acceptor.async_accept(socket, quietly);
@@ -88,11 +93,11 @@ struct ControlServer::Impl {
         co_await sleep_for(std::chrono::milliseconds(200));
         continue;
       }
-      if (gate.size() <= max_connections) gate.spawn("admin", session(std::move(socket), services));
+      if (gate.size() <= max_connections) gate.spawn("admin", session(std::move(socket)));
     }
   }
 
-  Task<> session(Socket socket, Services& services) {
+  Task<> session(Socket socket) {
     SocketSink sink(socket);
     std::string pending;
     const SteadyTime deadline = std::chrono::steady_clock::now() + request_time;
@@ -103,7 +108,7 @@ struct ControlServer::Impl {
       Result<Request> request = parse_request(std::string_view(pending).substr(0, end));
       SocketSource source(socket, pending.substr(end));
       if (request) {
-        ending = co_await run_command(std::move(*request), services, source, sink, peer_of(socket));
+        ending = co_await run_command(std::move(*request), *services, source, sink, peer_of(socket));
       } else {
         ending.error = request.error().text;
       }
@@ -112,6 +117,7 @@ struct ControlServer::Impl {
   }
 
   std::string path;
+  Services* services = nullptr;
   asio::local::stream_protocol::acceptor acceptor;
   Gate gate;
 };
@@ -151,7 +157,8 @@ Result<std::unique_ptr<ControlServer>> ControlServer::open(asio::any_io_executor
 }
 
 void ControlServer::start(Services& services) {
-  impl_->gate.spawn("control", impl_->accept_all(services));
+  impl_->services = &services;
+  impl_->gate.spawn("control", impl_->accept_all());
 }
 
 Task<> ControlServer::stop() {

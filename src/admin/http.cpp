@@ -37,7 +37,10 @@ std::string random_nonce() {
 }  // namespace
 
 struct HttpServer::Impl {
-  explicit Impl(asio::any_io_executor ex) : executor(ex), gate(ex) {}
+  explicit Impl(asio::any_io_executor ex)
+      : executor(ex), gate(ex, [this](const std::string& name, const std::string& what) {
+          services->log.error("master", name + ": " + what);
+        }) {}
 
   Task<> accept_all(tcp::acceptor& acceptor) {
     for (;;) {
@@ -125,14 +128,14 @@ struct HttpServer::Impl {
     return response;
   }
 
-  Task<> sample_minutes() {
+  Task<> keep_history() {
     auto sample = [this] {
       const std::lock_guard lock(sampling);
-      sampler->sample_minute();
+      sampler->sample();
     };
     for (;;) {
       co_await offload(services->pool, sample);
-      co_await sleep_for(std::chrono::minutes(1));
+      co_await sleep_for(std::chrono::seconds(10));
     }
   }
 
@@ -168,7 +171,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::open(asio::any_io_executor execu
 void HttpServer::start(const Services& services) {
   impl_->services = &services;
   impl_->sampler.emplace(services);
-  impl_->gate.spawn("history", impl_->sample_minutes());
+  impl_->gate.spawn("history", impl_->keep_history());
   for (tcp::acceptor& acceptor : impl_->acceptors) impl_->gate.spawn("http listener", impl_->accept_all(acceptor));
 }
 

@@ -18,7 +18,7 @@ class HttpServer {
   static Result<std::unique_ptr<HttpServer>> open(asio::any_io_executor executor,
                                                   const std::vector<Endpoint>& endpoints);
   ~HttpServer();                         // after stop()
-  void start(const Services& services);  // also samples the history once a minute, without any endpoint too
+  void start(const Services& services);  // also keeps the history, without any endpoint too
   Task<> stop();
   std::vector<Endpoint> endpoints() const;  // with the ports that were given for port 0
 

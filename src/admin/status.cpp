@@ -193,7 +193,7 @@ void Sampler::refresh_gauges() {
   if (const auto expiry = services_.certificate_expiry()) metrics.set("certificate_expiry_seconds", -age(*expiry));
 }
 
-void Sampler::sample_minute() {
+void Sampler::sample() {
   const WallTime now = services_.clock.now();
   services_.history.sample(now, counters_of(services_.metrics.text()));
   std::map<std::string, relay::Health> states;

@@ -39,13 +39,13 @@ Json to_json(const Status& status);
 std::string to_text(const Status& status, Style style);
 std::uint64_t sum(const std::vector<std::uint64_t>& counts);
 
-// What is done before each scrape and once a minute: gauges are set, the counters go into the history, primaries that
+// What is done before each scrape and every few seconds: gauges are set; counters go into the history, primaries that
 // changed their state become events. One thread at a time.
 class Sampler {
  public:
   explicit Sampler(const Services& services) : services_(services) {}
   void refresh_gauges();
-  void sample_minute();
+  void sample();
 
  private:
   const Services& services_;

@@ -172,7 +172,7 @@ Json Mailq::object(const Message& message, bool active) const {
             {"forced_expire", false},
             {"sender", shown_sender(message)},
             {"recipients", Json::array()}};
-  std::optional<WallTime> next;
+  WallTime next = WallTime::max(), expires = WallTime::max();
   std::uint32_t attempts = 0;
   const relay::PrimaryStatus* primary = nullptr;
   each_waiting(message, [&](std::size_t i) {
@@ -182,14 +182,22 @@ Json Mailq::object(const Message& message, bool active) const {
     const std::string reason = waiting_reason(message, i, primaries_);
     if (!reason.empty()) recipient["delay_reason"] = reason;
     json["recipients"].push_back(std::move(recipient));
-    if (state.status == RecipientStatus::pending && (!next || state.next_attempt < *next)) next = state.next_attempt;
     attempts = std::max(attempts, state.attempts);
-    if (primary == nullptr) primary = primaries_.find(queue::schedule_domain(address));
+    const auto* its = primaries_.find(queue::schedule_domain(address));
+    if (primary == nullptr) primary = its;
+    if (state.status == RecipientStatus::pending) {
+      const bool up = its == nullptr || its->health == relay::Health::up;
+      next = std::min(next, up ? state.next_attempt : std::max(state.next_attempt, its->next_attempt));
+      expires = std::min(expires, relay::expires_at(message.id.time(), now_, its ? &its->downtime : nullptr, rules_));
+    } else {
+      expires = std::min(expires, state.held_since + rules_.bounce_lifetime);
+    }
   });
-  if (next && primary != nullptr && primary->health != relay::Health::up) next = std::max(*next, primary->next_attempt);
-  json["next_attempt"] = next && !is_held(message) ? Json(unix_seconds(*next)) : Json();
-  const relay::Downtime* downtime = primary != nullptr ? &primary->downtime : nullptr;
-  json["expires"] = unix_seconds(relay::expires_at(message.id.time(), now_, downtime, rules_));
+  const auto unless_held = [&](WallTime time) {  // by an admin: for as long as it takes
+    return message.state.held || time == WallTime::max() ? Json() : Json(unix_seconds(time));
+  };
+  json["next_attempt"] = unless_held(next);
+  json["expires"] = unless_held(expires);
   json["attempts"] = attempts;
   json["client"] = message.envelope.client.to_string();
   json["primary_state"] = primary != nullptr ? std::string(relay::to_string(primary->health)) : "unknown";

@@ -164,10 +164,10 @@ TEST_CASE("a port that is taken is an error that names it") {
 TEST_CASE("a primary that changes its state becomes an event") {
   test::FakeDaemon daemon;
   Sampler sampler(daemon.services);
-  sampler.sample_minute();
+  sampler.sample();
   CHECK(daemon.history.events().empty());
   daemon.primaries = {test::primary("example.com", relay::Health::up)};
-  sampler.sample_minute();
+  sampler.sample();
   REQUIRE(daemon.history.events().size() == 1);
   CHECK(daemon.history.events().front().text == "primary of example.com is up");
 }

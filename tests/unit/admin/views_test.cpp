@@ -153,6 +153,28 @@ TEST_CASE("time in which the primary was down does not bring expiry nearer, life
   CHECK(expires(20) == 30);
 }
 
+TEST_CASE("mail held by an admin neither is tried nor expires; refused bounces expire after bounce_lifetime") {
+  queue::Message mail = message(id_at(thursday), "a@example.org", {"b@example.com"});
+  const Mailq mailq(true, {}, config::Queue{}, at(thursday));
+  mail.state.held = true;
+  CHECK(mailq.object(mail, false)["next_attempt"].is_null());
+  CHECK(mailq.object(mail, false)["expires"].is_null());
+  mail.state.held = false;
+  mail.state.recipients[0].status = RecipientStatus::held;
+  mail.state.recipients[0].held_since = at(thursday + 86400);
+  CHECK(mailq.object(mail, false)["next_attempt"].is_null());
+  CHECK(mailq.object(mail, false)["expires"] == thursday + 6 * 86400);
+}
+
+TEST_CASE("while its primary is down the next attempt is not before the next probe") {
+  relay::PrimaryStatus down = primary("example.com", relay::Health::down);
+  down.next_attempt = at(thursday + 30);
+  queue::Message mail = message(id_at(thursday), "a@example.org", {"b@example.com"});
+  mail.state.recipients[0].next_attempt = at(thursday);
+  const Mailq mailq(true, Primaries({down}), config::Queue{}, at(thursday));
+  CHECK(mailq.object(mail, false)["next_attempt"] == thursday + 30);
+}
+
 TEST_CASE("a JSON line is one line of UTF-8 whatever a stranger sent") {
   const Mailq mailq(true, {}, config::Queue{}, at(thursday));
   const std::string line =
