@@ -76,14 +76,10 @@ void Gate::cancel() {
 Task<> Gate::close() {
   const std::shared_ptr<State> state = state_;
   state->closing = true;
-  // Leaving early would destroy what the holders still use, so this wait alone does not end on cancellation.
-  const bool throws = co_await asio::this_coro::throw_if_cancelled();
-  co_await asio::this_coro::throw_if_cancelled(false);
+  if (state->holders.empty()) co_return;
+  // Leaving early would destroy what the holders still use, so cancellation does not end this wait.
   auto token = asio::bind_cancellation_slot(asio::cancellation_slot(), asio::as_tuple(asio::use_awaitable));
-  while (!state->holders.empty()) {
-    co_await state->empty.async_wait(token);
-  }
-  co_await asio::this_coro::throw_if_cancelled(throws);
+  co_await state->empty.async_wait(token);
 }
 
 bool Gate::closing() const {

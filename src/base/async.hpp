@@ -45,7 +45,7 @@ class Gate {
   // False (and the task is dropped unstarted) once closing. Call on the gate's executor.
   bool spawn(std::string name, Task<> task);
   void cancel();   // terminal cancellation to all that run; they end at their next await
-  Task<> close();  // refuses new ones, then waits until none is left (does not cancel)
+  Task<> close();  // refuses new ones, waits until none is left; if cancelled already, disable that first
   bool closing() const;
   std::size_t size() const;
 
