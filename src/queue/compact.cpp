@@ -39,8 +39,8 @@ bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
     going = pace(handed);
     handed = 0;
   };
-  const auto summary = segment->summary();
-  const auto walk = segment->walk(visit, summary && *summary ? (*summary)->log_end : 0);
+  const auto seal = segment->seal();
+  const auto walk = segment->walk(visit, seal ? seal->log_end : 0);
   going = going && pace(handed) && writer_.failures() == failures;
   if (going) finish(*segment, walk, before);
   return going;

@@ -28,7 +28,7 @@ enum class RecordType : std::uint8_t {
   change = 3,
   end = 4,
   summary = 5,
-  seal = 6,
+  seal = 6,  // its id and body length tell the offset of the summary and the length of its body
 };
 // A reader passes over types it does not know from here on, and refuses a segment with any other.
 inline constexpr std::uint8_t ignorable_types = 128;

@@ -126,9 +126,9 @@ class Reader final : public SpoolReader {
       const std::uint32_t body = own_body ? static_cast<std::uint32_t>(entry.size) : 0;
       part.steps.push_back({entry.type, entry.own_file, entry.id, {number, entry.offset, entry.head_length, body}});
     };
-    const auto summary = (*segment)->summary();
-    if (!summary) return std::unexpected(summary.error());
-    part.sealed = *summary && read_summary((*summary)->body, step).has_value();
+    const auto seal = (*segment)->seal();
+    if (!seal) return std::unexpected(seal.error());
+    part.sealed = seal->summary && read_summary(*seal->summary, step).has_value();
     if (!part.sealed) {
       part.steps.clear();
       const auto walk = (*segment)->walk(
@@ -137,9 +137,10 @@ class Reader final : public SpoolReader {
             if (entry && *entry) step(**entry);
             if (!entry)
               problem(fmt::format("{}: the record at {}: {}", (*segment)->name(), offset, entry.error().text));
-          });
+          },
+          seal->log_end);
       if (!walk) return std::unexpected(walk.error());
-      for (const Damage& damage : confirmed(*walk, **segment, path_, files_, 0)) {
+      for (const Damage& damage : confirmed(*walk, **segment, path_, files_, seal->log_end)) {
         problem(fmt::format("{}: {} bytes at {} are damaged", (*segment)->name(), damage.bytes, damage.offset));
       }
     }
@@ -228,9 +229,9 @@ Result<> verify_segment(const std::string& path, Files& files, std::uint32_t num
   if (!opened && opened.error().kind == ErrorKind::permanent) return std::unexpected(opened.error());
   if (!opened) return {};  // the reader has told, or it is gone
   Segment& segment = **opened;
-  const auto summary = segment.summary();
-  if (!summary) return std::unexpected(summary.error());
-  const std::uint64_t log_end = *summary ? (*summary)->log_end : 0;
+  const auto seal = segment.seal();
+  if (!seal) return std::unexpected(seal.error());
+  const std::uint64_t log_end = seal->log_end;
   std::vector<Entry> records;
   std::vector<Entry> summed_up;
   const auto walk = segment.walk(
@@ -244,8 +245,8 @@ Result<> verify_segment(const std::string& path, Files& files, std::uint32_t num
     report.failures.push_back(
         fmt::format("{}: {} bytes at {} are damaged", segment.name(), damage.bytes, damage.offset));
   }
-  if (!*summary || !walk->damage.empty()) return {};
-  const auto read = read_summary((*summary)->body, [&](const Entry& entry) { summed_up.push_back(entry); });
+  if (!seal->summary || !walk->damage.empty()) return {};
+  const auto read = read_summary(*seal->summary, [&](const Entry& entry) { summed_up.push_back(entry); });
   if (!read || summed_up != records)
     report.failures.push_back(segment.name() + ": its summary differs from its records");
   return {};
@@ -375,12 +376,12 @@ Result<> dump_spool(const std::string& path, Files& files, const std::function<b
     const auto segment = Segment::open(files, path, number);
     if (!segment && segment.error().kind == ErrorKind::not_found) continue;
     if (!segment) return std::unexpected(segment.error());
-    const auto summary = (*segment)->summary();
-    if (!summary) return std::unexpected(summary.error());
+    const auto seal = (*segment)->seal();
+    if (!seal) return std::unexpected(seal.error());
     print({{"segment", number},
            {"type", "segment"},
            {"created", (*segment)->header().created.time_since_epoch().count()},
-           {"sealed", summary->has_value()}});
+           {"sealed", seal->log_end > 0}});
     const auto walk = (*segment)->walk(
         [&](const RecordHeader& header, std::uint64_t offset, std::string_view head, std::string_view) {
           const bool shown =

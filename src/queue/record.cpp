@@ -406,9 +406,9 @@ Result<> read_summary(std::string_view body, const std::function<void(const Entr
   decoder.list(domains, [](Decoder& a, std::string& domain) { a.text(domain); });
   std::uint32_t count = 0;
   decoder.number(count);
-  Entry entry;  // one for all: its strings keep their memory
   bool known = true;
   while (decoder.good() && known && count-- > 0) {
+    Entry entry;
     fields(decoder, entry, [&](Decoder& a, Entry::Recipient& recipient) {
       std::uint32_t number = 0;
       a.number(number);

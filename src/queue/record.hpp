@@ -30,7 +30,7 @@ Result<SegmentHeader> decode_segment_header(std::string_view bytes);  // invalid
 struct RecordHeader {
   RecordType type = RecordType::padding;
   std::uint32_t previous = 0;  // the segment in which the message's record stood when this was written; 0 = none
-  QueueId id;                  // seal: the summary's offset
+  QueueId id;
   std::uint32_t head_length = 0;
   std::uint32_t head_crc = 0;
   std::uint32_t body_length = 0;

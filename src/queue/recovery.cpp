@@ -42,26 +42,27 @@ class Recovery {
     if (!opened) return std::unexpected(opened.error());
     Segment& segment = **opened;
     books_.segments.add(*opened, false);
-    const auto summary = segment.summary();
-    if (!summary) return std::unexpected(summary.error());
+    const auto seal = segment.seal();
+    if (!seal) return std::unexpected(seal.error());
     const bool summed_up =
-        *summary && read_summary((*summary)->body, [&](const Entry& entry) { enter(number, entry); }).has_value();
+        seal->summary && read_summary(*seal->summary, [&](const Entry& entry) { enter(number, entry); }).has_value();
     if (!summed_up) {
-      if (auto read = read_records(segment); !read) return read;
+      if (auto read = read_records(segment, seal->log_end); !read) return read;
     }
     segment.rest();
     segment.rest();  // twice: not used since the first time, so that its descriptor is closed
     return {};
   }
 
-  Result<> read_records(Segment& segment) {
+  Result<> read_records(Segment& segment, std::uint64_t log_end) {
     std::vector<Damage> senseless;  // intact, but what it says does not parse
-    const auto walk =
-        segment.walk([&](const RecordHeader& header, std::uint64_t offset, std::string_view head, std::string_view) {
+    const auto walk = segment.walk(
+        [&](const RecordHeader& header, std::uint64_t offset, std::string_view head, std::string_view) {
           const auto entry = make_entry(header, offset, head);
           if (!entry) senseless.push_back({offset, header.length()});
           if (entry && *entry) enter(segment.number(), **entry);
-        });
+        },
+        log_end);
     if (!walk) return std::unexpected(walk.error());
     senseless.insert(senseless.end(), walk->damage.begin(), walk->damage.end());
     for (const Damage& damage : senseless) {
@@ -69,7 +70,7 @@ class Recovery {
       books_.segments.find(segment.number())->evacuate = damaged_ = true;
     }
     // An empty segment keeps its length, to be used again.
-    if (walk->end > log_begin && walk->end < segment.size()) return segment.cut(walk->end);
+    if (log_end == 0 && walk->end > log_begin && walk->end < segment.size()) return segment.cut(walk->end);
     return {};
   }
 

@@ -111,20 +111,18 @@ Result<Record> Segment::read(QueueId id, std::uint64_t offset, std::uint32_t hea
   return fail(ErrorKind::invalid, fmt::format("{}: the record at {} is damaged", name(), offset));
 }
 
-Result<std::optional<Segment::Summary>> Segment::summary() {
-  if (size_ < log_begin + block) return std::nullopt;
-  const auto seal = header_at(size_ - block);
-  if (!seal) return std::unexpected(seal.error());
-  if (!*seal || (*seal)->type != RecordType::seal) return std::nullopt;
-  const std::uint64_t offset = (*seal)->id.value;
-  const auto header = header_at(offset);
+Result<Segment::Seal> Segment::seal() {
+  Seal seal;
+  if (size_ < log_begin + block) return seal;
+  const auto header = header_at(size_ - block);
   if (!header) return std::unexpected(header.error());
-  if (!*header || (*header)->type != RecordType::summary) return std::nullopt;
-  auto record = read((*header)->id, offset, 0, (*header)->body_length);
-  if (!record && record.error().kind == ErrorKind::invalid) return std::nullopt;
-  if (!record) return std::unexpected(record.error());
-  record->bytes.erase(0, record_header_length);
-  return Summary{std::move(record->bytes), round_up(offset + (*header)->length(), block)};
+  if (!*header || (*header)->type != RecordType::seal) return seal;
+  const std::uint64_t offset = (*header)->id.value;
+  seal.log_end = round_up(offset + record_length(0, (*header)->body_length), block);
+  auto record = read({}, offset, 0, (*header)->body_length);
+  if (!record && record.error().kind != ErrorKind::invalid) return std::unexpected(record.error());
+  if (record && record->header.type == RecordType::summary) seal.summary = record->body();
+  return seal;
 }
 
 Result<Segment::Walk> Segment::walk(const Visit& visit, std::uint64_t log_end) {

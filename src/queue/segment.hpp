@@ -60,11 +60,11 @@ class Segment {
   // something else or damaged.
   Result<Record> read(QueueId id, std::uint64_t offset, std::uint32_t head_length, std::uint32_t body_length);
 
-  struct Summary {
-    std::string body;
-    std::uint64_t log_end = 0;
+  struct Seal {
+    std::uint64_t log_end = 0;           // 0: the segment is not sealed
+    std::optional<std::string> summary;  // absent if it is damaged
   };
-  Result<std::optional<Summary>> summary();  // absent if it is not sealed, or the summary is damaged
+  Result<Seal> seal();
 
   // Calls back for every intact record but batches. Damage is reported unless it is the tail of the log: what lies
   // after the last batch, or in that, was never acknowledged. With `log_end` (of a sealed segment) nothing is tail.

@@ -412,11 +412,13 @@ Result<> Writer::write_seal(bool last) {
     if (auto cut = segment.cut(open_->end + length + block); !cut) return cut;
   }
   if (auto written = write_batch(open_->end, std::span(&record, 1)); !written) return written;
+  if (auto synced = open_->file->sync(); !synced) return synced;  // a seal promises a summary
   std::string last_block(block, '\0');
   const std::uint64_t at = segment.size() - block;
   RecordHeader seal;
   seal.type = RecordType::seal;
   seal.id.value = record.entry.offset;
+  seal.body_length = record.body_length;
   encode(seal, segment.header(), at, last_block.data());
   if (auto written = open_->file->write(at, last_block); !written) return written;
   return open_->file->sync();
