@@ -55,7 +55,10 @@ struct Question {
   IpAddress client;
   Stamp now = 0;
   Rules rules;
-  bool dry_run = false;  // nothing is written
+  bool dry_run = false;         // nothing is written
+  bool only_if_passes = false;  // nothing is written if the mail has to wait: it will be asked again with more keys
+
+  bool writes(bool pass) const { return !dry_run && (pass || !only_if_passes); }
 };
 
 struct Slot {

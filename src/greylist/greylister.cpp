@@ -336,23 +336,25 @@ Greylister::Greylister(config::ConfigPtr config, std::unique_ptr<Store> store, c
 
 Greylister::~Greylister() = default;
 
-Task<Answer> Greylister::check(Request request) {
+Task<Answer> Greylister::check(Request request, SpfDomain spf_domain) {
   const auto settings = impl_->settings.load();
-  Answer answer;
-  answer.reason = "off";
-  if (settings->config->greylist.mode == config::CheckMode::off) co_return answer;
+  Answer off;
+  off.reason = "off";
+  if (settings->config->greylist.mode == config::CheckMode::off) co_return off;
   const WallTime now = impl_->now(request);
   const std::string_view exemption = impl_->exemption(*settings, request, stamp(now));
   if (!exemption.empty()) co_return impl_->finish(*settings, request, true, std::string(exemption), exemption);
   Question question = impl_->question(*settings, request, stamp(now));
-  const SteadyTime deadline = std::chrono::steady_clock::now() + budget;
-  const auto outcome = co_await impl_->store->decide(std::move(question), deadline);
+  question.only_if_passes = spf_domain && settings->keys.pools && !request.sender.empty();
+  const bool look_further = question.only_if_passes;
+  auto outcome = co_await impl_->store->decide(std::move(question), std::chrono::steady_clock::now() + budget);
+  if (look_further && outcome && !outcome->pass()) {
+    request.spf_domain = co_await spf_domain(request);
+    Question whole = impl_->question(*settings, request, stamp(now));
+    outcome = co_await impl_->store->decide(std::move(whole), std::chrono::steady_clock::now() + budget);
+  }
   if (!outcome) co_return impl_->without_store(*settings, request, outcome.error());
   co_return impl_->answer(*settings, request, *outcome, now);
-}
-
-bool Greylister::exempt(const Request& request) const {
-  return !impl_->exemption(*impl_->settings.load(), request, stamp(impl_->now(request))).empty();
 }
 
 void Greylister::reload(config::ConfigPtr config) {

@@ -4,6 +4,7 @@
 // (1 s): if the store is slow or broken it fails open (greylist.on_error), counts it and says so once a minute.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,9 +53,9 @@ class Greylister {
   Greylister(config::ConfigPtr config, std::unique_ptr<Store> store, const Clock& clock, Log& log, Metrics& metrics,
              Alerts& alerts);
   ~Greylister();  // after stop()
-  Task<Answer> check(Request request);
-  // Is this client or recipient whitelisted (files or `pass`), so that check() would not look at the triplet?
-  bool exempt(const Request& request) const;
+  // `spf_domain` looks up what Request::spf_domain wants; it is called only if the mail would have to wait without it.
+  using SpfDomain = std::function<Task<std::string>(Request)>;
+  Task<Answer> check(Request request, SpfDomain spf_domain = {});
   // Rereads the whitelist files too (blocks); a file that cannot be read keeps the old list and warns.
   void reload(config::ConfigPtr config);
   void stop();  // flushes and closes the store

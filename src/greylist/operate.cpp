@@ -315,26 +315,4 @@ Task<Result<ImportReport>> import_lines(Greylister& greylister, std::string line
   co_return report;
 }
 
-Task<Result<ImportReport>> import_postgrey(Greylister& greylister, asio::thread_pool& pool, std::string directory,
-                                           std::chrono::seconds delay) {
-  const config::Greylist config = greylister.config()->greylist;
-  const ImportRules rules{.keys = {config.ipv4_prefix, config.ipv6_prefix, config.lookup_by_host, config.sender_pools},
-                          .rules = rules_of(config),
-                          .delay = delay.count(),
-                          .now = now_of(greylister)};
-  auto found = std::make_shared<std::vector<Stored>>();
-  auto read = [directory = std::move(directory), rules, found] {
-    return read_postgrey(directory, rules, [&](Stored stored) { found->push_back(std::move(stored)); });
-  };
-  const auto report = co_await offload(pool, std::move(read));
-  if (!report) co_return report;
-  for (std::size_t at = 0; at < found->size(); at += slice) {
-    std::vector<Stored> records;
-    for (std::size_t i = at; i < std::min(at + slice, found->size()); ++i) records.push_back(std::move((*found)[i]));
-    const auto merged = co_await greylister.store().merge(std::move(records));
-    if (!merged) co_return std::unexpected(merged.error());
-  }
-  co_return report;
-}
-
 }  // namespace greymx::greylist::operate

@@ -43,8 +43,4 @@ Task<Result<>> export_all(Greylister& greylister, Sink sink);
 Task<Result<ImportReport>> import_lines(Greylister& greylister, std::string lines);
 std::string export_line(const Stored& stored);
 
-// `delay` is the old postgrey's. Reads on `pool`.
-Task<Result<ImportReport>> import_postgrey(Greylister& greylister, asio::thread_pool& pool, std::string directory,
-                                           std::chrono::seconds delay);
-
 }  // namespace greymx::greylist::operate

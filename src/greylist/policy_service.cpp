@@ -198,10 +198,7 @@ Task<std::string> PolicyService::Impl::answer(PolicyRequest request) {
   if (question && *question) {
     Request asked = std::move(**question);
     const std::string queue_id = asked.queue_id;
-    if (settings.spf_domain && !asked.sender.empty() && !greylister.exempt(asked)) {
-      asked.spf_domain = co_await settings.spf_domain(asked);
-    }
-    const Answer answer = co_await greylister.check(std::move(asked));
+    const Answer answer = co_await greylister.check(std::move(asked), settings.spf_domain);
     if (!answer.log_line.empty()) log.write(Level::info, "greylist", printable(queue_id, 64), answer.log_line);
     action = policy_action(request, answer);
   }

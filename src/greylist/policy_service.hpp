@@ -7,7 +7,6 @@
 // Thread: its executor's, but open() and endpoints().
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -19,8 +18,7 @@ struct PolicySettings {
   bool test_clock = false;  // GREYMX_TEST_CLOCK=1: believe the attribute policy_test_time
   std::size_t connections = 1000;
   std::chrono::seconds idle{300};
-  // The sender's domain if SPF authorises the client, for pool keys; empty function: they go by client name alone.
-  std::function<Task<std::string>(Request)> spf_domain{};
+  Greylister::SpfDomain spf_domain{};  // see Greylister::check; empty: pool keys go by client name alone
 };
 
 class PolicyService {

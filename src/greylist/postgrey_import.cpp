@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "base/mailbox.hpp"
 #include "greylist/bdb.hpp"
@@ -107,12 +106,6 @@ Result<> read_environment(const std::string& base, const Visitor& triplet, const
 }
 
 }  // namespace
-
-std::string ImportReport::to_json() const {
-  nlohmann::ordered_json json{{"read", read}, {"imported", imported}, {"skipped", skipped}};
-  if (!remark.empty()) json["remark"] = remark;
-  return json.dump();
-}
 
 Result<Stored> convert_triplet(std::string_view key, std::string_view value, const ImportRules& rules) {
   const auto skip = [](const char* reason) { return fail(ErrorKind::invalid, reason); };

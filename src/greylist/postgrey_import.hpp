@@ -21,8 +21,6 @@ struct ImportReport {
   std::uint64_t imported = 0;
   std::map<std::string, std::uint64_t> skipped;  // by reason: "value does not parse", "expired", …
   std::string remark;                            // how it was read, if not the usual way
-
-  std::string to_json() const;  // {"read":2,"imported":1,"skipped":{"expired":1}}
 };
 
 struct ImportRules {

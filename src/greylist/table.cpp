@@ -194,7 +194,7 @@ Result<Outcome> Table::decide(const Question& question) {
     found.triplets.push_back(*slot);
   }
   const Outcome outcome = greylist::decide(question, found);
-  if (question.dry_run) return outcome;
+  if (!question.writes(outcome.pass())) return outcome;
 
   for (std::size_t i = 0; i < before.size(); ++i) {
     const Slot& slot = i == 0 ? found.client : found.triplets[i - 1];

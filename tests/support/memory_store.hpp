@@ -19,7 +19,7 @@ class MemoryStore final : public greylist::Store {
     for (const std::string& key : question.keys) found.triplets.push_back({find(key)});
     found.client.record = find(question.client_key);
     const greylist::Outcome outcome = greylist::decide(question, found);
-    if (question.dry_run) co_return outcome;
+    if (!question.writes(outcome.pass())) co_return outcome;
     for (std::size_t i = 0; i < found.triplets.size(); ++i) {
       if (found.triplets[i].write) records[question.keys[i]] = *found.triplets[i].record;
     }

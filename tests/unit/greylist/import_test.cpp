@@ -139,7 +139,9 @@ TEST_CASE("a database is read from a copy, with its log and without, and never c
   auto report = read();
   REQUIRE(report.has_value());
   CHECK(keys == std::vector<std::string>{"192.0.2.0/a@b/c@d", "192.0.2.0/e@f/c@d"});
-  CHECK(report->to_json() == R"({"read":3,"imported":2,"skipped":{"key does not parse":1}})");
+  CHECK(report->read == 3);
+  CHECK(report->imported == 2);
+  CHECK(report->skipped == std::map<std::string, std::uint64_t>{{"key does not parse", 1}});
   CHECK(content() == before);
 
   fs::remove(source.path / "postgrey.db");

@@ -258,6 +258,8 @@ TEST_CASE("the authorised domain is asked for only if it can matter") {
   std::string elsewhere = at_time(1800000300);
   elsewhere.replace(elsewhere.find("192.0.2.77"), 10, "198.51.100.7");
   CHECK(f.ask(socket, elsewhere).starts_with("action=PREPEND"));
+  CHECK(asked == 2);
+  CHECK(f.ask(socket, at_time(1800000400)) == "action=DUNNO\n\n");  // known by its plain key
   std::string exempt = full;
   exempt.replace(exempt.find("user@dom.org"), 12, "postmaster@dom.org");
   f.ask(socket, exempt);
