@@ -288,8 +288,12 @@ Result<std::string> set_aside(const std::string& base) {
 Result<Opened> open_or_replace(const Settings& settings, const std::function<Result<>(Environment&)>& prove) {
   Opened opened;
   Result<> proven;
-  for (int attempt = 0; attempt < 3; ++attempt) {
-    if (attempt == 2) {  // recovered twice, and still damaged
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    if (attempt == 2) {
+      if (settings.expendable.empty()) continue;
+      static_cast<void>(system_files()->remove(settings.base + "/db/" + settings.expendable));
+    }
+    if (attempt == 3) {
       auto aside = set_aside(settings.base);
       if (!aside) return std::unexpected(aside.error());
       opened.set_aside = *aside;

@@ -57,6 +57,7 @@ class Database {
 struct Settings {
   std::string base;
   std::size_t cache = 32UL << 20;
+  std::string expendable{};   // a database that can be made again from the others: given up first
   bool catastrophic = false;  // recover from all log files there are: for a copy that was made of a live environment
 };
 
@@ -91,7 +92,8 @@ struct Opened {
   std::string set_aside;  // where the damaged one went; empty: none was
 };
 // Opens the environment and `prove`s it (opens its databases, reads a sample). If it is damaged even after recovery,
-// it is moved aside and a new one opened. A full or failing disk is an error and moves nothing.
+// recovery runs once more without the expendable database, so that what only the log knows reaches the others' files;
+// then it is moved aside and a new one opened. A full or failing disk is an error and moves nothing.
 Result<Opened> open_or_replace(const Settings& settings, const std::function<Result<>(Environment&)>& prove);
 Result<std::string> set_aside(const std::string& base);  // db/ -> corrupt-<time>/; keeps the last three of these
 

@@ -78,7 +78,9 @@ bool refresh_passed(const Question& question, std::vector<Slot>& slots) {
     if (!slot.record || !slot.record->passed) continue;
     any = true;
     Record& record = *slot.record;
-    if (question.now - record.last < refresh_interval && record.last <= question.now) continue;
+    // A use in the future stays, or a clock that is wrong for a while and set right would end the record.
+    const bool credible = record.last <= question.now + question.rules.max_age;
+    if (question.now - record.last < refresh_interval && credible) continue;
     record.last = question.now;
     record.client = question.client;
     ++record.passes;

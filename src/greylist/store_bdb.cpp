@@ -280,12 +280,13 @@ Result<> BdbStore::read_manual() {
 // Opens the environment, on the store's thread; leaves the store detached, and the next attempt set, if it cannot be.
 void BdbStore::attach() {
   std::unique_ptr<Table> table;
-  auto opened = bdb::open_or_replace({settings_.directory, settings_.cache}, [&](bdb::Environment& environment) {
-    table.reset();
-    auto made = Table::open(environment, settings_.caps);
-    if (made) table = std::move(*made);
-    return made ? Result<>{} : std::unexpected(made.error());
-  });
+  auto opened =
+      bdb::open_or_replace({settings_.directory, settings_.cache, "index.db"}, [&](bdb::Environment& environment) {
+        table.reset();
+        auto made = Table::open(environment, settings_.caps);
+        if (made) table = std::move(*made);
+        return made ? Result<>{} : std::unexpected(made.error());
+      });
   if (!opened) return detach(opened.error(), settings_.reopen_after);
   {
     const std::scoped_lock lock(environment_mutex_);

@@ -145,7 +145,9 @@ TEST_CASE("a clock that steps back never adds to a wait already served, nor take
   CHECK(world.at(t0 - 86400).missing == 100);
   CHECK(world.at(t0 - 86400 + 100).pass());
   CHECK(world.at(t0 - 10 * 86400).pass());
-  CHECK(world.at(t0 + 10 * 86400).pass());
+  CHECK(world.at(t0 + 20 * 86400).pass());
+  CHECK(world.at(t0 - 10 * 86400).pass());
+  CHECK(world.at(t0 + 40 * 86400).pass());  // not 50 days after its last use, but 20
 }
 
 TEST_CASE("a passed record lives max_age from its last use") {

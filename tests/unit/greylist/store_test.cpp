@@ -445,6 +445,20 @@ TEST_CASE("lost log files are no end: the database files are salvaged") {
   CHECK(still_passing(f, 50) == 50);
 }
 
+TEST_CASE("a damaged index costs nothing, even while the records stand in the log only") {
+  Fixture f;
+  pass_some(f, 50);
+  const fs::path copy = temporary_directory();
+  fs::copy(f.directory, copy, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  f.store.reset();
+  fs::remove_all(f.directory);
+  fs::rename(copy, f.directory);
+  flip(f.directory / "db/index.db", 5000);
+  f.open();
+  CHECK(still_passing(f, 50) == 50);
+  CHECK_FALSE(f.passes("192.0.2.77", "stranger@example.org"));
+}
+
 TEST_CASE("a lost index is rebuilt") {
   Fixture f;
   pass_some(f, 50);
