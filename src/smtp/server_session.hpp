@@ -46,7 +46,7 @@ class InputBuffer {
   void drop_to(std::string_view rest) { begin_ = end_ - rest.size(); }  // `rest`: the end of view()
   std::span<char> space();                                              // behind view(), which moves; never empty…
   void filled(std::size_t bytes) { end_ += bytes; }                     // …unless view() has `capacity` bytes
-  void release() {  // only while empty
+  void release() {                                                      // only while empty
     bytes_.reset();
     begin_ = end_ = 0;
   }
