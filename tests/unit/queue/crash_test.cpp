@@ -37,7 +37,8 @@ void live(unsigned seed) {
     const bool falters = random() % 3 == 0;
     if (dies) t.files->fail_at(1 + random() % 400, Fault(random() % 3), true);
     for (std::size_t i = 0; i < steps; ++i) {
-      if (falters && i % 20 == 0) t.files->fail_at(1 + random() % 40, Fault(random() % 3));
+      if (falters && i % 20 == 0) t.files->fail_at(1 + random() % 40, Fault(random() % 3), random() % 2 == 0);
+      if (falters && i % 20 == 15) t.files->heal();
       step(t, model, random);
     }
     if (random() % 4 == 0) t.spool->stop();  // a clean stop, or as clean as the disk lets it be

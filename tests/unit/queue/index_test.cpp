@@ -226,3 +226,23 @@ TEST_CASE("what waited for a segment waits for what that waited for") {
   CHECK_FALSE(table.unneeded());
   CHECK(table.find(3)->waits_for == std::set<std::uint32_t>{1});
 }
+
+TEST_CASE("what may hold records of a failed batch is waited for by all later segments") {
+  MemoryFiles files;
+  SegmentTable table;
+  const auto add = [&](std::uint32_t number) {
+    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
+  };
+  add(1);
+  table.need({{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false});
+  table.distrust(1);
+  add(2);
+  CHECK_FALSE(table.unneeded());
+  CHECK(table.wasteful(65536) == 1);  // and emptied before any other
+  table.release({{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false});
+  CHECK(table.unneeded() == 1);
+  table.erase(1);
+  add(3);
+  CHECK(table.unneeded() == 2);
+  CHECK(table.find(3)->waits_for.empty());
+}
