@@ -20,7 +20,7 @@ using namespace std::chrono_literals;
 
 constexpr std::uint32_t page_size = 4096;
 constexpr std::uint64_t checkpoint_bytes = 8U << 20;
-constexpr std::uint64_t small_checkpoint = 256U << 10;
+constexpr std::uint64_t small_checkpoint = 2U << 20;
 constexpr std::uint32_t log_file_size = 10U << 20;
 constexpr std::size_t most_value = 1024;
 constexpr std::size_t kept_aside = 3;
