@@ -57,9 +57,9 @@ Task<> Worker::run() {
     const bool served = co_await deliver(*job);
     job.reset();
     if (!served) {
-      // Its messages are as they were. Whoever comes next would meet the same trouble at once.
       next_.reset();
-      co_await sleep_for(pause);
+      // Up, and yet no connection for us: whoever comes next would meet the same trouble at once.
+      if (destination_.wants_worker()) co_await sleep_for(pause);
       co_return;
     }
     if (!destination_.wants_worker()) break;

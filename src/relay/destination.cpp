@@ -74,7 +74,7 @@ Destination::Destination(Parts& parts, DestinationSettings settings)
 // --- life and health -------------------------------------------------------------------------------------------------
 
 void Destination::start() {
-  if (own()) parts_.gate.spawn("probes of " + settings_.label, monitor(shared_from_this()));
+  if (own()) parts_.background.spawn("probes of " + settings_.label, monitor(shared_from_this()));
 }
 
 void Destination::reload() {
@@ -99,7 +99,7 @@ void Destination::flush() {
 void Destination::tick() {
   const SteadyTime oldest = now() - idle_limit;
   while (!idle_.empty() && idle_.front()->idle_since < oldest) {
-    parts_.gate.spawn("quit", quit(std::move(idle_.front())));
+    parts_.background.spawn("quit", quit(std::move(idle_.front())));
     idle_.erase(idle_.begin());
   }
   watch_downtime();
@@ -294,7 +294,7 @@ void Destination::give_back(std::unique_ptr<Connection> connection) {
   if (!connection || !connection->session->usable()) return;
   const bool worn_out = connection->messages >= parts_.config->delivery.messages_per_connection;
   if (worn_out || parts_.stopping || retired_) {
-    parts_.gate.spawn("quit", quit(std::move(connection)));
+    parts_.background.spawn("quit", quit(std::move(connection)));
     return;
   }
   connection->idle_since = now();
@@ -319,7 +319,7 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
   std::unique_ptr<Connection> connection = idle_connection({});
   for (bool asked = false; !connection; connection = idle_connection({})) {
     if (asked && probes_ == 0) co_return result;
-    if (!asked) parts_.gate.spawn("probe of " + settings_.label, probe(self));
+    if (!asked) parts_.background.spawn("probe of " + settings_.label, probe(self));
     asked = true;
     const bool changed = co_await wakes_.wait(deadline);
     if (!changed || parts_.stopping) co_return result;

@@ -23,6 +23,12 @@ Identity identity_of(const RelaySettings& settings) {
   return {settings.config->hostname, interface_addresses(), settings.listeners};
 }
 
+std::function<void(std::string, std::string)> report_exception(Log& log) {
+  return [&log](const std::string& name, const std::string& what) {
+    log.error("qmgr", fmt::format("{} ended by {}", name, what));
+  };
+}
+
 // A domain of the spool's kind that this entry covers.
 std::string example_of(const config::Domain& domain) {
   return domain.wildcard ? "any." + domain.name : domain.name;
@@ -52,10 +58,8 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
               .alerts = alerts,
               .observer = observer,
               .health_changed = [this] { on_health_change(); },
-              .gate = Gate(executor,
-                           [&log](std::string name, std::string what) {
-                             log.error("qmgr", fmt::format("{} ended by {}", name, what));
-                           })},
+              .gate = Gate(executor, report_exception(log)),
+              .background = Gate(executor, report_exception(log))},
         sweep(parts, [this](const std::string& domain) { return downtime_of(domain); }),
         wakes(executor) {}
 
@@ -180,6 +184,8 @@ Task<> Relay::Impl::stop() {
   parts.spool.on_work([](const std::string&) {});
   wakes.notify_all();
   for (const auto& [key, one] : by_key) one->retire();
+  parts.background.cancel();
+  co_await parts.background.close();
   co_await parts.gate.close();
   co_await save();
 }
@@ -367,6 +373,7 @@ Task<> Relay::stop() {
 }
 void Relay::abort() {
   impl_->parts.stopping = true;
+  impl_->parts.background.cancel();
   impl_->parts.gate.cancel();
 }
 

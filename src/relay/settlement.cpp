@@ -106,6 +106,8 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
     } else if (outcome.result == Result::failed) {
       failed.push_back(std::move(about));
     } else if (too_old) {
+      about.dsn = "4.4.7";
+      about.reason = printable("message expired; last: " + outcome.reason);
       too_late.push_back(std::move(about));
     } else {
       changes.emplace_back(fate.index, deferred_state(parts, job, fate));

@@ -23,7 +23,7 @@ ClientSession::ClientSession(std::unique_ptr<Stream> stream, std::string our_nam
     : stream_(std::move(stream)), our_name_(to_lower(our_name)), timeouts_(timeouts) {}
 
 SteadyTime ClientSession::deadline(Stage stage) const {
-  std::chrono::seconds limit = timeouts_.mail;
+  ClientTimeouts::Limit limit = timeouts_.mail;
   switch (stage) {
     case Stage::greeting:
       limit = timeouts_.greeting;

@@ -56,8 +56,21 @@ struct Answer {
 };
 
 struct ClientTimeouts {
-  std::chrono::seconds greeting{300}, ehlo{300}, tls{120}, mail{300}, rcpt{300}, data{120}, block{180}, dot{600},
-      reset{20}, quit{5};
+  using Limit = std::chrono::milliseconds;
+  Limit greeting = std::chrono::minutes(5);
+  Limit ehlo = std::chrono::minutes(5);
+  Limit tls = std::chrono::minutes(2);
+  Limit mail = std::chrono::minutes(5);
+  Limit rcpt = std::chrono::minutes(5);
+  Limit data = std::chrono::minutes(2);
+  Limit block = std::chrono::minutes(3);  // each write of content
+  Limit dot = std::chrono::minutes(10);
+  Limit reset = std::chrono::seconds(20);
+  Limit quit = std::chrono::seconds(5);
+
+  static ClientTimeouts all(Limit limit) {
+    return {limit, limit, limit, limit, limit, limit, limit, limit, limit, limit};
+  }
 };
 
 // One message to some of its recipients.

@@ -132,6 +132,7 @@ Task<bool> FakePrimary::answer(Session& session, Step step, std::string line) {
   }
   if (step == Step::starttls) text = "220 2.0.0 Ready\r\n";
   if (step == Step::quit) text = "221 2.0.0 Bye\r\n";
+  if (step == Step::rcpt && transaction.mail.empty()) text = "503 5.5.1 Error: need MAIL command\r\n";
   if (act) {
     using Kind = Act::Kind;
     if (act->kind == Kind::take_then_close) transactions.push_back(transaction);

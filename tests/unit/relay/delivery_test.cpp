@@ -271,6 +271,7 @@ TEST_CASE_METHOD(OnePrimary, "a message for two domains goes to both, and neithe
   FakePrimary slow(io);
   add_domain("slow.example", {slow.endpoint()});
   slow.misbehave(Step::mail, {Kind::hang, ""});
+  timeouts.mail = std::chrono::seconds(2);
   const QueueId id = put({.to = {"a@example.com", "b@slow.example"}});
   for (int i = 0; i < 20; ++i) put();
   start();

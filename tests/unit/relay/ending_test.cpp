@@ -1,0 +1,328 @@
+// Mail that cannot be delivered: who is told, what is held, what expires.
+#include "harness.hpp"
+#include "relay/sweep.hpp"
+
+namespace greymx::relay {
+namespace {
+
+using namespace std::chrono_literals;
+using test::Act;
+using test::FakePrimary;
+using test::Step;
+using Kind = Act::Kind;
+using queue::RecipientStatus;
+
+struct World : Harness {
+  FakePrimary primary{io};
+  FakePrimary smart{io, "127.0.0.1", "smart.example"};
+  World() {
+    add_domain("example.com", {primary.endpoint()});
+    smarthost(smart.endpoint());
+  }
+  ~World() { stop(); }
+  void refuse(const std::string& reply = "550 5.1.1 unknown") {
+    primary.script = [reply](Step step, const std::string&) -> std::optional<Act> {
+      if (step == Step::rcpt) return Act{Kind::reply, reply};
+      return std::nullopt;
+    };
+  }
+};
+
+const auto unverified = [](Envelope& e) { e.authorised = Authorised::no; };
+
+TEST_CASE_METHOD(World, "a refusal is reported to a verified sender, once, and the message is gone") {
+  refuse();
+  const QueueId id = put();
+  start();
+  until([&] { return smart.transactions.size() == 1; });
+  until_empty();
+  const auto& report = smart.transactions[0];
+  CHECK(report.mail.starts_with("MAIL FROM:<>"));
+  CHECK(report.rcpt == std::vector<std::string>{"RCPT TO:<author@sender.example> NOTIFY=NEVER"});
+  CHECK(report.xforward.empty());
+  CHECK(report.content.find("Subject: Undelivered Mail Returned to Sender\r\n") != std::string::npos);
+  CHECK(report.content.find("Diagnostic-Code: smtp; 550 5.1.1 unknown\r\n") != std::string::npos);
+  CHECK(report.content.find("\r\nSubject: test\r\n\r\nbody\r\n") != std::string::npos);
+  CHECK(log.count(id.to_string() + ": sender non-delivery notification: ") == 1);
+  CHECK(log.count(id.to_string() + ": removed") == 1);
+  CHECK(learnt.bad == std::vector<std::string>{"user@example.com"});
+}
+
+TEST_CASE_METHOD(World, "recipients of one message that fail together share a report") {
+  refuse();
+  put({.to = {"a@example.com", "b@example.com"}});
+  start();
+  until_empty();
+  REQUIRE(smart.transactions.size() == 1);
+  CHECK(smart.transactions[0].content.find("Final-Recipient: rfc822;a@example.com") != std::string::npos);
+  CHECK(smart.transactions[0].content.find("Final-Recipient: rfc822;b@example.com") != std::string::npos);
+}
+
+TEST_CASE_METHOD(World,
+                 "nothing goes to strangers, to nobody, or where the admin said never: it is held with the reason") {
+  Message message;
+  const char* why = "";
+  SECTION("not verified") {
+    message.change = unverified;
+    why =
+        "no report: sender not verified; host 127.0.0.1[127.0.0.1] said: 550 5.1.1 unknown (in reply to RCPT TO "
+        "command)";
+  }
+  SECTION("null sender") {
+    message.sender = "";
+    why = "no report: null sender; host 127.0.0.1[127.0.0.1] said: 550 5.1.1 unknown (in reply to RCPT TO command)";
+  }
+  SECTION("never") {
+    config.queue.bounce = config::BounceMode::never;
+    why =
+        "no report: queue.bounce is \"never\"; host 127.0.0.1[127.0.0.1] said: 550 5.1.1 unknown (in reply to RCPT "
+        "TO command)";
+  }
+  refuse();
+  const QueueId id = put(message);
+  start();
+  until_logged(": held, no report");
+  const queue::RecipientState state = peek(id).state.recipients[0];
+  CHECK(state.status == RecipientStatus::held);
+  CHECK(state.reason == why);
+  CHECK(state.dsn == "5.1.1");
+  CHECK(state.held_since == clock.now());
+  CHECK(spool->totals().held == 1);
+
+  // It expires after bounce_lifetime, with a log line.
+  clock.advance(5 * 24h + 1min);
+  stop();
+  start();
+  until_empty();
+  CHECK(log.contains(id.to_string() + ": to=<user@example.com>, held mail expired: no report"));
+  CHECK(smart.connections == 0);
+}
+
+TEST_CASE_METHOD(World, "always means always, but never a null sender") {
+  config.queue.bounce = config::BounceMode::always;
+  refuse();
+  put({.change = unverified});
+  const QueueId null = put({.sender = ""});
+  start();
+  until([&] { return smart.transactions.size() == 1; });
+  until([&] { return spool->totals().messages == 1; });
+  CHECK(peek(null).state.recipients[0].status == RecipientStatus::held);
+}
+
+TEST_CASE_METHOD(World, "NOTIFY=NEVER and NOTIFY=SUCCESS want no failure report") {
+  refuse();
+  put({.change = [](Envelope& e) { e.recipients[0].notify.never = true; }});
+  put({.change = [](Envelope& e) { e.recipients[0].notify.success = true; }});
+  start();
+  until_empty();
+  CHECK(log.count("status=bounced") == 2);
+  CHECK(smart.connections == 0);
+}
+
+TEST_CASE_METHOD(World, "a report that is refused makes no other report") {
+  refuse();
+  smart.script = [](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::rcpt) return Act{Kind::reply, "550 5.1.1 no such author"};
+    return std::nullopt;
+  };
+  put();
+  start();
+  until_logged(": held, no report: null sender");
+  until([&] { return spool->totals().messages == 1; });
+  CHECK(smart.transactions.empty());
+  CHECK(smart.count("RCPT") == 1);
+}
+
+TEST_CASE_METHOD(World, "a report waits for its smarthost, by itself") {
+  refuse();
+  smart.down();
+  put();
+  start();
+  until_logged("status=deferred (connect to 127.0.0.1[127.0.0.1]:" + std::to_string(smart.endpoint().port));
+  CHECK(relay->health("example.com") == Health::up);
+  smart.up();
+  later();
+  until_empty();
+  CHECK(smart.transactions.size() == 1);
+}
+
+TEST_CASE_METHOD(World, "reports find the sender's MX without a smarthost") {
+  config.delivery.smarthost.clear();
+  config.delivery.mx_port = smart.endpoint().port;
+  refuse();
+  SECTION("private addresses only if allowed") {
+    config.delivery.private_targets = true;
+    dns.add("sender.example MX 10 mx.sender.example\nmx.sender.example A 127.0.0.1");
+    put();
+    start();
+    until_empty();
+    CHECK(smart.transactions.size() == 1);
+  }
+  SECTION("private addresses otherwise") {
+    dns.add("sender.example MX 10 mx.sender.example\nmx.sender.example A 127.0.0.1");
+    put();
+    start();
+    until_logged("is a private address: delivery.private_targets is false");
+    CHECK(smart.connections == 0);
+  }
+  SECTION("a domain that does not exist is the end of it") {
+    put();
+    start();
+    until_logged("dsn=5.4.4, status=bounced (Host or domain name not found. sender.example does not exist)");
+    until_logged(": held, no report: null sender");
+  }
+  SECTION("a domain whose DNS fails is not") {
+    dns.add("sender.example MX SERVFAIL");
+    put();
+    start();
+    until_logged("dsn=4.4.3, status=deferred");
+  }
+}
+
+TEST_CASE_METHOD(World, "mail that is too old is returned with what kept it") {
+  primary.script = [](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::rcpt) return Act{Kind::reply, "450 4.2.2 mailbox full"};
+    return std::nullopt;
+  };
+  const QueueId id = put();
+  start();
+  until_logged("status=deferred");
+  until([&] { return !spool->active(id); });
+  SECTION("found by the next attempt") {
+    clock.advance(14 * 24h + 1min);
+  }
+  SECTION("found by the sweep") {
+    clock.advance(14 * 24h + 1min);
+    spool->hold(id, "so that nothing tries it");
+    stop();
+    start();
+    io.run_for(50ms);
+    CHECK(spool->contains(id));  // what an admin holds does not expire
+    spool->release_hold(id);
+    spool->make_due(id, clock.now() + 240h);
+    stop();
+    start();
+  }
+  until_empty();
+  REQUIRE(smart.transactions.size() == 1);
+  CHECK(log.count(id.to_string() + ": from=<author@sender.example>, status=expired, returned to sender") == 1);
+  CHECK(smart.transactions[0].content.find("Status: 4.4.7") != std::string::npos);
+  CHECK(smart.transactions[0].content.find("mailbox full") != std::string::npos);
+}
+
+TEST_CASE_METHOD(World, "somebody is told before mail expires") {
+  primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.2 mailbox full"}, 1000);
+  const QueueId id = put();
+  start();
+  until_logged("status=deferred");
+  CHECK_FALSE(alerts.contains("is about to expire"));
+  clock.advance(13 * 24h);
+  stop();
+  start();
+  until([&] { return alerts.contains("mail for example.com is about to expire"); });
+  CHECK(spool->contains(id));
+}
+
+TEST_CASE_METHOD(World, "a delay is reported once, where it is asked for") {
+  primary.down();
+  const QueueId asked = put({.change = [](Envelope& e) { e.recipients[0].notify.delay = true; }});
+  put();  // did not ask
+  put({.change = [](Envelope& e) {
+    e.recipients[0].notify.delay = true;
+    e.authorised = Authorised::no;
+  }});
+  start();
+  clock.advance(5h);
+  for (int i = 0; i < 2; ++i) {
+    stop();
+    start();
+    io.run_for(100ms);
+  }
+  until([&] { return smart.transactions.size() == 1; });
+  CHECK(smart.transactions[0].content.find("Subject: Delayed Mail (still being retried)") != std::string::npos);
+  CHECK(smart.transactions[0].content.find("Will-Retry-Until: ") != std::string::npos);
+  CHECK(log.count(": sender delay notification: ") == 1);
+  CHECK(peek(asked).state.recipients[0].delay_reported);
+  CHECK(spool->totals().messages == 3);
+}
+
+TEST_CASE_METHOD(World, "held mail fills at most a quarter of the spool's space, the oldest goes first") {
+  files.set_capacity(8 << 20);
+  refuse();
+  std::vector<QueueId> ids;
+  const auto held_alone = [&] {
+    ids.push_back(put({.content = "Subject: x\r\n\r\n" + std::string(150'000, 'x') + "\r\n", .change = unverified}));
+  };
+  for (int i = 0; i < 20; ++i) held_alone();
+  start();
+  until([&] { return spool->totals().held == 20; });
+  stop();
+  start();
+  until([&] { return spool->totals().held < 20; });
+  until_logged("held mail expired");
+  io.run_for(100ms);
+  const queue::Totals totals = spool->totals();
+  CHECK(totals.held_bytes <= (totals.disk_bytes + totals.free_bytes) / 4);
+  CHECK(totals.held > 0);
+  CHECK_FALSE(spool->contains(ids.front()));
+  CHECK(spool->contains(ids.back()));
+}
+
+TEST_CASE_METHOD(World, "a full disk does not lose a failure: it is tried again") {
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step != Step::rcpt) return std::nullopt;
+    files.fail_at(1, test::Fault::no_space, true);
+    return Act{Kind::reply, "550 5.1.1 unknown"};
+  };
+  const QueueId id = put();
+  start();
+  until_logged("report not queued");
+  until([&] { return !spool->active(id); });
+  CHECK(spool->contains(id));
+  files.heal();
+  primary.script = nullptr;
+  refuse();
+  until([&] {
+    later();
+    return smart.transactions.size() == 1;
+  });
+  until_empty();
+}
+
+TEST_CASE_METHOD(World, "an admin's bounce ends what is open, held or not") {
+  primary.down();
+  const QueueId waiting = put();
+  const QueueId null = put({.sender = ""});
+  const QueueId stranger = put({.change = unverified});
+  start();
+  until_health(Health::down);
+  until([&] { return !spool->active(waiting) && !spool->active(null) && !spool->active(stranger); });
+  CHECK(test::run(io, relay->bounce(waiting, "by request")).has_value());
+  CHECK(test::run(io, relay->bounce(null, "by request")).has_value());
+  CHECK(test::run(io, relay->bounce(stranger, "by request")).has_value());
+  CHECK(test::run(io, relay->bounce(waiting, "again")).error().kind == ErrorKind::not_found);
+  until_empty();
+  CHECK(smart.transactions.size() == 2);
+  CHECK(smart.transactions[0].content.find("returned by the administrator: by request") != std::string::npos);
+}
+
+TEST_CASE_METHOD(World, "alerts leave as mail of ours") {
+  start();
+  const auto queued = test::run(io, relay->submit_report("admin@elsewhere.example", "Subject: alert\r\n\r\nlook\r\n"));
+  REQUIRE(queued.has_value());
+  until_empty();
+  REQUIRE(smart.transactions.size() == 1);
+  CHECK(smart.transactions[0].mail.starts_with("MAIL FROM:<>"));
+  CHECK(smart.transactions[0].content == "Subject: alert\r\n\r\nlook\r\n");
+}
+
+TEST_CASE_METHOD(World, "our own mail for our own domains goes to their primary") {
+  start();
+  REQUIRE(test::run(io, relay->submit_report("postmaster@example.com", "Subject: x\r\n\r\n")).has_value());
+  until_empty();
+  CHECK(primary.transactions.size() == 1);
+  CHECK(smart.connections == 0);
+}
+
+}  // namespace
+}  // namespace greymx::relay

@@ -1,0 +1,243 @@
+#include "harness.hpp"
+
+namespace greymx::relay {
+namespace {
+
+using test::Act;
+using test::FakePrimary;
+using test::Step;
+using Kind = Act::Kind;
+
+struct OnePrimary : Harness {
+  FakePrimary primary{io};
+  OnePrimary() { add_domain("example.com", {primary.endpoint()}); }
+  ~OnePrimary() { stop(); }
+
+  void refuse_all(const std::string& reply = "550 5.1.1 no user database today") {
+    primary.script = [reply](Step step, const std::string&) -> std::optional<Act> {
+      if (step == Step::rcpt) return Act{Kind::reply, reply};
+      return std::nullopt;
+    };
+  }
+  // Up again after an outage.
+  void come_back() {
+    primary.down();
+    start();
+    until_health(Health::down);
+    primary.up();
+  }
+};
+
+TEST_CASE_METHOD(OnePrimary, "a dead primary is noticed once, not once a message, and its return without being told") {
+  primary.down();
+  for (int i = 0; i < 50; ++i) put();
+  start();
+  until_health(Health::down);
+  const PrimaryStatus down = relay->status().at(0);
+  CHECK(down.domain == "example.com");
+  CHECK(down.queued == 50);
+  CHECK(down.last_error.find("Connection refused") != std::string::npos);
+  CHECK(down.next_attempt > clock.now());
+  CHECK(log.count("primary of example.com is down: connect to 127.0.0.1[127.0.0.1]:") == 1);
+  CHECK(log.count("status=") == 0);
+  for (const QueueId id : spool->ids({}, 100)) CHECK(peek(id).state.recipients[0].attempts == 0);
+  for (int i = 0; i < 5; ++i) put();
+
+  primary.up();
+  until_empty();
+  CHECK(primary.transactions.size() == 55);
+  CHECK(log.count("primary of example.com is up again after") == 1);
+  until_health(Health::up);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a primary that dies during the drain is noticed once") {
+  for (int i = 0; i < 400; ++i) put();
+  start();
+  until([&] { return primary.transactions.size() > 20; });
+  primary.down();
+  until_health(Health::down);
+  CHECK(log.count("is down:") == 1);
+  primary.up();
+  until([&] {
+    later();
+    return spool->totals().messages == 0;
+  });
+  CHECK(primary.transactions.size() >= 400);  // what was at its dot may come twice
+  CHECK(primary.transactions.size() <= 400 + log.count("more than once"));
+}
+
+TEST_CASE_METHOD(OnePrimary, "after an outage the drain starts slowly") {
+  config.delivery.concurrency_start = 1;
+  config.delivery.concurrency = 10;
+  for (int i = 0; i < 30; ++i) put();
+  come_back();
+  until_empty();
+  CHECK(primary.most_open <= 2);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a half dead primary does not bounce the backlog") {
+  for (int i = 0; i < 60; ++i) {
+    put({.to = {"user" + std::to_string(i) + "@example.com"},
+         .change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  }
+  refuse_all();
+  come_back();
+  until_health(Health::suspect);
+  until([&] { return primary.open == 0 || log.count("status=deferred") >= 10; });
+  CHECK(log.count("status=bounced") == 0);
+  CHECK(log.count("dsn=4.1.1, status=deferred") <= 10 + config.delivery.concurrency_start);
+  CHECK(learnt.bad.empty());
+  CHECK(alerts.contains("primary of example.com refuses its mail"));
+  CHECK(spool->totals().messages == 60);
+  const std::size_t asked = primary.count("RCPT");
+  until([&] { return primary.count("RCPT") > asked; });  // one now and then
+  CHECK(spool->totals().messages == 60);
+  CHECK(relay->health("example.com") == Health::suspect);
+
+  SECTION("until it answers well") {
+    primary.script = nullptr;
+    until_health(Health::up);
+    until([&] {
+      later();
+      return spool->totals().messages == 0;
+    });
+    CHECK(primary.transactions.size() == 60);
+    CHECK(log.count("status=bounced") == 0);
+  }
+  SECTION("or the admin says flush") {
+    relay->flush();
+    until([&] { return learnt.bad.size() == 60; });
+    CHECK(log.count("status=bounced") == 60);
+  }
+}
+
+TEST_CASE_METHOD(OnePrimary, "some refusals after an outage are believed once the first messages are through") {
+  for (int i = 0; i < 40; ++i) {
+    put({.to = {(i % 8 == 0 ? "no" : "yes") + std::to_string(i) + "@example.com"},
+         .change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  }
+  primary.script = [](Step step, const std::string& line) -> std::optional<Act> {
+    if (step == Step::rcpt && line.find("<no") != std::string::npos) return Act{Kind::reply, "550 5.1.1 unknown"};
+    return std::nullopt;
+  };
+  come_back();
+  until([&] { return log.count("status=") >= 40; });
+  until([&] {
+    later();
+    return log.count("status=bounced") == 5 && log.count("status=sent") == 35;
+  });
+  CHECK(log.count("dsn=4.1.1, status=deferred") >= 1);
+  CHECK(relay->health("example.com") == Health::up);
+  CHECK(learnt.bad.size() == 5);
+}
+
+TEST_CASE_METHOD(OnePrimary, "an outage goes on over a restart of ours, with its last known addresses") {
+  config.domains[0].primary = {{"mx.example.com", primary.endpoint().port}};
+  dns.add("mx.example.com A 127.0.0.1");
+  put();
+  start();
+  until_empty();
+  primary.down();
+  put();
+  until_health(Health::down);
+  until([&] { return relay->status().at(0).health == Health::down; });
+  const WallTime since = relay->status().at(0).since;
+  dns.add("mx.example.com ANY SERVFAIL");
+  restart();
+  CHECK(relay->health("example.com") == Health::down);
+  CHECK(relay->status().at(0).since == since);
+  CHECK(relay->is_primary_address(*IpAddress::parse("127.0.0.1")));
+  primary.up();
+  until_empty();
+  CHECK(primary.transactions.size() == 2);
+}
+
+TEST_CASE_METHOD(OnePrimary, "without a route mail is kept and somebody is told") {
+  config.domains[0].primary.clear();
+  config.delivery.mx_port = primary.endpoint().port;
+  config.delivery.private_targets = true;
+  const char* zone = GENERATE("", "example.com MX SERVFAIL", "example.com MX 0 .", "example.com MX 10 mx2.example.net",
+                              "example.com MX 10 gone.example");
+  CAPTURE(zone);
+  dns.add(zone);
+  put();
+  start();
+  until_health(Health::down);
+  CHECK(alerts.contains("no route to the primary of example.com"));
+  CHECK(spool->totals().messages == 1);
+  CHECK(log.count("status=") == 0);
+  dns.erase("example.com");
+  dns.add("example.com MX 10 mx1.example.com\nmx1.example.com A 127.0.0.1");
+  until_empty();
+  CHECK(primary.transactions.size() == 1);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a long outage is told once") {
+  primary.down();
+  start();
+  until_health(Health::down);
+  CHECK_FALSE(alerts.contains("primary of example.com is down"));
+  clock.advance(std::chrono::minutes(20));
+  until([&] { return alerts.contains("primary of example.com is down"); });
+  clock.advance(std::chrono::minutes(20));
+  io.run_for(std::chrono::milliseconds(1500));
+  CHECK(alerts.raised().size() == 1);
+}
+
+TEST_CASE_METHOD(OnePrimary, "two weeks of outage expire nothing, and then everything arrives") {
+  primary.down();
+  for (int i = 0; i < 20; ++i) put();
+  start();
+  until_health(Health::down);
+  for (int day = 0; day < 16; ++day) {
+    clock.advance(std::chrono::hours(24));
+    io.run_for(std::chrono::milliseconds(20));
+  }
+  CHECK(spool->totals().messages == 20);
+  primary.up();
+  until_empty();
+  CHECK(primary.transactions.size() == 20);
+  CHECK(log.count("expired") == 0);
+}
+
+TEST_CASE_METHOD(OnePrimary, "domains with one primary share its health, others do not") {
+  FakePrimary other(io);
+  add_domain("sister.example", {primary.endpoint()});
+  add_domain("other.example", {other.endpoint()});
+  primary.down();
+  put({.to = {"a@example.com"}});
+  put({.to = {"a@sister.example"}});
+  put({.to = {"a@other.example"}});
+  start();
+  until_health(Health::down);
+  until([&] { return other.transactions.size() == 1; });
+  CHECK(relay->health("sister.example") == Health::down);
+  CHECK(relay->health("other.example") == Health::up);
+  CHECK(log.count("is down:") == 1);
+  CHECK(relay->status().size() == 3);
+  stop();
+}
+
+TEST_CASE_METHOD(OnePrimary, "flush tries at once what is deferred") {
+  primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.0 later"}, 3);
+  std::vector<QueueId> ids;
+  for (int i = 0; i < 3; ++i) ids.push_back(put());
+  start();
+  until([&] { return log.count("status=deferred") == 3; });
+  SECTION("all") {
+    relay->flush();
+    until_empty();
+  }
+  SECTION("a domain") {
+    relay->flush_domain("Example.COM");
+    until_empty();
+  }
+  SECTION("a message") {
+    relay->flush_message(ids[1]);
+    until([&] { return spool->totals().messages == 2; });
+    CHECK_FALSE(spool->contains(ids[1]));
+  }
+}
+
+}  // namespace
+}  // namespace greymx::relay

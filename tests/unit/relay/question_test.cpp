@@ -1,0 +1,250 @@
+// What others ask the relay: callouts, ETRN, states.
+#include "harness.hpp"
+#include "relay/destination.hpp"
+#include "relay/memory.hpp"
+
+namespace greymx::relay {
+namespace {
+
+using namespace std::chrono_literals;
+using test::Act;
+using test::FakePrimary;
+using test::Step;
+using Kind = Act::Kind;
+
+struct World : Harness {
+  FakePrimary primary{io};
+  World() { add_domain("example.com", {primary.endpoint()}); }
+  ~World() { stop(); }
+
+  ProbeResult ask(const std::string& address, std::chrono::milliseconds limit = 5s) {
+    return test::run(io, relay->probe(address, std::chrono::steady_clock::now() + limit));
+  }
+  void answer_rcpt(const std::string& reply) {
+    primary.script = [reply](Step step, const std::string&) -> std::optional<Act> {
+      if (step == Step::rcpt) return Act{Kind::reply, reply};
+      return std::nullopt;
+    };
+  }
+  Reply etrn(const std::string& node, bool trusted = true, const std::string& address = "192.0.2.99") {
+    Client client{*IpAddress::parse(address), 1, "unknown", trusted};
+    return test::run(io, relay->etrn(node, client));
+  }
+};
+
+TEST_CASE_METHOD(World, "a callout uses the null sender, sends nothing, and keeps the connection") {
+  start();
+  until([&] { return relay->size_limit("example.com") > 0; });  // the first look at the primary is over
+  CHECK(ask("user@example.com").outcome == ProbeOutcome::accepted);
+  CHECK(ask("other@example.com").outcome == ProbeOutcome::accepted);
+  CHECK(primary.connections == 1);
+  CHECK(primary.count("MAIL FROM:<>") == 2);
+  CHECK(primary.count("DATA") == 0);
+  CHECK(primary.count("RSET") == 1);
+  CHECK(primary.transactions.empty());
+}
+
+TEST_CASE_METHOD(World, "only a refusal of the recipient is one") {
+  struct Row {
+    const char* reply;
+    ProbeOutcome outcome;
+  };
+  const Row row =
+      GENERATE(Row{"550 5.1.1 unknown", ProbeOutcome::refused}, Row{"553 unknown", ProbeOutcome::refused},
+               Row{"550 5.7.1 policy", ProbeOutcome::inconclusive}, Row{"450 4.1.1 later", ProbeOutcome::inconclusive},
+               Row{"251 2.1.5 will forward", ProbeOutcome::accepted});
+  CAPTURE(row.reply);
+  answer_rcpt(row.reply);
+  start();
+  const ProbeResult result = ask("user@example.com");
+  CHECK(result.outcome == row.outcome);
+  CHECK(result.detail.find(row.reply) != std::string::npos);
+}
+
+TEST_CASE_METHOD(World, "trouble is inconclusive: a refused MAIL, a lost connection, silence, a dead primary") {
+  SECTION("MAIL refused") {
+    primary.misbehave(Step::mail, {Kind::reply, "550 5.1.1 we dislike <>"});
+  }
+  SECTION("closed") {
+    primary.misbehave(Step::rcpt, {Kind::close, ""});
+  }
+  SECTION("silence") {
+    primary.misbehave(Step::rcpt, {Kind::hang, ""});
+  }
+  SECTION("no greeting") {
+    primary.misbehave(Step::greeting, {Kind::hang, ""}, 10);
+  }
+  SECTION("down") {
+    primary.down();
+  }
+  start();
+  const auto began = std::chrono::steady_clock::now();
+  CHECK(ask("user@example.com", 500ms).outcome == ProbeOutcome::inconclusive);
+  CHECK(std::chrono::steady_clock::now() - began < 10s);
+}
+
+TEST_CASE_METHOD(World, "a probe without answer does not keep us from stopping") {
+  primary.misbehave(Step::greeting, {Kind::hang, ""}, 10);
+  start();
+  until([&] { return primary.connections > 0; });
+  const auto began = std::chrono::steady_clock::now();
+  stop();
+  CHECK(std::chrono::steady_clock::now() - began < 30s);
+}
+
+TEST_CASE_METHOD(World, "a primary that is down is not asked, one that has just come back is not believed") {
+  primary.down();
+  start();
+  until_health(Health::down);
+  const unsigned before = primary.connections;
+  CHECK(ask("user@example.com").outcome == ProbeOutcome::inconclusive);
+  CHECK(primary.connections == before);
+  answer_rcpt("550 5.1.1 unknown");
+  primary.up();
+  until_health(Health::up);
+  CHECK(ask("user@example.com").outcome == ProbeOutcome::inconclusive);
+}
+
+TEST_CASE_METHOD(World, "many callouts at once are answered, each in its time") {
+  start();
+  std::vector<Task<ProbeResult>> questions;
+  for (int i = 0; i < 30; ++i) {
+    questions.push_back(relay->probe("u" + std::to_string(i) + "@example.com", std::chrono::steady_clock::now() + 5s));
+  }
+  const std::vector<ProbeResult> results = test::run(io, join_all(std::move(questions)));
+  std::size_t answered = 0;
+  for (const ProbeResult& result : results) answered += result.outcome == ProbeOutcome::accepted ? 1 : 0;
+  CHECK(answered >= 10);
+  CHECK(primary.most_open <= 11);
+}
+
+TEST_CASE_METHOD(World, "strangers' domains are never asked") {
+  dns.add("stranger.example A 127.0.0.1");
+  config.delivery.private_targets = true;
+  config.delivery.mx_port = primary.endpoint().port;
+  start();
+  io.run_for(100ms);
+  const unsigned before = primary.connections;
+  CHECK(ask("user@stranger.example").outcome == ProbeOutcome::inconclusive);
+  CHECK(primary.connections == before);
+}
+
+TEST_CASE_METHOD(World, "ETRN starts a domain's mail and says how much there is") {
+  config.queue.retry_min = config.queue.retry_max = std::chrono::hours(1);
+  primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.0 later"}, 3);
+  for (int i = 0; i < 3; ++i) put();
+  start();
+  until([&] { return log.count("status=deferred") == 3; });
+  CHECK(etrn("Example.COM").to_string() == "253 OK, 3 pending messages for node Example.COM started");
+  until_empty();
+  CHECK(etrn("example.com").to_string() == "251 OK, no messages waiting for node example.com");
+}
+
+TEST_CASE_METHOD(World, "ETRN with @ means the domain and all below, with # the queue") {
+  add_domain("*.example.com", {primary.endpoint()});
+  primary.down();
+  put({.to = {"a@example.com"}});
+  put({.to = {"a@sub.example.com"}});
+  put({.to = {"a@deep.sub.example.com"}});
+  start();
+  until_health(Health::down);
+  CHECK(etrn("example.com").text == "OK, 1 pending messages for node example.com started");
+  CHECK(etrn("@example.com").text == "OK, 3 pending messages for node @example.com started");
+  CHECK(etrn("#sub.example.com").text == "OK, 1 pending messages for node #sub.example.com started");
+}
+
+TEST_CASE_METHOD(World, "ETRN is for the trusted and for the domain's own primary") {
+  put();
+  primary.down();
+  start();
+  until_health(Health::down);
+  CHECK(etrn("example.com", false).code == 459);
+  CHECK(etrn("example.com", false, "127.0.0.1").code == 253);
+  CHECK(etrn("stranger.example", true).code == 459);
+  CHECK(etrn("no domain", true).code == 459);
+  const std::string hostile = etrn(std::string(5000, 'x') + "\r\n", true).text;
+  CHECK(hostile.size() < 400);
+  CHECK(hostile.find('\n') == std::string::npos);
+}
+
+TEST_CASE_METHOD(World, "ETRN cannot start what an admin holds") {
+  primary.down();
+  const QueueId id = put();
+  start();
+  until_health(Health::down);
+  until([&] { return !spool->active(id); });
+  REQUIRE(spool->hold(id, "look at it").has_value());
+  CHECK(etrn("example.com").to_string() == "458 Unable to queue messages for node example.com");
+}
+
+TEST_CASE_METHOD(World, "addresses of explicit primaries are known, those of MX hosts are not trusted") {
+  FakePrimary by_mx(io, "127.0.0.2");
+  add_domain("mx.example", {});
+  config.delivery.mx_port = by_mx.endpoint().port;
+  config.delivery.private_targets = true;
+  dns.add("mx.example A 127.0.0.2");
+  start();
+  until([&] { return relay->is_primary_address(*IpAddress::parse("127.0.0.1")); });
+  until([&] { return by_mx.connections > 0; });
+  io.run_for(50ms);
+  CHECK_FALSE(relay->is_primary_address(*IpAddress::parse("127.0.0.2")));
+  stop();
+}
+
+TEST_CASE_METHOD(World, "subdomains of a wildcard leave nothing behind") {
+  add_domain("*.wild.example", {});
+  start();
+  for (int i = 0; i < 50; ++i) ask("u@s" + std::to_string(i) + ".wild.example");
+  io.run_for(2500ms);
+  CHECK(relay->status().size() == 2);
+  CHECK(relay->health("s1.wild.example") == Health::up);
+  CHECK(primary.connections <= 2);
+}
+
+TEST_CASE("what makes two domains one destination") {
+  config::Config config;
+  const auto add = [&](const std::string& name, config::TlsLevel tls) {
+    config::Domain domain;
+    domain.name = name;
+    domain.primary = {{"mx1.example.com", 25}};
+    domain.tls = tls;
+    config.domains.push_back(domain);
+  };
+  add("a.example", config::TlsLevel::may);
+  add("b.example", config::TlsLevel::may);
+  add("c.example", config::TlsLevel::verify);
+  CHECK(settings_for(config, "a.example").key == settings_for(config, "b.example").key);
+  CHECK(settings_for(config, "a.example").key != settings_for(config, "c.example").key);
+  CHECK(settings_for(config, "").request.domain == "a.example");
+  CHECK_FALSE(settings_for(config, "stranger.example").request.own);
+  CHECK(settings_for(config, "stranger.example").request.hosts.empty());
+}
+
+TEST_CASE("what is remembered over a restart comes back as it was, and rubbish is an error") {
+  const test::FakeClock clock;
+  Memory memory;
+  Remembered& one = memory["own,1,,1,mx1:25"];
+  one.health = Health::suspect;
+  one.since = clock.now();
+  one.reason = "host said \"no\" \xff";
+  one.on_trial = true;
+  one.downtime.begin(clock.now() - 10h);
+  one.downtime.end(clock.now() - 5h);
+  one.downtime.begin(clock.now());
+  one.hosts = {{"mx1", *Endpoint::parse("[2001:db8::1]:25")}};
+  const auto back = memory_from_json(to_json(memory));
+  REQUIRE(back.has_value());
+  const Remembered& same = back->at("own,1,,1,mx1:25");
+  CHECK(same.health == Health::suspect);
+  CHECK(same.since == one.since);
+  CHECK(same.on_trial);
+  CHECK(same.downtime.spans() == one.downtime.spans());
+  CHECK(same.hosts == one.hosts);
+  for (const char* bad : {"", "{", "[]x", "{\"k\": {}}", "{\"k\": {\"health\": 5}}"}) {
+    CHECK_FALSE(memory_from_json(bad).has_value());
+  }
+  CHECK(load_memory("/no/such/file")->empty());
+}
+
+}  // namespace
+}  // namespace greymx::relay
