@@ -253,8 +253,12 @@ class Machine {
     if (answer.positive() && domain.tls != config::TlsLevel::none && session.server().starttls) {
       answer = co_await session.start_tls(tls, host.name);
     }
-    if (answer.positive() && !domain.wildcard) answer = co_await session.verify("postmaster@" + domain.name);
-    if (answer.kind == smtp::Answer::Kind::reply) co_await session.quit();
+    if (answer.positive() && !domain.wildcard) {
+      answer = co_await session.verify("postmaster@" + domain.name);
+    }
+    if (answer.kind == smtp::Answer::Kind::reply) {
+      co_await session.quit();
+    }
     co_return relay::judge(answer, host);
   }
 

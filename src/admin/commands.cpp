@@ -17,6 +17,14 @@ using queue::Message;
 
 namespace {
 
+struct Call {
+  Request request;
+  Services& services;
+  Source& source;
+  Sink& sink;
+  std::string who;
+};
+
 // Commands that change messages, with what is said of one ("ID: …" in the log, as postsuper words it) and of all.
 struct Change {
   std::string_view command, one, all;
@@ -29,71 +37,74 @@ constexpr Change changes[] = {
     {"bounce", "returned to sender", "Bounced"},
 };
 
-// As if it had just arrived: due now, not held, attempts and reasons forgotten.
 Result<> requeue(queue::Spool& spool, const Message& message, WallTime now) {
   if (is_held(message)) {
     auto released = spool.release_hold(message.id);
     if (!released) return released;
   }
-  std::vector<std::pair<std::size_t, queue::RecipientState>> fresh;
-  for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
-    if (message.state.recipients[i].status == queue::RecipientStatus::done) continue;
-    queue::RecipientState state;
-    state.next_attempt = now;
-    state.delay_reported = message.state.recipients[i].delay_reported;
-    fresh.emplace_back(i, std::move(state));
-  }
-  spool.update(message.id, std::move(fresh));
+  return spool.make_due(message.id, now);
+}
+
+// All but "bounce", which the relay does. Blocks on disk.
+Result<> apply(const std::string& command, const Message& message, queue::Spool& spool, WallTime now) {
+  if (command == "hold") return spool.hold(message.id, "held by the admin");
+  if (command == "release") return spool.release_hold(message.id);
+  if (command == "delete") return spool.remove(message.id);
+  if (command == "requeue") return requeue(spool, message, now);
   return {};
 }
 
-Task<Result<>> apply(const std::string& command, const Message& message, Services& services) {
-  if (command == "hold") co_return services.spool.hold(message.id, "held by the admin");
-  if (command == "release") co_return services.spool.release_hold(message.id);
-  if (command == "delete") co_return services.spool.remove(message.id);
-  if (command == "requeue") co_return requeue(services.spool, message, services.clock.now());
-  std::string reason = "returned to sender by the administrator";
-  co_return co_await services.relay.bounce(message.id, std::move(reason));
-}
-
-Task<Ending> change(const Change& change, Request request, Services& services, Sink& sink, std::string who) {
+Task<Ending> change(Call& call) {
+  const Request& request = call.request;
+  Services& services = call.services;
+  const Change& change = *std::ranges::find(changes, request.command, &Change::command);
   if (request.select.empty()) {
     co_return Ending{2, "which messages? give queue IDs, ALL, --from, --to, --domain or --older"};
   }
+  const WallTime now = services.clock.now();
   const QueueSource source = source_of(services.spool, {}, services.config()->queue);
-  Walk walk(source, request.select, services.clock.now());
-  auto next = [&] { return walk.page(); };
+  Walk walk(source, request.select, now);
+  auto next = [&] {
+    std::vector<std::pair<QueueId, Result<>>> results;
+    for (const Message& message : walk.page()) {
+      results.emplace_back(message.id, apply(request.command, message, services.spool, now));
+    }
+    return results;
+  };
   std::uint64_t done = 0;
   std::string problem;
   bool heard = true;
   while (heard && !walk.done()) {
-    const std::vector<Message> page = co_await offload(services.pool, next);
-    for (const Message& message : page) {
-      const Result<> result = co_await apply(request.command, message, services);
+    std::vector<std::pair<QueueId, Result<>>> results = co_await offload(services.pool, next);
+    for (auto& [id, result] : results) {
+      if (request.command == "bounce") {
+        result = co_await services.relay.bounce(id, "returned by the administrator");
+      }
       if (result) {
         ++done;
-        services.log.info("postsuper", message.id, change.one);
+        services.log.info("postsuper", id, change.one);
       } else if (result.error().kind != ErrorKind::not_found) {  // else: it left meanwhile
-        problem = message.id.to_string() + ": " + result.error().text;
+        problem = id.to_string() + ": " + result.error().text;
       }
     }
-    heard = co_await sink.send(reply::progress(walk.looked_at(), walk.total()));
+    heard = co_await call.sink.send(reply::progress(walk.looked_at(), walk.total()));
   }
   const std::string summary = fmt::format("{}: {} message{}", change.all, done, done == 1 ? "" : "s");
-  services.log.info("postsuper", summary + " (" + who + ")");
-  co_await sink.send(reply::text(summary + "\n"));
+  services.log.info("postsuper", summary + " (" + call.who + ")");
+  co_await call.sink.send(reply::text(summary + "\n"));
   if (!problem.empty()) co_return failed(std::move(problem));
   if (done == 0 && !request.select.all && walk.ending().exit == 0) co_return failed("no message matches");
   co_return walk.ending();
 }
 
-Task<Ending> flush(Request request, Services& services, Sink& sink, std::string who) {
-  const std::string& domain = request.arg("domain");
+Task<Ending> flush(Call& call) {
+  Services& services = call.services;
+  const std::string& domain = call.request.arg("domain");
   std::string what = "all mail";
   Ending ending;
-  if (!request.select.ids.empty()) {
+  if (!call.request.select.ids.empty()) {
     what.clear();
-    for (const QueueId id : request.select.ids) {
+    for (const QueueId id : call.request.select.ids) {
       if (!services.spool.contains(id)) {
         ending = failed(id.to_string() + ": not in the queue");
         continue;
@@ -111,16 +122,17 @@ Task<Ending> flush(Request request, Services& services, Sink& sink, std::string 
     services.relay.flush();
   }
   if (what.empty()) co_return ending;
-  services.log.info("qmgr", "flush of " + what + " (" + who + ")");
-  co_await sink.send(reply::text("Trying " + what + " now\n"));
+  services.log.info("qmgr", "flush of " + what + " (" + call.who + ")");
+  co_await call.sink.send(reply::text("Trying " + what + " now\n"));
   co_return ending;
 }
 
-Task<Ending> status(Request request, Services& services, Sink& sink) {
-  auto read = [&] { return gather(services); };
-  const Status status = co_await offload(services.pool, read);
+Task<Ending> status(Call& call) {
+  auto read = [&] { return gather(call.services); };
+  const Status status = co_await offload(call.services.pool, read);
+  const Request& request = call.request;
   const std::string text = request.json ? dump(to_json(status)) + "\n" : to_text(status, Style{request.color});
-  co_await sink.send(reply::text(text));
+  co_await call.sink.send(reply::text(text));
   co_return Ending{};
 }
 
@@ -132,12 +144,13 @@ Json result_json(const dnsbl::ListResult& result) {
               {"error", result.error},   {"age", result.age.count()}};
 }
 
-Task<Ending> dnsbl_lookup(Request request, Services& services, Sink& sink) {
+Task<Ending> dnsbl_lookup(Call& call) {
+  const Request& request = call.request;
   const auto address = IpAddress::parse(request.arg("address"));
   if (!address) co_return Ending{2, request.arg("address") + ": not an IP address"};
-  const config::ConfigPtr config = services.config();
+  const config::ConfigPtr config = call.services.config();
   if (config->dnsbl.lists.empty()) co_return failed("no [[dnsbl.lists]] in " + config->file);
-  const dnsbl::Score score = co_await services.dnsbl(*address);
+  const dnsbl::Score score = co_await call.services.dnsbl(*address);
   const Style style{request.color};
   std::string text;
   for (const dnsbl::ListResult& result : score.results) {
@@ -161,11 +174,12 @@ Task<Ending> dnsbl_lookup(Request request, Services& services, Sink& sink) {
     text += fmt::format("score {}, threshold {}: {}\n", score.total, threshold,
                         score.total >= threshold ? style.red("blocked") : style.green("not blocked"));
   }
-  co_await sink.send(reply::text(text));
+  co_await call.sink.send(reply::text(text));
   co_return Ending{};
 }
 
-Task<Ending> explain(Request request, Services& services, Sink& sink) {
+Task<Ending> explain(Call& call) {
+  const Request& request = call.request;
   const auto address = IpAddress::parse(request.arg("client"));
   if (!address) co_return Ending{2, "--client: \"" + request.arg("client") + "\" is not an IP address"};
   Facts facts;
@@ -174,7 +188,7 @@ Task<Ending> explain(Request request, Services& services, Sink& sink) {
   facts.helo = request.arg("helo");
   facts.protocol = "ESMTP";
   facts.sender = Mailbox::split(request.arg("from") == "<>" ? "" : request.arg("from"));
-  const Explained explained = co_await services.explain(facts, Mailbox::split(request.arg("to")));
+  const Explained explained = co_await call.services.explain(facts, Mailbox::split(request.arg("to")));
   const Style style{request.color};
   std::string text;
   for (const access::Step& step : explained.steps) {
@@ -197,11 +211,12 @@ Task<Ending> explain(Request request, Services& services, Sink& sink) {
   } else {
     text += "reply: " + style.bold(answer) + "\n";
   }
-  co_await sink.send(reply::text(text));
+  co_await call.sink.send(reply::text(text));
   co_return Ending{};
 }
 
-Task<Ending> reload(Services& services, Sink& sink) {
+Task<Ending> reload(Call& call) {
+  Services& services = call.services;
   const config::ConfigPtr before = services.config();
   auto work = [&] { return services.reload(); };
   const Result<> result = co_await offload(services.pool, work);
@@ -209,27 +224,40 @@ Task<Ending> reload(Services& services, Sink& sink) {
   const config::ConfigPtr now = services.config();
   std::string text = "Reloaded " + now->file + "\n";
   for (const std::string& key : config::needs_restart(*before, *now)) text += key + " has changed: restart greymxd\n";
-  co_await sink.send(reply::text(text));
+  co_await call.sink.send(reply::text(text));
   co_return Ending{};
 }
+
+Task<Ending> read(Call& call) {
+  Services& services = call.services;
+  QueueSource queue = source_of(services.spool, services.relay.status(), services.config()->queue);
+  return read_queue(call.request, std::move(queue), services.clock.now(), services.pool, call.sink);
+}
+
+struct Handler {
+  std::string_view command;
+  Task<Ending> (*run)(Call&);
+};
+constexpr Handler handlers[] = {
+    {"flush", flush}, {"status", status},  {"dnsbl", dnsbl_lookup}, {"explain", explain}, {"reload", reload},
+    {"hold", change}, {"release", change}, {"delete", change},      {"requeue", change},  {"bounce", change},
+};
 
 }  // namespace
 
 Task<Ending> run_command(Request request, Services& services, Source& source, Sink& sink, std::string who) {
-  const std::string& command = request.command;
-  if (is_reading(command)) {
-    QueueSource queue = source_of(services.spool, services.relay.status(), services.config()->queue);
-    const WallTime now = services.clock.now();
-    co_return co_await read_queue(std::move(request), std::move(queue), now, services.pool, sink);
+  Call call{std::move(request), services, source, sink, std::move(who)};
+  const std::string& command = call.request.command;
+  const auto* found = std::ranges::find(handlers, command, &Handler::command);
+  if (found != std::end(handlers)) {
+    co_return co_await found->run(call);
   }
-  const auto* found = std::ranges::find(changes, command, &Change::command);
-  if (found != std::end(changes)) co_return co_await change(*found, std::move(request), services, sink, std::move(who));
-  if (command == "flush") co_return co_await flush(std::move(request), services, sink, std::move(who));
-  if (command == "status") co_return co_await status(std::move(request), services, sink);
-  if (command == "dnsbl") co_return co_await dnsbl_lookup(std::move(request), services, sink);
-  if (command == "explain") co_return co_await explain(std::move(request), services, sink);
-  if (command == "reload") co_return co_await reload(services, sink);
-  if (command.starts_with("greylist ")) co_return co_await run_greylist(std::move(request), services, source, sink);
+  if (is_reading(command)) {
+    co_return co_await read(call);
+  }
+  if (command.starts_with("greylist ")) {
+    co_return co_await run_greylist(call.request, services, source, sink);
+  }
   co_return Ending{
       2, "the daemon does not know the command \"" + printable(command, 40) + "\"; is it older than the tool?"};
 }

@@ -21,7 +21,8 @@ Task<bool> show(std::string lines, bool json, WallTime now, Sink& sink) {
   for (std::size_t begin = 0, end; !json && (end = lines.find('\n', begin)) != lines.npos; begin = end + 1) {
     text += greylist_text(Json::parse(lines.substr(begin, end - begin), nullptr, false), now);
   }
-  co_return co_await sink.send(reply::text(json ? lines : text));
+  if (json) text = std::move(lines);
+  co_return co_await sink.send(reply::text(text));
 }
 
 Task<Ending> import_all(greylist::Greylister& greylister, Source& source, Sink& sink) {
@@ -45,7 +46,8 @@ Task<Ending> steer(const Request& request, greylist::Greylister& greylister, Sin
     const auto count = co_await operate::forget(greylister, subject);
     if (!count) co_return failed(count.error().text);
     if (*count == 0) co_return failed("nothing is known of " + printable(subject, 100));
-    co_await sink.send(reply::text(fmt::format("{} record{} forgotten\n", *count, *count == 1 ? "" : "s")));
+    const std::string text = fmt::format("{} record{} forgotten\n", *count, *count == 1 ? "" : "s");
+    co_await sink.send(reply::text(text));
     co_return Ending{};
   }
   const bool expecting = request.command == "greylist expect";
@@ -62,8 +64,8 @@ Task<Ending> steer(const Request& request, greylist::Greylister& greylister, Sin
   }
   if (!done) co_return failed(done.error().text);
   const std::string whom = expecting ? "mail to " + request.arg("rcpt") : subject;
-  co_await sink.send(reply::text(fmt::format("{} passes {}\n", printable(whom, 200),
-                                             length.count() == 0 ? "for good" : "for " + human_duration(length))));
+  const std::string until = length.count() == 0 ? "for good" : "for " + human_duration(length);
+  co_await sink.send(reply::text(fmt::format("{} passes {}\n", printable(whom, 200), until)));
   co_return Ending{};
 }
 
@@ -76,9 +78,13 @@ Task<Ending> run_greylist(Request request, Services& services, Source& source, S
                                                  {"greylist report", operate::report},
                                                  {"greylist export", operate::export_all}};
   greylist::Greylister& greylister = *services.greylister;
-  if (request.command == "greylist import") co_return co_await import_all(greylister, source, sink);
+  if (request.command == "greylist import") {
+    co_return co_await import_all(greylister, source, sink);
+  }
   const auto list = lists.find(request.command);
-  if (list == lists.end()) co_return co_await steer(request, greylister, sink);
+  if (list == lists.end()) {
+    co_return co_await steer(request, greylister, sink);
+  }
   const bool json = request.json || request.command == "greylist export";
   operate::Sink each = [&, now = services.clock.now()](std::string lines) {
     return show(std::move(lines), json, now, sink);

@@ -139,7 +139,9 @@ Task<Ending> write_out(Walk& walk, const Request& request, const QueueSource& so
       bool heard = true;
       if (exporting) {
         heard = co_await send_file(id + ".json", std::move(text), sink);
-        if (heard) heard = co_await send_file(id + ".eml", {}, sink);
+        if (heard) {
+          heard = co_await send_file(id + ".eml", {}, sink);
+        }
       } else if (envelope) {
         heard = co_await sink.send(reply::text(text));
       }
@@ -207,14 +209,19 @@ bool is_reading(const std::string& command) {
 }
 
 Task<Ending> read_queue(Request request, QueueSource source, WallTime now, asio::thread_pool& pool, Sink& sink) {
-  if (request.command == "domains") co_return co_await domains(request, source, now, pool, sink);
-  Walk walk(source, request.select, now);
-  if (request.command == "shape") co_return co_await shape(walk, request, now, pool, sink);
-  if (request.command == "cat" || request.command == "export") {
-    if (request.select.empty()) co_return Ending{2, "which messages? give queue IDs"};
-    co_return co_await write_out(walk, request, source, pool, sink);
+  const std::string& command = request.command;
+  if (command == "domains") {
+    co_return co_await domains(request, source, now, pool, sink);
   }
-  co_return co_await list(walk, request, source, now, pool, sink);
+  Walk walk(source, request.select, now);
+  if (command == "mailq") {
+    co_return co_await list(walk, request, source, now, pool, sink);
+  }
+  if (command == "shape") {
+    co_return co_await shape(walk, request, now, pool, sink);
+  }
+  if (request.select.empty()) co_return Ending{2, "which messages? give queue IDs"};
+  co_return co_await write_out(walk, request, source, pool, sink);
 }
 
 }  // namespace greymx::admin

@@ -136,20 +136,15 @@ TEST_CASE("a change without a selection is wrong usage, one that matches nothing
   CHECK(world.run("delete", [](Request& r) { r.select.all = true; }).exit == 0);
 }
 
-TEST_CASE("requeue forgets attempts and reasons, lifts holds, and keeps what is done") {
+TEST_CASE("requeue lifts holds and makes mail due now") {
   World world;
   queue::Message& mail = world.spool.messages[world.first];
-  mail.envelope.recipients.push_back({"done@example.com", "", {}});
-  mail.state.recipients.resize(2);
   mail.state.recipients[0].status = queue::RecipientStatus::held;
-  mail.state.recipients[0].attempts = 7;
-  mail.state.recipients[0].reason = "no report";
-  mail.state.recipients[1].status = queue::RecipientStatus::done;
-  CHECK(world.run("requeue", [&](Request& r) { r.select.ids = {world.first}; }).exit == 0);
-  queue::RecipientState fresh;
-  fresh.next_attempt = world.clock.now();
-  CHECK(mail.state.recipients[0] == fresh);
-  CHECK(mail.state.recipients[1].status == queue::RecipientStatus::done);
+  CHECK(world.run("requeue", [](Request& r) { r.select.to = "@example.com"; }).exit == 0);
+  CHECK(mail.state.recipients[0].status == queue::RecipientStatus::pending);
+  CHECK(mail.state.recipients[0].next_attempt == world.clock.now());
+  CHECK(world.spool.messages[world.second].state.recipients[0].next_attempt == world.clock.now());
+  CHECK(world.spool.messages[world.third].state.recipients[0].next_attempt == WallTime{});
 }
 
 TEST_CASE("flush: all, a domain, messages") {

@@ -95,7 +95,11 @@ class FakeSpool final : public queue::Spool {
     if (messages.erase(id) == 0) return fail(ErrorKind::not_found, "gone");
     return {};
   }
-  Result<> make_due(QueueId, WallTime) override { return {}; }
+  Result<> make_due(QueueId id, WallTime when) override {
+    if (!contains(id)) return fail(ErrorKind::not_found, "gone");
+    for (auto& recipient : messages.at(id).state.recipients) recipient.next_attempt = when;
+    return {};
+  }
   void make_domain_due(const std::string&) override {}
   queue::Totals totals() const override {
     queue::Totals totals = state;
