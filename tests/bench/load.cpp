@@ -116,9 +116,12 @@ void next_message(Load& load, Connection& c) {
 
 void reply(Load& load, Connection& c, int code) {
   switch (c.step) {
-    case Step::greeting: return say(load, c, "EHLO bench.sender.test\r\n", Step::ehlo);
-    case Step::ehlo: return next_message(load, c);
-    case Step::mail: return say(load, c, rcpt, Step::rcpt);
+    case Step::greeting:
+      return say(load, c, "EHLO bench.sender.test\r\n", Step::ehlo);
+    case Step::ehlo:
+      return next_message(load, c);
+    case Step::mail:
+      return say(load, c, rcpt, Step::rcpt);
     case Step::rcpt:
       if (load.mode == Mode::reject) {
         ++load.done;
@@ -145,7 +148,8 @@ void reply(Load& load, Connection& c, int code) {
       load.refused += code != 250;
       if (load.mode == Mode::single) return say(load, c, "QUIT\r\n", Step::quit);
       return next_message(load, c);
-    case Step::quit: return;
+    case Step::quit:
+      return;
   }
 }
 
@@ -190,7 +194,8 @@ int main(int argc, char** argv) {
   load.messages = std::strtoul(argv[4], nullptr, 10);
   const std::size_t size = std::strtoul(argv[5], nullptr, 10);
   load.sources = argc > 6 ? std::strtoul(argv[6], nullptr, 10) : 0;
-  load.content = "From: bench@sender.test\r\nTo: user@example.com\r\nSubject: load\r\nMessage-ID: <load@sender.test>\r\n\r\n";
+  load.content =
+      "From: bench@sender.test\r\nTo: user@example.com\r\nSubject: load\r\nMessage-ID: <load@sender.test>\r\n\r\n";
   while (load.content.size() + 5 < size) load.content += std::string(std::min<std::size_t>(70, size), 'x') + "\r\n";
   load.content += ".\r\n";
 
@@ -215,7 +220,9 @@ int main(int argc, char** argv) {
   getrusage(RUSAGE_SELF, &usage);
   const double cpu = static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                      static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-  std::printf("{\"messages\": %zu, \"seconds\": %.3f, \"rate\": %.0f, \"cpu_seconds\": %.3f, \"refused\": %zu, \"lost\": %zu}\n",
-              load.done, seconds, static_cast<double>(load.done) / seconds, cpu, load.refused, load.lost);
+  std::printf(
+      "{\"messages\": %zu, \"seconds\": %.3f, \"rate\": %.0f, \"cpu_seconds\": %.3f, \"refused\": %zu, \"lost\": "
+      "%zu}\n",
+      load.done, seconds, static_cast<double>(load.done) / seconds, cpu, load.refused, load.lost);
   return load.done == load.messages ? 0 : 1;
 }

@@ -27,13 +27,25 @@ MAY_INCLUDE = {
 # One awaited call a statement, its result bound to a name (GCC PR 106188, 99576 and others); capturing lambda
 # coroutines lose their captures at the first suspension. An exception carries the comment "co_await ok: why".
 BAD_AWAIT = [
-    (r"\b(if|while|switch)\s*\([^;]*co_await", "co_await in a condition: bind its result first"),
     (r"\?[^;:]*co_await|co_await[^;]*\?[^;]*:", "co_await in a conditional expression: use if/else"),
     (r"co_await[^;]*\[[^\]]+\]\s*\(", "co_await with a capturing lambda temporary: name it first"),
     (r"REQUIRE\(\s*co_await|CHECK\(\s*co_await", "co_await inside a test macro: bind first"),
 ]
 
 count = failed = 0
+
+
+def awaits_in_condition(code):
+    """`if (auto result = co_await f(); …)` binds first and is fine; anything else awaited inside the parentheses is not."""
+    for found in re.finditer(r"\b(?:if|while|switch)\s*\(", code):
+        depth, end = 1, found.end()
+        while end < len(code) and depth:
+            depth += {"(": 1, ")": -1}.get(code[end], 0)
+            end += 1
+        condition = code[found.end():end]
+        if "co_await" in condition and not re.match(r"\s*[\w:<>&, ]+ [\w\[\], ]+ = co_await [^;]*;[^;]*$", condition):
+            return True
+    return False
 
 
 def check(problems, what):
@@ -66,6 +78,8 @@ for path in sources + tests:
         code = line.split("//")[0]
         if "co_await" in code and "co_await ok:" not in line:
             problems += [f"{path}:{number}: {why}" for pattern, why in BAD_AWAIT if re.search(pattern, code)]
+            if awaits_in_condition(code):
+                problems.append(f"{path}:{number}: co_await in a condition: bind its result first")
 check(problems, "coroutine statements are simple")
 
 check([p for p in glob.glob("src/**/*.hpp", recursive=True) if "#pragma once" not in open(p).read()],

@@ -111,6 +111,16 @@ TEST_CASE("after a failed sync nothing is acknowledged, the segment is never use
   CHECK(t.spool->ids({}, 10) == std::vector<QueueId>{before, after});
 }
 
+TEST_CASE("what was refused because of a failed sync does not come back, although the kernel has it") {
+  OpenSpool t;
+  const QueueId before = t.must_accept();
+  t.files->fail_at(2);
+  REQUIRE_FALSE(t.accept(envelope_to({"user@example.com"}), "refused"));
+  t.spool->commit();
+  t.clean_restart();
+  CHECK(t.spool->ids({}, 10) == std::vector<QueueId>{before});
+}
+
 TEST_CASE("changes of a failed batch are written again, elsewhere") {
   OpenSpool t;
   const QueueId id = t.must_accept();
@@ -549,6 +559,25 @@ TEST_CASE("a steady flow reuses its segments") {
   CHECK(t.spool->totals().disk_bytes < 8 * 64 * 1024);
 }
 
+TEST_CASE("a segment's number is never used again") {
+  OpenSpool t;
+  t.finish(t.must_accept());
+  t.sync();
+  const std::string used = t.logs().back();
+  t.clean_restart();
+  t.tidy();
+  t.must_accept();
+  CHECK(t.logs().back() > used);
+  for (const std::string& name : *t.files->list("/spool")) {
+    if (name.ends_with(".free")) CHECK(t.logs().back() > name);
+  }
+  t.clean_restart();
+  t.must_accept();
+  for (const std::string& name : *t.files->list("/spool")) {
+    if (name.ends_with(".free")) CHECK(t.logs().back() > name);
+  }
+}
+
 TEST_CASE("many small segments of a daemon that is often restarted are put together") {
   OpenSpool t;
   for (int i = 0; i < 40; ++i) {
@@ -590,12 +619,13 @@ TEST_CASE("a damaged summary or seal only costs time") {
 TEST_CASE("stop makes durable what was handed over and refuses what comes after") {
   OpenSpool t;
   const QueueId id = t.must_accept();
-  const auto incoming = t.spool->begin();
+  auto incoming = t.spool->begin();
   t.spool->update(id, {{0, deferred(t.clock.now() + 1h, "in the last second")}});
   t.spool->stop();
   const auto late = t.wait(incoming->commit(envelope_to({"user@example.com"})));
   REQUIRE_FALSE(late.has_value());
   CHECK(late.error().kind == ErrorKind::stopping);
+  incoming.reset();  // before its spool
   t.crash();
   REQUIRE(t.open().has_value());
   CHECK(t.spool->peek(id)->state.recipients[0].reason == "in the last second");
@@ -698,4 +728,53 @@ TEST_CASE("threads: many sessions commit while deliveries end, defer and read, a
   REQUIRE(t.open().has_value());
   CHECK(t.spool->totals().messages == left);
   for (const QueueId id : t.spool->ids({}, 1000)) CHECK(t.content(id).size() >= 2000);
+}
+
+TEST_CASE("threads: the last state wins, whatever compaction copies meanwhile") {
+  TestSpool t;
+  t.settings.segment_size = 64 * 1024;
+  t.settings.lazy_sync = 1ms;
+  auto opened = SpoolImpl::open(t.settings, *t.files, t.clock, t.log, t.metrics, t.alerts, true);
+  REQUIRE(opened.has_value());
+  SpoolImpl& spool = **opened;
+  std::vector<QueueId> kept;
+  const auto flow = [&](int kept_every, int rounds) -> Task<> {
+    for (int i = 0; i < rounds; ++i) {
+      const auto incoming = spool.begin();
+      static_cast<void>(co_await incoming->write(std::vector<char>(2000, 'x')));
+      const Result<> committed = co_await incoming->commit(envelope_to({"user@example.com"}));
+      if (!committed) throw std::runtime_error(committed.error().text);
+      if (i % kept_every == 0) {
+        kept.push_back(incoming->id());
+      } else {
+        spool.update(incoming->id(), {{0, done()}});
+      }
+    }
+  };
+  const auto run = [&](int kept_every, int rounds) {
+    asio::io_context io{1};
+    asio::co_spawn(io, flow(kept_every, rounds), [](std::exception_ptr thrown) {
+      if (thrown) std::rethrow_exception(thrown);
+    });
+    io.run();
+  };
+  run(20, 400);
+  const std::vector<QueueId> messages = kept;
+  std::atomic<bool> stop = false;
+  std::atomic<int> round = 0;
+  std::thread deferrals([&] {
+    while (!stop) {
+      ++round;
+      for (const QueueId id : messages) spool.update(id, {{0, deferred(t.clock.now() + 1h, std::to_string(round))}});
+    }
+  });
+  run(1 << 30, 1500);
+  stop = true;
+  deferrals.join();
+  const std::string last = std::to_string(round);
+  for (const QueueId id : messages) CHECK(spool.peek(id)->state.recipients[0].reason == last);
+  CHECK(t.files->count("rename") > 20);
+  opened->reset();
+  REQUIRE(t.open().has_value());
+  for (const QueueId id : messages) CHECK(t.spool->peek(id)->state.recipients[0].reason == last);
 }
