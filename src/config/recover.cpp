@@ -69,48 +69,11 @@ std::string explain(std::string_view description) {
   return text;
 }
 
-// Where a character that is not ASCII stands outside quotes and comments: an error anyway, but one that toml++ 3.3
-// answers with undefined behaviour.
-std::optional<Position> stray_unicode(std::string_view text) {
-  std::string_view open;  // what ends the string or comment that we are in
-  Position where{1, 1};
-  for (std::size_t i = text.starts_with("\xef\xbb\xbf") ? 3 : 0; i < text.size();) {
-    const std::string_view rest = text.substr(i);
-    std::size_t length = 1;
-    if (open.empty()) {
-      if (static_cast<unsigned char>(rest[0]) >= 0x80) return where;
-      for (const std::string_view quote : {"#", "'", "\"", "'''", "\"\"\""}) {
-        if (!rest.starts_with(quote)) continue;
-        open = quote == "#" ? "\n" : quote;
-        length = quote.size();
-      }
-    } else if (rest.starts_with(open) || (open.size() == 1 && rest[0] == '\n')) {
-      length = rest[0] == '\n' ? 1 : open.size();
-      open = {};
-    } else if (open[0] == '"' && rest[0] == '\\' && rest.size() > 1 && rest[1] != '\n') {
-      length = 2;
-    }
-    const bool continues = (static_cast<unsigned char>(rest[0]) & 0xc0) == 0x80;
-    if (rest[0] == '\n') {
-      where = {where.line + 1, 1};
-    } else if (!continues) {
-      where.column += static_cast<toml::source_index>(length);
-    }
-    i += length;
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 Recovered parse_toml(std::string text, Report& report) {
   std::size_t last = 0;
   while (report.errors.size() < most_errors) {
-    if (const auto stray = stray_unicode(text)) {
-      report.error(*stray, "TOML: a character outside quotes that is not ASCII; texts and such keys need quotes");
-      blank(text, stray->line);
-      continue;
-    }
     toml::parse_result result = toml::parse(text);
     if (result) return {std::move(result).table(), report.errors.empty()};
     const Position where = result.error().source().begin;
