@@ -150,7 +150,7 @@ def queued_postfix(server, number, name):
     return total
 
 
-disk = subprocess.run([os.path.join(tap.directory, "disk"), os.path.join(mount, "disk-test"), "64", "4096"], capture_output=True, text=True)
+disk = subprocess.run([os.path.join(tap.directory, "disk"), mount, "4096"], capture_output=True, text=True)
 print(disk.stdout.strip())
 row("server", "mode", "connections", "size", "accepted/s", "generator's ceiling", "CPU s per 1,000", "peak MB", "drained/s",
     "drain CPU s per 1,000")
@@ -195,7 +195,17 @@ probe_interval = "1h"
                     server.tool("flush", check=True)
                 else:
                     server.run("postqueue", "-f")
-                reached = wait_for(lambda: sink.count() >= accepted["messages"] - accepted["refused"], 600, 0.02)
+                wanted, flushed = accepted["messages"] - accepted["refused"], begin
+
+                def drained():
+                    # what Postfix had in its active queue when the sink came up is deferred once more
+                    global flushed
+                    if name != "greymx" and time.monotonic() > flushed + 5:
+                        flushed = time.monotonic()
+                        server.run("postqueue", "-f")
+                    return sink.count() >= wanted
+
+                reached = wait_for(drained, 300, 0.02)
                 seconds = time.monotonic() - begin
                 drain_cpu, _ = meter.end()
                 row(name, mode, connections, size, f"{accepted['rate']:.0f}", f"{top:.0f}", f"{cpu * 1000 / accepted['messages']:.3f}",
