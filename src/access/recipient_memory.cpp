@@ -250,6 +250,7 @@ void RecipientMemory::refused(const std::string& address, const Reply& reply) {
 }
 
 void RecipientMemory::stop() {
+  if (std::exchange(stopped_, true)) return;  // what a pool is given after its end keeps itself alive for ever
   asio::post(impl_->thread, [impl = impl_] {
     impl->stopping = true;
     impl->timer.cancel();

@@ -49,6 +49,7 @@ class RecipientMemory {
   struct Impl;
   explicit RecipientMemory(std::shared_ptr<Impl> impl);
   std::shared_ptr<Impl> impl_;
+  bool stopped_ = false;
 };
 
 }  // namespace greymx::access

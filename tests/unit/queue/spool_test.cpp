@@ -679,7 +679,8 @@ TEST_CASE("threads: many sessions commit while deliveries end, defer and read, a
   const auto session = [&](int number) -> Task<> {
     for (int i = 0; i < 30; ++i) {
       const auto incoming = spool.begin();
-      const Result<> written = co_await incoming->write(std::vector<char>(i % 10 == 0 ? 20000 : 2000, 'x'));
+      std::vector<char> content(i % 10 == 0 ? 20000 : 2000, 'x');
+      const Result<> written = co_await incoming->write(std::move(content));
       const Result<> committed = co_await incoming->commit(envelope_to({"user@example.com"}));
       if (!written || !committed) throw std::runtime_error("session " + std::to_string(number));
       ++accepted;
