@@ -53,7 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     refill(daemon);
     Once source(std::string(input.substr(std::min(size, line.size() + 1))));
     Nowhere sink;
-    const Ending ending = test::run(run_command(*request, daemon.services, source, sink, "uid 0"));
+    const Ending ending = test::run(daemon.io, run_command(*request, daemon.services, source, sink, "uid 0"));
     if (ending.exit != 0 && ending.error.empty()) std::abort();
   }
   Printer printer(nowhere, false, "/nonexistent");

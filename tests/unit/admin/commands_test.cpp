@@ -61,7 +61,7 @@ struct World : test::FakeDaemon {
     request.command = std::move(command);
     fill(request);
     sink = {};
-    return test::run(run_command(std::move(request), services, source, sink, "uid 0"));
+    return test::run(io, run_command(std::move(request), services, source, sink, "uid 0"));
   }
   Ending run(std::string command) {
     return run(std::move(command), [](Request&) {});
@@ -93,7 +93,7 @@ TEST_CASE("a long listing goes page by page and stops when nobody reads any more
   request.command = "mailq";
   world.sink = {};
   world.sink.leave_after = 1;
-  CHECK(test::run(run_command(request, world.services, world.source, world.sink, "uid 0")).exit == 0);
+  CHECK(test::run(world.io, run_command(request, world.services, world.source, world.sink, "uid 0")).exit == 0);
   CHECK(world.sink.sends == 1);
 }
 
@@ -168,7 +168,7 @@ TEST_CASE("cat gives a message's bytes, large ones in pieces") {
   request.command = "export";
   request.select.all = true;
   world.sink = {};
-  CHECK(test::run(run_command(request, world.services, world.source, world.sink, "uid 0")).exit == 0);
+  CHECK(test::run(world.io, run_command(request, world.services, world.source, world.sink, "uid 0")).exit == 0);
   CHECK(world.sink.files.size() == 8);
   CHECK(world.sink.files[world.first.to_string() + ".eml"] == "From: a\r\n\r\nx");
   CHECK(world.sink.files[id_at(1795448300).to_string() + ".eml"] == large);
@@ -282,7 +282,7 @@ TEST_CASE("what greylist export prints, greylist import takes back") {
   mail.client_name = "unknown";
   mail.sender = "a@example.org";
   mail.recipient = "b@example.com";
-  test::run(world.greylister->check(mail));
+  test::run(world.io, world.greylister->check(mail));
   CHECK(world.run("greylist export").exit == 0);
   const std::string lines = world.sink.text;
   REQUIRE(std::count(lines.begin(), lines.end(), '\n') >= 1);

@@ -31,7 +31,6 @@ struct Directory {
 struct Server : test::FakeDaemon {
   Directory directory;
   std::string path = directory.path + "/control";
-  asio::io_context io{1};
   std::unique_ptr<ControlServer> control;
   std::thread thread;
 

@@ -155,6 +155,7 @@ inline Task<admin::Explained> note_explain(std::vector<std::string>& calls, Fact
 }
 
 struct FakeDaemon {
+  asio::io_context io{1};  // dies after the pool, whose threads post to it
   FakeClock clock;
   RecordingLog log;
   Metrics metrics;

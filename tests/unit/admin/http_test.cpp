@@ -16,7 +16,6 @@ using namespace greymx::admin;
 namespace {
 
 struct Server : test::FakeDaemon {
-  asio::io_context io{1};
   std::unique_ptr<HttpServer> http;
   std::thread thread;
 
