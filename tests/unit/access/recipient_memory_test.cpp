@@ -28,8 +28,8 @@ struct World {
   test::RecordingLog log;
   test::RecordingAlerts alerts;
   Metrics metrics;
+  asio::io_context io{1};  // before the primaries, whose gate is a timer on it
   test::FakePrimaries primaries;
-  asio::io_context io{1};
   Gate gate{io.get_executor()};
   std::unique_ptr<RecipientMemory> memory;
 
