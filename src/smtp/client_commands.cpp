@@ -45,9 +45,13 @@ std::string xforward_value(const std::string& attribute, const Envelope& envelop
   if (attribute == "ADDR") value = (client.address.is_v4() ? "" : "IPV6:") + client.address.to_string();
   if (attribute == "PORT" && client.port != 0) value = std::to_string(client.port);
   if (attribute == "PROTO") value = envelope.protocol == "SMTP" ? "SMTP" : "ESMTP";
-  if (attribute == "HELO") value = envelope.helo.substr(0, 255);
+  if (attribute == "HELO") value = envelope.helo;
   if (attribute == "SOURCE") value = "REMOTE";
-  return value.empty() ? "[UNAVAILABLE]" : xtext(value);
+  if (value.empty()) return "[UNAVAILABLE]";
+  // An attribute is at most 255 octets, or a command would not fit into 512.
+  value.resize(std::min<std::size_t>(value.size(), 255));
+  while (xtext(value).size() > 255) value.pop_back();
+  return xtext(value);
 }
 
 }  // namespace
