@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "relay/settlement.hpp"
 
@@ -119,6 +120,7 @@ std::vector<Fate> Worker::stray(const Job& job) {
 Task<bool> Worker::deliver(Job& job) {
   std::vector<Endpoint> avoid;
   std::vector<Fate> open;  // that another host may still better
+  bool active = false;
   for (unsigned hosts = 0; hosts < hosts_a_message;) {
     job.connecting = now();
     if (!connection_) {
@@ -133,7 +135,7 @@ Task<bool> Worker::deliver(Job& job) {
       }
     }
     job.sending = now();
-    if (hosts == 0) log_activation(job);
+    if (!std::exchange(active, true)) log_activation(job);
     avoid.push_back(connection_->host.endpoint);
     bool stale = false;
     std::vector<Fate> fates = co_await attempt(job, stale);

@@ -48,7 +48,8 @@ Outcome judge_reply(const Answer& answer, const Host& host) {
   } else {
     outcome.reason = fmt::format("host {} said: {} (in reply to {})", host.label(), outcome.said, text.reply);
   }
-  const bool about_message = answer.stage >= Stage::mail;
+  // 503 says that we are out of step with the server, not what it thinks of the message.
+  const bool about_message = answer.stage >= Stage::mail && reply.code != 503;
   if (answer.stage == Stage::dot && reply.positive()) {
     outcome.result = Result::delivered;
     outcome.reason = outcome.said;
@@ -122,7 +123,7 @@ std::string_view to_string(Result result) {
 
 bool refused_early(const Answer& answer) {
   const bool early = answer.stage == Stage::mail || answer.stage == Stage::rcpt || answer.stage == Stage::data;
-  return early && answer.kind == Answer::Kind::reply && answer.reply.permanent();
+  return early && answer.kind == Answer::Kind::reply && answer.reply.permanent() && answer.reply.code != 503;
 }
 
 bool refuses_recipient(const Answer& answer) {

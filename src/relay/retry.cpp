@@ -6,9 +6,6 @@ namespace greymx::relay {
 
 namespace {
 
-// For senders who ask for NOTIFY=DELAY while queue.delay_warning is off.
-constexpr std::chrono::hours asked_delay{4};
-
 bool is_verified(const Envelope& envelope) {
   return envelope.authorised == Authorised::spf || envelope.authorised == Authorised::client_name;
 }
@@ -29,6 +26,11 @@ WallTime expires_at(WallTime arrival, WallTime now, const Downtime* downtime, co
   WallTime end = arrival + rules.lifetime;
   if (downtime != nullptr && !rules.count_downtime) end += downtime->within(arrival, now);
   return std::min(end, arrival + rules.lifetime_max);
+}
+
+config::Queue rules_for(const Envelope& envelope, config::Queue rules) {
+  if (envelope.origin == Origin::report) rules.lifetime = std::min(rules.lifetime, rules.bounce_lifetime);
+  return rules;
 }
 
 Ending ending_of(const Envelope& envelope, const EnvelopeRecipient& recipient, config::BounceMode mode) {
@@ -53,7 +55,7 @@ std::chrono::seconds delay_report_after(const Envelope& envelope, const Envelope
                                         const config::Queue& rules) {
   using std::chrono::seconds;
   if (!may_hear_good_news(envelope, rules.bounce)) return seconds(0);
-  if (recipient.notify.delay) return rules.delay_warning > seconds(0) ? rules.delay_warning : seconds(asked_delay);
+  if (recipient.notify.delay) return rules.delay_warning > seconds(0) ? rules.delay_warning : asked_delay;
   return recipient.notify.given() ? seconds(0) : rules.delay_warning;
 }
 

@@ -49,7 +49,7 @@ RecipientState deferred_state(Parts& parts, const Job& job, const Fate& fate) {
 bool expired(Parts& parts, Destination& destination, const Job& job) {
   const Downtime* downtime = destination.own() ? &destination.health().downtime() : nullptr;
   const WallTime now = parts.clock.now();
-  return now >= expires_at(job.taken.id().time(), now, downtime, parts.config->queue);
+  return now >= expires_at(job.taken.id().time(), now, downtime, rules_for(job.envelope(), parts.config->queue));
 }
 
 // A primary that may be half dead is believed when it takes an address, not when it refuses one.

@@ -29,8 +29,9 @@ std::vector<ReportedRecipient> about(const queue::Message& message, const std::v
 
 }  // namespace
 
-Due due_of(const queue::Message& message, WallTime now, const config::Queue& rules, const DowntimeOf& downtime_of) {
+Due due_of(const queue::Message& message, WallTime now, const config::Queue& all_rules, const DowntimeOf& downtime_of) {
   Due due;
+  const config::Queue rules = rules_for(message.envelope, all_rules);
   if (message.state.held) return due;
   const WallTime arrival = message.id.time();
   for (std::size_t i = 0; i < message.envelope.recipients.size(); ++i) {
@@ -60,10 +61,18 @@ std::chrono::seconds Sweep::interval() const {
   return std::clamp(shortest / 10, seconds(1), seconds(600));
 }
 
+// The age from which on something may be due for a message.
+std::chrono::seconds Sweep::youngest() const {
+  const config::Queue& rules = parts_.config->queue;
+  const auto delay = rules.delay_warning.count() > 0 ? std::min(rules.delay_warning, asked_delay) : asked_delay;
+  return std::min({rules.lifetime * 9 / 10, rules.lifetime_max * 9 / 10, rules.bounce_lifetime * 9 / 10, delay});
+}
+
 Task<> Sweep::once() {
   for (QueueId after{}; !parts_.stopping;) {
     const std::vector<QueueId> ids = parts_.spool.ids(after, slice);
-    if (ids.empty()) co_return;
+    // IDs are in the order of arrival: where nothing can be due yet, nothing after it is.
+    if (ids.empty() || (!crowded() && parts_.clock.now() - ids.front().time() < youngest())) co_return;
     after = ids.back();
     auto peek = [&spool = parts_.spool, ids] {
       std::vector<queue::Message> messages;
@@ -105,55 +114,62 @@ void Sweep::warn_before(const queue::Message& message, WallTime first_expiry) {
                                   message.id.to_string(), rfc5322_date(first_expiry)));
 }
 
+// What is due, and where held mail fills too much of the spool, all of it: the oldest comes first.
+Due Sweep::find(const queue::Message& message) const {
+  Due due = due_of(message, parts_.clock.now(), parts_.config->queue, downtime_of_);
+  std::vector<std::size_t> held;
+  for (std::size_t i = 0; i < message.state.recipients.size() && !message.state.held; ++i) {
+    if (message.state.recipients[i].status == RecipientStatus::held) held.push_back(i);
+  }
+  if (!held.empty() && crowded()) due.held_too_long = std::move(held);
+  return due;
+}
+
 Task<> Sweep::look_at(queue::Message seen) {
-  const QueueId id = seen.id;
-  const config::Queue rules = parts_.config->queue;
-  const auto find = [&](const queue::Message& message) {
-    Due due = due_of(message, parts_.clock.now(), rules, downtime_of_);
-    if (due.held_too_long.empty() && !message.state.held && crowded()) {
-      for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
-        if (message.state.recipients[i].status == RecipientStatus::held) due.held_too_long.push_back(i);
-      }
-    }
-    return due;
-  };
-  Due due = find(seen);
-  if (due.first_expiry != WallTime::max()) warn_before(seen, due.first_expiry);
-  if (due.empty()) co_return;
-  std::vector<std::size_t> concerned = due.expired;
-  concerned.insert(concerned.end(), due.held_too_long.begin(), due.held_too_long.end());
-  concerned.insert(concerned.end(), due.delayed.begin(), due.delayed.end());
+  const Due first = find(seen);
+  if (first.first_expiry != WallTime::max()) warn_before(seen, first.first_expiry);
+  if (first.empty()) co_return;
+  std::vector<std::size_t> concerned = first.expired;
+  concerned.insert(concerned.end(), first.held_too_long.begin(), first.held_too_long.end());
+  concerned.insert(concerned.end(), first.delayed.begin(), first.delayed.end());
   const std::optional<std::vector<Taken>> claims = claim(seen, concerned);
   if (!claims) co_return;
-  const Result<queue::Loaded> loaded = co_await parts_.spool.load(id, report_load);
+  const Result<queue::Loaded> loaded = co_await parts_.spool.load(seen.id, report_load);
   if (!loaded) co_return;
-  // It may have changed since it was seen, but not any more.
-  due = find(loaded->message);
-  Endings endings(parts_);
-  Changes changes;
-  for (const std::size_t index : due.held_too_long) {
-    RecipientState state = loaded->message.state.recipients[index];
-    state.status = RecipientStatus::done;
-    parts_.log.info("bounce", id,
-                    fmt::format("to=<{}>, held mail expired: {}",
-                                printable(loaded->message.envelope.recipients[index].address), state.reason));
-    changes.emplace_back(index, std::move(state));
-  }
-  endings.update(id, std::move(changes));
+  // It may have changed since it was seen, but now nobody else touches it.
+  Due due = find(loaded->message);
+  drop_held(loaded->message, due.held_too_long);
   if (!due.expired.empty()) {
     std::vector<ReportedRecipient> expired = about(loaded->message, due.expired, "4.4.7", "message expired");
+    Endings endings(parts_);
     co_await endings.end(*loaded, std::move(expired), Why::expired);
   }
-  if (due.delayed.empty()) co_return;
-  std::vector<ReportedRecipient> delayed = about(loaded->message, due.delayed, "4.4.1", "not delivered yet");
-  const bool told = co_await endings.tell(*loaded, ReportKind::delayed, std::move(delayed), due.first_expiry);
-  if (!told) co_return;
-  Changes reported;
-  for (const std::size_t index : due.delayed) {
-    reported.emplace_back(index, loaded->message.state.recipients[index]);
-    reported.back().second.delay_reported = true;
+  if (!due.delayed.empty()) co_await report_delay(*loaded, std::move(due.delayed), due.first_expiry);
+}
+
+void Sweep::drop_held(const queue::Message& message, const std::vector<std::size_t>& recipients) {
+  Changes changes;
+  for (const std::size_t index : recipients) {
+    RecipientState state = message.state.recipients[index];
+    state.status = RecipientStatus::done;
+    const std::string address = printable(message.envelope.recipients[index].address);
+    parts_.log.info("bounce", message.id, fmt::format("to=<{}>, held mail expired: {}", address, state.reason));
+    changes.emplace_back(index, std::move(state));
   }
-  endings.update(id, std::move(reported));
+  Endings(parts_).update(message.id, std::move(changes));
+}
+
+Task<> Sweep::report_delay(const queue::Loaded& loaded, std::vector<std::size_t> recipients, WallTime retry_until) {
+  std::vector<ReportedRecipient> delayed = about(loaded.message, recipients, "4.4.1", "not delivered yet");
+  Endings endings(parts_);
+  const bool told = co_await endings.tell(loaded, ReportKind::delayed, std::move(delayed), retry_until);
+  if (!told) co_return;
+  Changes changes;
+  for (const std::size_t index : recipients) {
+    changes.emplace_back(index, loaded.message.state.recipients[index]);
+    changes.back().second.delay_reported = true;
+  }
+  endings.update(loaded.message.id, std::move(changes));
 }
 
 Task<Result<>> Sweep::bounce(QueueId id, std::string reason) {

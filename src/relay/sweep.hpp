@@ -32,6 +32,10 @@ class Sweep {
 
  private:
   Task<> look_at(queue::Message seen);
+  Due find(const queue::Message& message) const;
+  void drop_held(const queue::Message& message, const std::vector<std::size_t>& recipients);
+  Task<> report_delay(const queue::Loaded& loaded, std::vector<std::size_t> recipients, WallTime retry_until);
+  std::chrono::seconds youngest() const;
   std::optional<std::vector<Taken>> claim(const queue::Message& message, const std::vector<std::size_t>& recipients);
   bool crowded() const;
   void warn_before(const queue::Message& message, WallTime first_expiry);

@@ -52,6 +52,8 @@ TEST_CASE("every answer has one meaning") {
        "host mx1.example.com[192.0.2.1] said: 451 later (in reply to end of DATA command)"},
       {said(Stage::rcpt, "421 4.3.2 bye"), Result::deferred, "4.3.2", true,
        "host mx1.example.com[192.0.2.1] said: 421 4.3.2 bye (in reply to RCPT TO command)"},
+      {said(Stage::mail, "503 5.5.1 need RCPT"), Result::deferred, "4.5.1", true,
+       "host mx1.example.com[192.0.2.1] said: 503 5.5.1 need RCPT (in reply to MAIL FROM command)"},
       {said(Stage::greeting, "554 5.7.1 no"), Result::deferred, "4.7.1", true,
        "host mx1.example.com[192.0.2.1] refused to talk to me: 554 5.7.1 no"},
       {said(Stage::greeting, "421 busy"), Result::deferred, "4.3.2", true,
@@ -116,6 +118,7 @@ TEST_CASE("only a 5yz before content is an early refusal") {
   CHECK(refused_early(said(Stage::rcpt, "550 no")));
   CHECK(refused_early(said(Stage::data, "554 no")));
   CHECK_FALSE(refused_early(said(Stage::dot, "554 no")));
+  CHECK_FALSE(refused_early(said(Stage::rcpt, "503 out of step")));
   CHECK_FALSE(refused_early(said(Stage::rcpt, "450 no")));
   CHECK_FALSE(refused_early(said(Stage::greeting, "554 no")));
   CHECK_FALSE(refused_early(broke(Stage::rcpt, Answer::Kind::lost)));
