@@ -31,7 +31,6 @@ class Primaries {
   virtual bool is_up(const std::string& domain) const = 0;
   virtual bool is_down(const std::string& domain) const = 0;
   virtual bool is_primary_address(const IpAddress& ip) const = 0;
-  virtual std::uint64_t size_limit(const std::string& domain) const = 0;
   struct Answer {
     Callout outcome = Callout::inconclusive;
     std::string detail;

@@ -111,19 +111,31 @@ Task<> join_all(std::vector<Task<>> tasks) {
   co_await join_all(std::move(boxes));
 }
 
-Event::Event(asio::any_io_executor executor) : timer_(std::move(executor), SteadyTime::max()) {}
+// One timer a waiter: it fires at the deadline, and is cancelled by notify_all().
+struct Event::Waiters {
+  std::list<asio::steady_timer*> timers;
+};
+
+Event::Event(asio::any_io_executor executor) : executor_(std::move(executor)), waiters_(std::make_shared<Waiters>()) {}
+
+Event::~Event() {
+  notify_all();
+}
 
 void Event::notify_all() {
-  timer_.cancel();
+  for (asio::steady_timer* timer : waiters_->timers) timer->cancel();
 }
 
 Task<bool> Event::wait(SteadyTime deadline) {
-  asio::steady_timer limit(timer_.get_executor(), deadline);
-  auto group =
-      asio::experimental::make_parallel_group(timer_.async_wait(asio::deferred), limit.async_wait(asio::deferred));
-  const auto [order, notified, expired] =
-      co_await group.async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
-  co_return static_cast<bool>(expired);
+  struct Place {
+    std::shared_ptr<Waiters> waiters;  // may outlive the event
+    std::list<asio::steady_timer*>::iterator at;
+    ~Place() { waiters->timers.erase(at); }
+  };
+  asio::steady_timer timer(executor_, deadline);
+  const Place place{waiters_, waiters_->timers.insert(waiters_->timers.end(), &timer)};
+  const auto [cancelled] = co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+  co_return static_cast<bool>(cancelled);
 }
 
 }  // namespace greymx

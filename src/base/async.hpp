@@ -83,11 +83,16 @@ Task<> join_all(std::vector<Task<>> tasks);
 class Event {
  public:
   explicit Event(asio::any_io_executor executor);
+  ~Event();  // wakes all that still wait
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
   void notify_all();                     // wakes all that wait now
   Task<bool> wait(SteadyTime deadline);  // false: the deadline passed. Spurious wake-ups happen: look again
 
  private:
-  asio::steady_timer timer_;
+  struct Waiters;
+  asio::any_io_executor executor_;
+  std::shared_ptr<Waiters> waiters_;
 };
 
 }  // namespace greymx

@@ -92,8 +92,13 @@ bool IpAddress::is_private() const {
 
 std::string IpAddress::to_string() const {
   char text[INET6_ADDRSTRLEN] = {};
-  inet_ntop(is_v4_ ? AF_INET : AF_INET6, bytes_.data(), text, sizeof text);
-  return text;
+  if (!is_v4_) return inet_ntop(AF_INET6, bytes_.data(), text, sizeof text);
+  char* end = text;
+  for (std::size_t i = 0; i < 4; ++i) {  // inet_ntop goes through sprintf, and every log line has an address
+    if (i > 0) *end++ = '.';
+    end = std::to_chars(end, std::end(text), bytes_[i]).ptr;
+  }
+  return {text, end};
 }
 
 std::string IpAddress::to_literal() const {

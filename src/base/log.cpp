@@ -23,6 +23,8 @@ using detail::LogTarget;
 constexpr std::size_t queue_bytes = 16UL << 20;
 constexpr std::size_t batch_records = 1000;
 constexpr std::chrono::seconds flush_patience{5};
+// After a batch the next may gather for so long: under load a line then costs no wake-up.
+constexpr std::chrono::milliseconds gather_time{5};
 
 std::size_t cost(const LogRecord& record) {
   return sizeof record + record.program.size() + record.id.size() + record.text.size();
@@ -37,8 +39,8 @@ class QueuedLog final : public TargetLog {
     {
       const std::scoped_lock lock(mutex_);
       stopping_ = true;
+      wake_.notify_one();
     }
-    wake_.notify_all();
     thread_.join();
   }
 
@@ -47,19 +49,17 @@ class QueuedLog final : public TargetLog {
   void write(Level level, std::string_view program, std::string_view id, std::string_view text) override {
     if (!enabled(level)) return;
     LogRecord record{SystemClock().now(), level, std::string(program), std::string(id), std::string(text)};
-    {
-      const std::scoped_lock lock(mutex_);
-      waiting_bytes_ += cost(record);
-      waiting_.push_back(std::move(record));
-      ++accepted_;
-      while (waiting_bytes_ > queue_bytes && waiting_.size() > 1) {  // the oldest make way
-        waiting_bytes_ -= cost(waiting_.front());
-        waiting_.pop_front();
-        ++finished_;
-        ++lost_;
-      }
+    const std::scoped_lock lock(mutex_);
+    waiting_bytes_ += cost(record);
+    waiting_.push_back(std::move(record));
+    ++accepted_;
+    while (waiting_bytes_ > queue_bytes && waiting_.size() > 1) {  // the oldest make way
+      waiting_bytes_ -= cost(waiting_.front());
+      waiting_.pop_front();
+      ++finished_;
+      ++lost_;
     }
-    wake_.notify_one();
+    if (std::exchange(idle_, false)) wake_.notify_one();
   }
 
   Result<> reconfigure(const LogSettings& settings) override {
@@ -74,13 +74,17 @@ class QueuedLog final : public TargetLog {
   void flush() override {
     std::unique_lock lock(mutex_);
     const std::uint64_t goal = accepted_;
+    ++flushing_;
+    wake_.notify_one();
     written_.wait_for(lock, flush_patience, [&] { return finished_ >= goal; });
+    --flushing_;
   }
 
  private:
   void run() {
     std::unique_lock lock(mutex_);
     for (;;) {
+      idle_ = waiting_.empty();
       wake_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
       if (waiting_.empty()) return;
       std::vector<LogRecord> batch = take();
@@ -94,6 +98,8 @@ class QueuedLog final : public TargetLog {
       if (!ok) lost_ += lost + count;
       finished_ += count;
       written_.notify_all();
+      if (waiting_.size() < batch_records)
+        wake_.wait_for(lock, gather_time, [&] { return stopping_ || flushing_ > 0; });
     }
   }
 
@@ -124,6 +130,8 @@ class QueuedLog final : public TargetLog {
   std::uint64_t accepted_ = 0;
   std::uint64_t finished_ = 0;  // written or lost
   std::uint64_t lost_ = 0;      // not yet reported
+  unsigned flushing_ = 0;
+  bool idle_ = false;  // the thread sleeps until there is a line
   bool stopping_ = false;
   std::shared_ptr<LogTarget> target_;
   std::thread thread_;

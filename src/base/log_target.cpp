@@ -53,7 +53,7 @@ std::string message(const LogRecord& record) {
 }
 
 std::string ident(const LogSettings& settings, const LogRecord& record) {
-  return fmt::format("{}/{}", settings.tag, record.program);
+  return settings.tag + "/" + record.program;
 }
 
 class Descriptor {

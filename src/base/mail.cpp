@@ -9,7 +9,7 @@ std::string Reply::to_string() const {
 }
 
 std::string Client::to_string() const {
-  return fmt::format("{}[{}]", name, address.to_string());
+  return name + "[" + address.to_string() + "]";
 }
 
 }  // namespace greymx

@@ -31,6 +31,7 @@ class Admission final : public smtp::Admission {
   }
   Task<Authorised> authorised(Facts facts) override { return checks_->authorised(std::move(facts)); }
   std::uint64_t size_limit(const std::string& domain) const override { return relay_.size_limit(domain); }
+  std::uint64_t largest_size_limit() const override { return relay_.largest_size_limit(); }
   Task<Reply> etrn(Facts facts, std::string node) override { return relay_.etrn(std::move(node), facts.client); }
 
  private:

@@ -9,8 +9,10 @@ namespace greymx::queue {
 
 namespace {
 
-constexpr std::uint64_t batch_bytes = 4 << 20;         // about this much is written at once
-constexpr std::uint64_t state_bytes_guess = 800;       // of one recipient's state, generously
+constexpr std::uint64_t batch_bytes = 4 << 20;    // about this much is written at once
+constexpr std::uint64_t state_bytes_guess = 800;  // of one recipient's state, generously
+// A sync shared is a sync saved: as many as came together last time are waited for, which for a lone client is none.
+constexpr auto gather_time = std::chrono::milliseconds(1);
 constexpr auto retry_after = std::chrono::seconds(1);  // when no segment can be opened
 
 std::uint64_t length_of(const Append& append) {
@@ -104,6 +106,8 @@ void Writer::run() {
     } else if (*when > std::chrono::steady_clock::now()) {
       work_.wait_until(lock, *when);
     } else {
+      const auto enough = [&] { return stopping_ || queue_.size() >= last_batch_; };
+      if (urgent && problem_.empty()) work_.wait_for(lock, gather_time, enough);
       lock.unlock();
       commit(true);
       lock.lock();
@@ -124,8 +128,8 @@ void Writer::append(Append append) {
   if (!problem_.empty()) refused = fail(ErrorKind::temporary, problem_);
   if (length_of(append) > settings_.segment_size / 4) refused = fail(ErrorKind::permanent, "too large for a segment");
   if (refused) {
-    if (queue_.empty()) work_.notify_one();
     queue_.push_back(std::move(append));
+    if (queue_.size() == 1 || queue_.size() == last_batch_) work_.notify_one();
     return;
   }
   ++failures_;
@@ -431,6 +435,7 @@ void Writer::settle(Batch& batch) {
   writing_.clear();
   ending_.clear();
   problem_.clear();
+  if (!batch.records.empty()) last_batch_ = static_cast<std::size_t>(std::ranges::count_if(batch.records, new_mail));
   lock.unlock();
   for (const Append& append : batch.records) {
     if (new_mail(append)) on_arrival(append.entry);

@@ -123,6 +123,7 @@ class Writer {
   std::map<QueueId, Places> ends_, ending_;       // likewise
   std::vector<Waiter> durable_;
   std::vector<QueueId> ended_files_;
+  std::size_t last_batch_ = 0;  // so many new messages were in it
   SteadyTime lazy_since_{};
   SteadyTime retry_at_{};
   std::string problem_;

@@ -101,10 +101,13 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
     Health health = Health::up;
     std::uint64_t size_limit = 0;
   };
+  Seen look(const std::string& domain) const;
   mutable std::mutex mutex;  // of all below
   std::set<std::string> fresh_work;
   config::ConfigPtr shown_config;
-  std::unordered_map<std::string, Seen> seen;  // by key
+  std::unordered_map<const config::Domain*, Seen> seen;  // entries of shown_config
+  std::unordered_map<std::string, Seen> seen_others;     // by key: where each subdomain goes its own way
+  std::uint64_t largest_size_limit = 0;
   std::set<IpAddress> primary_addresses;
   std::vector<PrimaryStatus> shown;
 };
@@ -259,11 +262,14 @@ void Relay::Impl::on_health_change() {
 }
 
 void Relay::Impl::publish() {
-  std::unordered_map<std::string, Seen> next;
+  std::unordered_map<const config::Domain*, Seen> next;
+  std::unordered_map<std::string, Seen> others;
   std::set<IpAddress> addresses;
   std::vector<PrimaryStatus> list;
+  std::uint64_t largest = 0;
+  bool unlimited = false;
   for (const auto& [key, one] : by_key) {
-    next[key] = {one->health().health(), one->size_limit()};
+    others[key] = {one->health().health(), one->size_limit()};
     const bool named = one->own() && !one->settings().request.hosts.empty();
     for (const Host& host : one->known_hosts()) {
       if (named) addresses.insert(host.endpoint.address);
@@ -276,10 +282,17 @@ void Relay::Impl::publish() {
     if (it != by_key.end()) status = it->second->status();
     status.domain = shown_name(domain);
     list.push_back(std::move(status));
+    const bool known = has_one_destination(domain) && it != by_key.end();
+    const Seen one = known ? others[it->first] : Seen();
+    if (has_one_destination(domain)) next[&domain] = one;
+    unlimited = unlimited || one.size_limit == 0;
+    largest = std::max(largest, one.size_limit);
   }
   const std::scoped_lock lock(mutex);
   shown_config = parts.config;
   seen = std::move(next);
+  seen_others = std::move(others);
+  largest_size_limit = unlimited ? 0 : largest;
   primary_addresses = std::move(addresses);
   shown = std::move(list);
 }
@@ -419,18 +432,27 @@ std::vector<PrimaryStatus> Relay::status() const {
   return list;
 }
 
+// Asked at every RCPT: for entries with one destination without building its key.
+Relay::Impl::Seen Relay::Impl::look(const std::string& domain) const {
+  const std::scoped_lock lock(mutex);
+  if (!shown_config) return {};
+  const config::Domain* entry = shown_config->find_domain(domain);
+  if (const auto it = seen.find(entry); it != seen.end()) return it->second;
+  const auto it = seen_others.find(settings_for(*shown_config, domain).key);
+  return it == seen_others.end() ? Seen() : it->second;
+}
+
 Health Relay::health(const std::string& domain) const {
-  const std::scoped_lock lock(impl_->mutex);
-  if (!impl_->shown_config) return Health::up;
-  const auto it = impl_->seen.find(settings_for(*impl_->shown_config, domain).key);
-  return it == impl_->seen.end() ? Health::up : it->second.health;
+  return impl_->look(domain).health;
 }
 
 std::uint64_t Relay::size_limit(const std::string& domain) const {
+  return impl_->look(domain).size_limit;
+}
+
+std::uint64_t Relay::largest_size_limit() const {
   const std::scoped_lock lock(impl_->mutex);
-  if (!impl_->shown_config) return 0;
-  const auto it = impl_->seen.find(settings_for(*impl_->shown_config, domain).key);
-  return it == impl_->seen.end() ? 0 : it->second.size_limit;
+  return impl_->largest_size_limit;
 }
 
 bool Relay::is_primary_address(const IpAddress& ip) const {

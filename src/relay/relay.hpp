@@ -71,10 +71,11 @@ class Relay {
   void flush();  // everything due now, primaries tried now, SUSPECT lifted
   void flush_domain(std::string domain);
   void flush_message(QueueId id);
-  std::vector<PrimaryStatus> status() const;       // snapshot
-  Health health(const std::string& domain) const;  // of the entry that covers it; up if unknown
-  std::uint64_t size_limit(const std::string& domain) const;
-  bool is_primary_address(const IpAddress& ip) const;                 // an address of an explicit primary
+  std::vector<PrimaryStatus> status() const;                  // snapshot
+  Health health(const std::string& domain) const;             // of the entry that covers it; up if unknown
+  std::uint64_t size_limit(const std::string& domain) const;  // SIZE last offered; 0 = none or unknown
+  std::uint64_t largest_size_limit() const;                   // of all our domains; 0: one has none, or it is unknown
+  bool is_primary_address(const IpAddress& ip) const;         // an address of an explicit primary
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);  // resumes on the caller's executor
   // RFC 1985: "example.com", "@example.com" (and what is below it), "#example.com". 459 unless the client is trusted or
   // an address of that domain's primary.

@@ -32,6 +32,7 @@ class Admission {
   // The EHLO keywords that no primary of ours can take are not offered; the smallest SIZE that a known primary of
   // `domain` last offered, 0 = unknown.
   virtual std::uint64_t size_limit(const std::string& domain) const = 0;
+  virtual std::uint64_t largest_size_limit() const = 0;  // of all our domains; 0: of one it is unknown
   // ETRN (RFC 1985) for "example.com", "@example.com" or "#queue", from a client that may; the reply to give.
   virtual Task<Reply> etrn(Facts facts, std::string node) = 0;
 };

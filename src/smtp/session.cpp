@@ -203,14 +203,15 @@ void Session::list_extensions() {
 
 // Ours, or what the primary of `domain` last offered if that is less: a larger message would only bounce.
 std::uint64_t Session::max_size_for(const std::string& domain) const {
-  const std::uint64_t limit = admission_->size_limit(domain);
-  return limit == 0 ? config_.limits.message_size : std::min(limit, config_.limits.message_size);
+  return at_most_ours(admission_->size_limit(domain));
 }
 
 std::uint64_t Session::max_message_size() const {
-  std::uint64_t largest = 0;
-  for (const config::Domain& domain : config_.domains) largest = std::max(largest, max_size_for(domain.name));
-  return largest;
+  return at_most_ours(admission_->largest_size_limit());
+}
+
+std::uint64_t Session::at_most_ours(std::uint64_t limit) const {
+  return limit == 0 ? config_.limits.message_size : std::min(limit, config_.limits.message_size);
 }
 
 void Session::mail(std::string_view arguments) {

@@ -138,6 +138,7 @@ class Session {
   Effect start_tls();
   const ReplyText& out_of_order(Verb verb) const;
   std::uint64_t max_size_for(const std::string& domain) const;
+  std::uint64_t at_most_ours(std::uint64_t limit) const;
   std::string protocol() const;  // for Received: "ESMTPS", "UTF8SMTP" …
   std::string message_id() const;
   void take(Verdict& verdict);

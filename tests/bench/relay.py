@@ -11,11 +11,11 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 from peers import *
+from meter import *
 
 words = argparse.ArgumentParser()
 words.add_argument("--quick", action="store_true", help="64 connections of 4 KiB only")
@@ -28,11 +28,7 @@ if options.quick:
     options.connections, options.sizes = "64", "4096"
 
 tap = Tap("bench-relay")
-here = os.path.dirname(os.path.abspath(__file__))
-load = os.path.join(tap.directory, "load")
-subprocess.run([os.environ.get("CXX", "clang++-19"), "-std=c++23", "-O2", os.path.join(here, "load.cpp"), "-o", load], check=True)
-subprocess.run([os.environ.get("CXX", "clang++-19"), "-std=c++23", "-O2", os.path.join(here, "disk.cpp"), "-o",
-                os.path.join(tap.directory, "disk"), "-pthread"], check=True)
+load, disk_load = compiled(tap, "load"), compiled(tap, "disk")
 image, mount = os.path.join(tap.directory, "image"), os.path.join(tap.directory, "disk0")
 os.makedirs(mount)
 subprocess.run(["truncate", "-s", "8G", image], check=True)
@@ -40,55 +36,6 @@ subprocess.run(["mkfs.ext4", "-q", "-N", "400000", image], check=True)
 subprocess.run(["mount", "-o", "loop", image, mount], check=True)
 tap.cleanup(lambda: subprocess.run(["umount", "-l", mount]))
 os.chmod(mount, 0o755)
-ticks = os.sysconf("SC_CLK_TCK")
-
-
-class Meter:
-    """CPU seconds and peak PSS of a process and its descendants, also those that have ended."""
-
-    def __init__(self, pid):
-        self.pid, self.peak, self.stop = pid, 0, False
-        self.begin = self.cpu()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        self.thread.start()
-
-    def _tree(self):
-        parents = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    with open(f"/proc/{name}/stat") as file:
-                        fields = file.read().rpartition(")")[2].split()
-                    parents[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])))
-                except OSError:
-                    pass
-        mine, grew = {self.pid}, True
-        while grew:
-            more = {pid for pid, (parent, _) in parents.items() if parent in mine} - mine
-            mine |= more
-            grew = bool(more)
-        return {pid: parents[pid][1] for pid in mine if pid in parents}
-
-    def cpu(self):
-        return sum(self._tree().values()) / ticks
-
-    def _watch(self):
-        while not self.stop:
-            total = 0
-            for pid in self._tree():
-                try:
-                    with open(f"/proc/{pid}/smaps_rollup") as file:
-                        total += int(re.search(r"Pss:\s+(\d+)", file.read()).group(1))
-                except (OSError, AttributeError):
-                    pass
-            self.peak = max(self.peak, total)
-            time.sleep(0.2)
-
-    def end(self):
-        self.stop = True
-        self.thread.join()
-        return self.cpu() - self.begin, self.peak / 1024
-
 
 def generate(port, mode, connections, messages, size):
     done = subprocess.run([load, str(port), mode, str(connections), str(messages), str(size)], capture_output=True, text=True)
@@ -138,10 +85,6 @@ def postfix(name, delay, primary_port, number):
     return server, master
 
 
-def row(*cells):
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
-
-
 def queued_postfix(server, number, name):
     total = 0
     for sub in ("incoming", "active", "deferred", "maildrop"):
@@ -150,12 +93,12 @@ def queued_postfix(server, number, name):
     return total
 
 
-disk = subprocess.run([os.path.join(tap.directory, "disk"), mount, "4096"], capture_output=True, text=True)
+disk = subprocess.run([disk_load, mount, "4096"], capture_output=True, text=True)
 print(disk.stdout.strip())
 row("server", "mode", "connections", "size", "accepted/s", "generator's ceiling", "CPU s per 1,000", "peak MB", "drained/s",
     "drain CPU s per 1,000")
 row(*["---"] * 10)
-dns = Dns(tap, ["sender.test A 127.0.0.7", "1.0.0.127.in-addr.arpa PTR localhost.", "localhost A 127.0.0.1"])
+dns = Dns(tap, ["sender.test A 127.0.0.7", "sender.test TXT v=spf1 ip4:127.0.0.1 -all", "1.0.0.127.in-addr.arpa PTR localhost.", "localhost A 127.0.0.1"])
 number = 0
 for size in map(int, options.sizes.split(",")):
     for connections in map(int, options.connections.split(",")):

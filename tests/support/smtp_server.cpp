@@ -46,6 +46,7 @@ class FakePolicy::Admission final : public smtp::Admission {
     const auto found = owner_.sizes.find(domain);
     return found == owner_.sizes.end() ? 0 : found->second;
   }
+  std::uint64_t largest_size_limit() const override { return size_limit("example.com"); }
   Task<Reply> etrn(Facts facts, std::string node) override { co_return owner_.etrn(facts, node); }
 
  private:

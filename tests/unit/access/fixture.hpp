@@ -30,7 +30,6 @@ class FakePrimaries final : public access::Primaries {
   bool is_up(const std::string& domain) const override { return !down.contains(domain) && !suspect.contains(domain); }
   bool is_down(const std::string& domain) const override { return down.contains(domain); }
   bool is_primary_address(const IpAddress& ip) const override { return addresses.contains(ip); }
-  std::uint64_t size_limit(const std::string&) const override { return 0; }
   Task<Answer> call(std::string address, SteadyTime) override {
     asked.push_back(address);
     if (gate) co_await gate->wait(SteadyTime::max());

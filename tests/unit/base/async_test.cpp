@@ -307,6 +307,18 @@ TEST_CASE("an event wakes all who wait now, not those who come later") {
   CHECK_FALSE(run(io, event.wait(in(1ms))));
 }
 
+TEST_CASE("an event that goes wakes who still waits") {
+  asio::io_context io{1};
+  std::optional<Event> event(io.get_executor());
+  Gate gate(io.get_executor());
+  bool notified = false;
+  auto waits = [](Event& on_event, bool& result) -> Task<> { result = co_await on_event.wait(in(for_ever)); };
+  gate.spawn("waits", waits(*event, notified));
+  asio::post(io, [&] { event.reset(); });
+  run(io, gate.close());
+  CHECK(notified);
+}
+
 TEST_CASE("a gate that is destroyed while held ends the process and names who holds it") {
   const std::string words = test::last_words([] {
     asio::io_context io{1};

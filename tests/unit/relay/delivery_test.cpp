@@ -157,6 +157,8 @@ TEST_CASE_METHOD(OnePrimary, "a message beyond the server's SIZE fails without b
   until_logged("dsn=5.3.4, status=bounced (message size 202 exceeds size limit 100 of server");
   CHECK(primary.count("MAIL") == 0);
   until([&] { return relay->size_limit("example.com") == 100; });
+  CHECK(relay->largest_size_limit() == 100);
+  CHECK(relay->size_limit("other.example") == 0);
 }
 
 TEST_CASE_METHOD(OnePrimary,

@@ -1,0 +1,73 @@
+"""What the benchmarks share: the CPU and memory of a server with all its processes, and their tables."""
+import os
+import re
+import subprocess
+import threading
+import time
+
+ticks = os.sysconf("SC_CLK_TCK")
+
+
+def compiled(tap, name):
+    """The program tests/bench/NAME.cpp."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    program = os.path.join(tap.directory, name)
+    subprocess.run([*os.environ.get("CXX", "clang++-19").split(), "-std=c++23", "-O2", os.path.join(here, name + ".cpp"), "-o", program,
+                    "-pthread"], check=True)
+    return program
+
+
+def row(*cells):
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def pss(pid):
+    """Memory in KiB; pages shared with others count in part. 0 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            return int(re.search(r"Pss:\s+(\d+)", file.read()).group(1))
+    except (OSError, AttributeError):
+        return 0
+
+
+class Meter:
+    """CPU seconds and peak PSS of a process and its descendants, also those that have ended."""
+
+    def __init__(self, pid):
+        self.pid, self.peak, self.stop = pid, 0, False
+        self.begin = self.cpu()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+
+    def tree(self):
+        parents = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open(f"/proc/{name}/stat") as file:
+                        fields = file.read().rpartition(")")[2].split()
+                    parents[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])))
+                except OSError:
+                    pass
+        mine, grew = {self.pid}, True
+        while grew:
+            more = {pid for pid, (parent, _) in parents.items() if parent in mine} - mine
+            mine |= more
+            grew = bool(more)
+        return {pid: parents[pid][1] for pid in mine if pid in parents}
+
+    def cpu(self):
+        return sum(self.tree().values()) / ticks
+
+    def _watch(self):
+        while not self.stop:
+            total = 0
+            for pid in self.tree():
+                total += pss(pid)
+            self.peak = max(self.peak, total)
+            time.sleep(0.2)
+
+    def end(self):
+        self.stop = True
+        self.thread.join()
+        return self.cpu() - self.begin, self.peak / 1024
