@@ -214,6 +214,7 @@ class Greymx:
         os.kill(self.service.process.pid, number)
 
     def log(self):
+        time.sleep(0.02)  # a line may be some milliseconds late: they are written in batches
         return self.service.log()
 
     def wait_log(self, pattern, limit=LIMIT):
