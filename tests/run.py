@@ -115,7 +115,7 @@ def main():
     for path in sorted(glob.glob(f"{ROOT}/build-asan/tests/fuzz/*_replay")):
         exit_code(path, "corpus", 600)
     for path in sorted(glob.glob(f"{ROOT}/tests/e2e/*.py") + glob.glob(f"{ROOT}/tests/crash/*.py")):
-        if os.path.basename(path) not in ("peers.py", "policy.py"):  # shared by the others
+        if os.path.basename(path) not in ("peers.py", "policy.py", "list_servers.py"):  # shared by the others
             tap(path, 7200 if FULL else 900, long_words)
     if FULL:
         units("build-tsan", "tsan", 3600)

@@ -21,17 +21,39 @@ def row(*cells):
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
-def pss(pid):
-    """Memory in KiB; pages shared with others count in part. 0 if it has ended."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup") as file:
-            return int(re.search(r"Pss:\s+(\d+)", file.read()).group(1))
-    except (OSError, AttributeError):
-        return 0
+def family(pid):
+    """A process and its descendants, each with the CPU ticks of itself and of its children that have ended."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+                parents[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])))
+            except OSError:
+                pass
+    mine, grew = {pid}, True
+    while grew:
+        more = {pid for pid, (parent, _) in parents.items() if parent in mine} - mine
+        mine |= more
+        grew = bool(more)
+    return {pid: parents[pid][1] for pid in mine if pid in parents}
+
+
+def memory(pid):
+    """PSS of the family in KiB."""
+    total = 0
+    for member in family(pid):
+        try:
+            with open(f"/proc/{member}/smaps_rollup") as file:
+                total += int(re.search(r"Pss:\s+(\d+)", file.read()).group(1))
+        except (OSError, AttributeError):  # it has ended
+            pass
+    return total
 
 
 class Meter:
-    """CPU seconds and peak PSS of a process and its descendants, also those that have ended."""
+    """CPU seconds and peak memory of a process and its descendants."""
 
     def __init__(self, pid):
         self.pid, self.peak, self.stop = pid, 0, False
@@ -39,32 +61,12 @@ class Meter:
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
 
-    def tree(self):
-        parents = {}
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    with open(f"/proc/{name}/stat") as file:
-                        fields = file.read().rpartition(")")[2].split()
-                    parents[int(name)] = (int(fields[1]), sum(map(int, fields[11:15])))
-                except OSError:
-                    pass
-        mine, grew = {self.pid}, True
-        while grew:
-            more = {pid for pid, (parent, _) in parents.items() if parent in mine} - mine
-            mine |= more
-            grew = bool(more)
-        return {pid: parents[pid][1] for pid in mine if pid in parents}
-
     def cpu(self):
-        return sum(self.tree().values()) / ticks
+        return sum(family(self.pid).values()) / ticks
 
     def _watch(self):
         while not self.stop:
-            total = 0
-            for pid in self.tree():
-                total += pss(pid)
-            self.peak = max(self.peak, total)
+            self.peak = max(self.peak, memory(self.pid))
             time.sleep(0.2)
 
     def end(self):

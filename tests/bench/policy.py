@@ -16,6 +16,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 from policy import *
+from meter import compiled
 
 words = argparse.ArgumentParser()
 words.add_argument("--seconds", type=float, default=10)
@@ -23,9 +24,7 @@ words.add_argument("--known", type=int, default=50)
 words.add_argument("--stored", type=int, default=0)
 options = words.parse_args()
 tap = Tap("bench-policy")
-program = os.path.join(tap.directory, "policy_load")
-source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "policy_load.cpp")
-subprocess.run([os.environ.get("CXX", "clang++-19"), "-std=c++23", "-O2", source, "-o", program], check=True)
+program = compiled(tap, "policy_load")
 port = free_port()
 mx = Greymx(tap, """
 [domains."example.com"]
@@ -46,7 +45,7 @@ def load(target, connections):
 
 
 def memory():
-    with open(f"/proc/{mx.service.process.pid}/status") as status:
+    with open(f"/proc/{mx.pid()}/status") as status:
         return next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmRSS"))
 
 

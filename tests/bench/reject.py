@@ -15,6 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+from list_servers import *
 from peers import *
 from meter import *
 
@@ -31,44 +32,11 @@ tap = Tap("bench-reject")
 load = compiled(tap, "load")
 
 
-def start_dns():
-    """rbldnsd with the lists behind unbound, which also knows the sender's domain."""
-    lists, directory = free_port(), os.path.join(tap.directory, "rbldnsd")
-    os.makedirs(directory)
-    for number, zone in enumerate(ZONES):
-        with open(os.path.join(directory, zone), "w") as file:
-            file.write("$SOA 3600 ns.lists.example hostmaster.lists.example 0 60 60 600 60\n$NS 3600 ns.lists.example\n:127.0.0.2:listed, $\n"
-                       "127.0.0.2\n" + ("127.1.0.0/16\n" if number == 2 else ""))
-    Service(tap, "rbldnsd", [need("rbldnsd"), "-n", "-u", "nobody:nogroup", "-w", directory, "-b", f"127.0.0.1/{lists}", "-t", "3600",
-                             *[f"{zone}:ip4set:{zone}" for zone in ZONES]])
-    stubs = "".join(f'stub-zone:\n  name: "{zone}"\n  stub-addr: 127.0.0.1@{lists}\n' for zone in ZONES)
-    with open(os.path.join(tap.directory, "unbound.conf"), "w") as file:
-        file.write(f"""server:
-  interface: {NAMESERVER}@53
-  do-daemonize: no
-  use-syslog: no
-  username: ""
-  chroot: ""
-  directory: "{tap.directory}"
-  pidfile: "{tap.directory}/unbound.pid"
-  module-config: "iterator"
-  num-threads: 1
-  do-not-query-localhost: no
-  access-control: 127.0.0.0/8 allow
-  local-zone: "." static
-  local-zone: "lists.example." transparent
-  local-data: "sender.test. A 127.0.0.7"
-remote-control:
-  control-enable: no
-{stubs}""")
-    return Service(tap, "unbound", [need("unbound"), "-d", "-c", os.path.join(tap.directory, "unbound.conf")])
-
-
 def fresh_dns():
-    global resolver
-    resolver.kill()
-    resolver = Service(tap, "unbound", resolver.command)
+    """unbound with an empty cache: it asks rbldnsd for the lists and knows the sender's domain."""
+    resolver = start_unbound(tap, 53, dict.fromkeys(ZONES, lists_port), address=NAMESERVER, data=["sender.test. A 127.0.0.7"])
     wait_for(lambda: listening(53, NAMESERVER))
+    return resolver
 
 
 SHARED = {"mynetworks": "127.0.0.1/32", "relay_domains": "example.com", "relay_transport": "discard:", "local_transport": "error:none",
@@ -84,8 +52,9 @@ def start_postfix(number):
 
 def start_postscreen(number, wait="2s"):
     port = free_port()
-    settings = {**SHARED, "smtpd_recipient_restrictions": "reject_unauth_destination", "postscreen_dnsbl_sites": ", ".join(ZONES), "postscreen_dnsbl_action": "enforce", "postscreen_greet_wait": wait,
-                "postscreen_dnsbl_threshold": "1", "postscreen_pre_queue_limit": "12000", "postscreen_post_queue_limit": "12000",
+    settings = {**SHARED, "smtpd_recipient_restrictions": "reject_unauth_destination", "postscreen_dnsbl_sites": ", ".join(ZONES),
+                "postscreen_dnsbl_action": "enforce", "postscreen_dnsbl_threshold": "1", "postscreen_greet_wait": wait,
+                "postscreen_pre_queue_limit": "12000", "postscreen_post_queue_limit": "12000",
                 "postscreen_client_connection_count_limit": "20000", "postscreen_access_list": "", "postscreen_watchdog_timeout": "300s"}
     services = [f"127.0.0.1:{port} inet n - n - 1 postscreen", "smtpd pass - - n - - smtpd", "dnsblog unix - - n - 0 dnsblog"]
     server = Postfix(tap, f"postscreen{number}", settings, services=services, nameserver=NAMESERVER).start()
@@ -110,16 +79,8 @@ rate_per_client = "10000000/1m"
 [delivery]
 probe_interval = "1h"
 {lists}""", name=f"greymx{number}").start()
-    server.wait_log("block list self-test|self-test", 1)
     time.sleep(2)  # the self-test of the lists
     return server, server.smtp
-
-
-def process_of(server):
-    if isinstance(server, Greymx):
-        return server.service.process.pid
-    with open(os.path.join(server.directory, "spool/pid/master.pid")) as file:
-        return int(file.read())
 
 
 def sessions():
@@ -129,19 +90,20 @@ def sessions():
     for answers, sources in (("cold", SOURCES), ("cached", 1)):
         for name, start, connections in (("smtpd", start_postfix, 100), ("postscreen", start_postscreen, 2000), ("greymx", start_greymx, 100)):
             number += 1
-            fresh_dns()
+            resolver = fresh_dns()
             server, port = start(number)
             subprocess.run([load, str(port), "reject", "100", "200", "0", "1"], capture_output=True)  # its processes have started
-            meter = Meter(process_of(server))
+            meter = Meter(server.pid())
             done = subprocess.run([load, str(port), "reject", str(connections), str(options.sessions), "0", str(sources)],
                                   capture_output=True, text=True)
             cpu, _ = meter.end()
             result = json.loads(done.stdout)
             row(name, answers, f"{result['rate']:.0f}", f"{cpu * 1000 / result['messages']:.3f}", f"{result['refused']} of {result['messages']}")
             server.stop()
+            resolver.kill()
 
 
-def greeted(port, number):
+def connected(port, number):
     connection = socket.socket()
     connection.bind((f"127.2.{number // 250}.{number % 250 + 1}", 0))
     connection.settimeout(30)
@@ -152,35 +114,36 @@ def greeted(port, number):
 def idle():
     row("server", "idle connections", "memory a connection, KiB", "greeting to one more, ms")
     row(*["---"] * 4)
+    resolver = fresh_dns()
     for name, start, count in (("smtpd", start_postfix, 200), ("postscreen", lambda number: start_postscreen(number, "200s"), options.idle),
                                ("greymx", start_greymx, options.idle)):
         server, port = start(f"idle-{name}")
-        meter = Meter(process_of(server))
-        held = [greeted(port, 0)]
-        if name != "postscreen":
+        greets = name != "postscreen"  # which does so after its wait only
+        held = [connected(port, 0)]
+        if greets:
             held[0].recv(1000)
         time.sleep(1)
-        before = sum(pss(pid) for pid in meter.tree())
-        for number in range(1, count):
-            held.append(greeted(port, number))
-        if name != "postscreen":  # which greets after its wait
+        before = memory(server.pid())
+        held += [connected(port, number) for number in range(1, count)]
+        if greets:
             for connection in held[1:]:
                 connection.recv(1000)
         time.sleep(3)
-        after = sum(pss(pid) for pid in meter.tree())
+        after = memory(server.pid())
         begin, took = time.monotonic(), "-"
-        if name != "postscreen":
-            more = greeted(port, count)
-            more.recv(1000)
+        if greets:
+            held.append(connected(port, count))
+            held[-1].recv(1000)
             took = f"{(time.monotonic() - begin) * 1000:.1f}"
-        meter.end()
         row(name, count, f"{(after - before) / (count - 1):.2f}", took)
         for connection in held:
             connection.close()
         server.stop()
+    resolver.kill()
 
 
-resolver = start_dns()
-wait_for(lambda: listening(53, NAMESERVER))
+lists_port = free_port()
+listed = [":127.0.0.2:listed, $\n127.0.0.2\n"] * 2 + [":127.0.0.2:listed, $\n127.0.0.2\n127.1.0.0/16\n"]
+start_rbldnsd(tap, lists_port, {zone: [("ip4set", text)] for zone, text in zip(ZONES, listed)}, ttl=3600)
 sessions()
 idle()

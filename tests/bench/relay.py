@@ -37,6 +37,7 @@ subprocess.run(["mount", "-o", "loop", image, mount], check=True)
 tap.cleanup(lambda: subprocess.run(["umount", "-l", mount]))
 os.chmod(mount, 0o755)
 
+
 def generate(port, mode, connections, messages, size):
     done = subprocess.run([load, str(port), mode, str(connections), str(messages), str(size)], capture_output=True, text=True)
     result = json.loads(done.stdout)
@@ -79,18 +80,7 @@ def postfix(name, delay, primary_port, number):
     if delay is not None:
         settings["in_flow_delay"] = delay
     os.makedirs(settings["queue_directory"])
-    server = Postfix(tap, f"{name}{number}", settings).start()
-    with open(os.path.join(settings["queue_directory"], "pid/master.pid")) as file:
-        master = int(file.read())
-    return server, master
-
-
-def queued_postfix(server, number, name):
-    total = 0
-    for sub in ("incoming", "active", "deferred", "maildrop"):
-        for _, _, files in os.walk(os.path.join(mount, f"{name}{number}", sub)):
-            total += len(files)
-    return total
+    return Postfix(tap, f"{name}{number}", settings).start()
 
 
 disk = subprocess.run([disk_load, mount, "4096"], capture_output=True, text=True)
@@ -98,7 +88,8 @@ print(disk.stdout.strip())
 row("server", "mode", "connections", "size", "accepted/s", "generator's ceiling", "CPU s per 1,000", "peak MB", "drained/s",
     "drain CPU s per 1,000")
 row(*["---"] * 10)
-dns = Dns(tap, ["sender.test A 127.0.0.7", "sender.test TXT v=spf1 ip4:127.0.0.1 -all", "1.0.0.127.in-addr.arpa PTR localhost.", "localhost A 127.0.0.1"])
+dns = Dns(tap, ["sender.test A 127.0.0.7", "sender.test TXT v=spf1 ip4:127.0.0.1 -all",
+                "1.0.0.127.in-addr.arpa PTR localhost.", "localhost A 127.0.0.1"])
 number = 0
 for size in map(int, options.sizes.split(",")):
     for connections in map(int, options.connections.split(",")):
@@ -122,17 +113,16 @@ state = "{tap.directory}/state{number}"
 [delivery]
 probe_interval = "1h"
 """, name=f"greymx{number}").start()
-                    pid = server.service.process.pid
                 else:
-                    server, pid = postfix(name, delay, port, number)
+                    server = postfix(name, delay, port, number)
                 target = server.smtp if name == "greymx" else server.port
-                meter = Meter(pid)
+                meter = Meter(server.pid())
                 accepted = generate(target, mode, connections, messages, size)
                 cpu, memory = meter.end()
                 if name != "greymx":  # what was tried once and deferred would wait for its next attempt
                     server.run("postqueue", "-f")
                 sink = Counter(port)
-                meter = Meter(pid)
+                meter = Meter(server.pid())
                 begin = time.monotonic()
                 if name == "greymx":
                     server.tool("flush", check=True)

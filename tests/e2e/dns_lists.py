@@ -2,9 +2,9 @@
 """Block lists as they are in the world: rbldnsd serves the lists, unbound resolves, `greymx dnsbl` asks, and a client
 that is listed is refused."""
 import json
-import os
 
-from peers import Greymx, Service, Smtp, Tap, free_port, need, wait_for
+from list_servers import start_rbldnsd, start_unbound
+from peers import Greymx, Smtp, Tap, free_port, wait_for
 
 KEY = "abcdefghij0123456789abcd"
 
@@ -20,45 +20,6 @@ LISTS = {
     "names.lists.example": [("dnset", ":127.0.1.2:bad name $\ntest\nspam.example\n")],
 }
 DEAD = "dead.lists.example"
-
-
-def start_rbldnsd(tap, port):
-    directory = os.path.join(tap.directory, "rbldnsd")
-    os.makedirs(directory)
-    zones = []
-    for number, (zone, sets) in enumerate(LISTS.items()):
-        for kind, text in sets:
-            name = f"zone{number}.{kind}"
-            with open(os.path.join(directory, name), "w") as file:
-                file.write("$SOA 60 ns.lists.example hostmaster.lists.example 0 60 60 600 60\n$NS 60 ns.lists.example\n" + text)
-            zones.append(f"{zone}:{kind}:{name}")
-    user = ["-u", "nobody:nogroup"] if os.geteuid() == 0 else []
-    Service(tap, "rbldnsd", [need("rbldnsd"), "-n", *user, "-w", directory, "-b", f"127.0.0.1/{port}", "-t", "60", *zones])
-
-
-def start_unbound(tap, port, lists_port, dead_port):
-    stubs = "".join(f'stub-zone:\n  name: "{zone}"\n  stub-addr: 127.0.0.1@{lists_port if zone in LISTS else dead_port}\n'
-                    for zone in [*LISTS, DEAD])
-    file_name = os.path.join(tap.directory, "unbound.conf")
-    with open(file_name, "w") as file:
-        file.write(f"""server:
-  interface: 127.0.0.1@{port}
-  do-daemonize: no
-  use-syslog: no
-  username: ""
-  chroot: ""
-  directory: "{tap.directory}"
-  pidfile: "{tap.directory}/unbound.pid"
-  module-config: "iterator"
-  num-threads: 1
-  do-not-query-localhost: no
-  access-control: 127.0.0.0/8 allow
-  local-zone: "." static
-  local-zone: "lists.example." transparent
-remote-control:
-  control-enable: no
-{stubs}""")
-    Service(tap, "unbound", [need("unbound"), "-d", "-p", "-c", file_name])
 
 
 def resolves(port, name):
@@ -179,8 +140,8 @@ def check_session(tap, greymx):
 def main():
     tap = Tap("dns_lists")
     lists_port, resolver_port = free_port(), free_port()
-    start_rbldnsd(tap, lists_port)
-    start_unbound(tap, resolver_port, lists_port, free_port())
+    start_rbldnsd(tap, lists_port, LISTS)
+    start_unbound(tap, resolver_port, {**dict.fromkeys(LISTS, lists_port), DEAD: free_port()})
     ready = wait_for(lambda: resolves(resolver_port, "2.0.0.127.bl.lists.example"))
     if not tap.check(ready, "rbldnsd answers through unbound"):
         tap.done()

@@ -45,7 +45,7 @@ mx.start()
 second = run("-c", mx.file)
 tap.check(second.returncode != 0, "a second daemon does not start on the same queue or ports", second.stderr)
 if os.geteuid() == 0:
-    status = open(f"/proc/{mx.service.process.pid}/status").read()
+    status = open(f"/proc/{mx.pid()}/status").read()
     nobody = pwd.getpwnam("nobody").pw_uid
     tap.equal(re.search(r"^Uid:\s+(.*)$", status, re.M).group(1).split(), [str(nobody)] * 4, "privileges are dropped for good")
     tap.check(re.search(r"^CapEff:\s+0+$", status, re.M), "no capability is left")

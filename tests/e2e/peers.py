@@ -206,12 +206,15 @@ class Greymx:
     def stop(self):
         return self.service.stop()
 
+    def pid(self):
+        return self.service.process.pid
+
     def kill9(self):
-        os.kill(self.service.process.pid, signal.SIGKILL)
+        os.kill(self.pid(), signal.SIGKILL)
         self.service.process.wait()
 
     def signal(self, number):
-        os.kill(self.service.process.pid, number)
+        os.kill(self.pid(), number)
 
     def log(self):
         time.sleep(0.02)  # a line may be some milliseconds late: they are written in batches
@@ -498,6 +501,7 @@ class Postfix:
         os.makedirs(queue)
         os.makedirs(data)
         shutil.chown(data, "postfix")
+        self.queue = settings.get("queue_directory", queue)
         self.maillog = os.path.join(self.directory, "maillog")
         defaults = {
             "compatibility_level": "3.6", "queue_directory": queue, "data_directory": data,
@@ -545,6 +549,10 @@ class Postfix:
         if self.started:
             self.started = False
             subprocess.run(["/usr/sbin/postfix", "-c", self.config, "stop"], capture_output=True, timeout=LIMIT)
+
+    def pid(self):
+        with open(os.path.join(self.queue, "pid/master.pid")) as file:
+            return int(file.read())
 
     def run(self, program, *words, input=None):
         switch = "-C" if program == "sendmail" else "-c"

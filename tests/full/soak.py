@@ -120,7 +120,7 @@ async def hostile(number):
 
 
 def memory():
-    with open(f"/proc/{mx.service.process.pid}/status") as file:
+    with open(f"/proc/{mx.pid()}/status") as file:
         return int(re.search(r"VmRSS:\s+(\d+)", file.read()).group(1)) / 1024
 
 
