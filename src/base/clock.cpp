@@ -26,11 +26,11 @@ struct LocalTime {
   }
 };
 
-// Every log line and Received header has a date; fmt takes four times as long.
+// Every log line and Received header has a date; fmt takes nearly four times as long.
 class DateText {
  public:
-  DateText& operator<<(std::string_view text) {
-    text_ += text;
+  DateText& text(std::string_view piece) {
+    text_ += piece;
     return *this;
   }
   DateText& number(long value, int digits) {
@@ -40,12 +40,11 @@ class DateText {
     return *this;
   }
   DateText& time(const std::tm& tm) {
-    return number(tm.tm_hour, 2) << ":", number(tm.tm_min, 2) << ":", number(tm.tm_sec, 2);
+    return number(tm.tm_hour, 2).text(":").number(tm.tm_min, 2).text(":").number(tm.tm_sec, 2);
   }
   DateText& zone(const std::tm& tm, std::string_view separator) {
     const long minutes = std::labs(tm.tm_gmtoff) / 60;
-    *this << (tm.tm_gmtoff < 0 ? "-" : "+");
-    return number(minutes / 60, 2) << separator, number(minutes % 60, 2);
+    return text(tm.tm_gmtoff < 0 ? "-" : "+").number(minutes / 60, 2).text(separator).number(minutes % 60, 2);
   }
   std::string take() { return std::move(text_); }
 
@@ -66,22 +65,16 @@ SteadyTime SystemClock::steady() const {
 std::string rfc5322_date(WallTime time) {
   const std::tm tm = LocalTime(time).tm;
   DateText date;
-  date << days[tm.tm_wday] << ", ";
-  date.number(tm.tm_mday, 2) << " " << months[tm.tm_mon] << " ";
-  date.number(tm.tm_year + 1900, 4) << " ";
-  date.time(tm) << " ";
-  return date.zone(tm, "").take();
+  date.text(days[tm.tm_wday]).text(", ").number(tm.tm_mday, 2).text(" ").text(months[tm.tm_mon]).text(" ");
+  return date.number(tm.tm_year + 1900, 4).text(" ").time(tm).text(" ").zone(tm, "").take();
 }
 
 std::string iso8601(WallTime time) {
   const LocalTime local(time);
   const std::tm& tm = local.tm;
   DateText date;
-  date.number(tm.tm_year + 1900, 4) << "-";
-  date.number(tm.tm_mon + 1, 2) << "-";
-  date.number(tm.tm_mday, 2) << "T";
-  date.time(tm) << ".";
-  return date.number(local.microseconds, 6).zone(tm, ":").take();
+  date.number(tm.tm_year + 1900, 4).text("-").number(tm.tm_mon + 1, 2).text("-").number(tm.tm_mday, 2).text("T");
+  return date.time(tm).text(".").number(local.microseconds, 6).zone(tm, ":").take();
 }
 
 std::string mailq_time(WallTime time) {

@@ -59,7 +59,7 @@ class QueuedLog final : public TargetLog {
       ++finished_;
       ++lost_;
     }
-    if (std::exchange(idle_, false)) wake_.notify_one();
+    if (waiting_.size() == 1) wake_.notify_one();
   }
 
   Result<> reconfigure(const LogSettings& settings) override {
@@ -84,7 +84,6 @@ class QueuedLog final : public TargetLog {
   void run() {
     std::unique_lock lock(mutex_);
     for (;;) {
-      idle_ = waiting_.empty();
       wake_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
       if (waiting_.empty()) return;
       std::vector<LogRecord> batch = take();
@@ -131,7 +130,6 @@ class QueuedLog final : public TargetLog {
   std::uint64_t finished_ = 0;  // written or lost
   std::uint64_t lost_ = 0;      // not yet reported
   unsigned flushing_ = 0;
-  bool idle_ = false;  // the thread sleeps until there is a line
   bool stopping_ = false;
   std::shared_ptr<LogTarget> target_;
   std::thread thread_;

@@ -359,7 +359,6 @@ Result<> Writer::write(Batch& batch) {
   if (auto synced = open_->file->sync(); !synced) return synced;
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   metrics_.observe("spool_sync_seconds", took.count());
-  metrics_.observe("spool_batch_messages", static_cast<double>(std::ranges::count_if(batch.records, new_mail)));
   open_->end += buffer_.size();
   for (const Append& append : batch.records) open_->summary.add(append.entry);
   return {};
@@ -430,13 +429,15 @@ Result<> Writer::write_seal(bool last) {
 
 void Writer::settle(Batch& batch) {
   const WallTime now = clock_.now();
+  const auto messages = static_cast<std::size_t>(std::ranges::count_if(batch.records, new_mail));
   std::unique_lock lock(books_.mutex);
   for (const Append& append : batch.records) settle_record(append, now);
   writing_.clear();
   ending_.clear();
   problem_.clear();
-  if (!batch.records.empty()) last_batch_ = static_cast<std::size_t>(std::ranges::count_if(batch.records, new_mail));
+  if (!batch.records.empty()) last_batch_ = messages;
   lock.unlock();
+  if (!batch.records.empty()) metrics_.observe("spool_batch_messages", static_cast<double>(messages));
   for (const Append& append : batch.records) {
     if (new_mail(append)) on_arrival(append.entry);
   }

@@ -105,8 +105,8 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   mutable std::mutex mutex;  // of all below
   std::set<std::string> fresh_work;
   config::ConfigPtr shown_config;
-  std::unordered_map<const config::Domain*, Seen> seen;  // entries of shown_config
-  std::unordered_map<std::string, Seen> seen_others;     // by key: where each subdomain goes its own way
+  std::unordered_map<std::string, Seen> seen;                  // by key
+  std::unordered_map<const config::Domain*, Seen> entry_seen;  // of shown_config's entries with one destination
   std::uint64_t largest_size_limit = 0;
   std::set<IpAddress> primary_addresses;
   std::vector<PrimaryStatus> shown;
@@ -262,14 +262,14 @@ void Relay::Impl::on_health_change() {
 }
 
 void Relay::Impl::publish() {
-  std::unordered_map<const config::Domain*, Seen> next;
-  std::unordered_map<std::string, Seen> others;
+  std::unordered_map<std::string, Seen> next;
+  std::unordered_map<const config::Domain*, Seen> entries;
   std::set<IpAddress> addresses;
   std::vector<PrimaryStatus> list;
   std::uint64_t largest = 0;
   bool unlimited = false;
   for (const auto& [key, one] : by_key) {
-    others[key] = {one->health().health(), one->size_limit()};
+    next[key] = {one->health().health(), one->size_limit()};
     const bool named = one->own() && !one->settings().request.hosts.empty();
     for (const Host& host : one->known_hosts()) {
       if (named) addresses.insert(host.endpoint.address);
@@ -282,16 +282,16 @@ void Relay::Impl::publish() {
     if (it != by_key.end()) status = it->second->status();
     status.domain = shown_name(domain);
     list.push_back(std::move(status));
-    const bool known = has_one_destination(domain) && it != by_key.end();
-    const Seen one = known ? others[it->first] : Seen();
-    if (has_one_destination(domain)) next[&domain] = one;
-    unlimited = unlimited || one.size_limit == 0;
-    largest = std::max(largest, one.size_limit);
+    const bool one_way = has_one_destination(domain);
+    const Seen mine = one_way && it != by_key.end() ? next[it->first] : Seen();
+    if (one_way) entries[&domain] = mine;
+    unlimited = unlimited || mine.size_limit == 0;
+    largest = std::max(largest, mine.size_limit);
   }
   const std::scoped_lock lock(mutex);
   shown_config = parts.config;
   seen = std::move(next);
-  seen_others = std::move(others);
+  entry_seen = std::move(entries);
   largest_size_limit = unlimited ? 0 : largest;
   primary_addresses = std::move(addresses);
   shown = std::move(list);
@@ -437,9 +437,9 @@ Relay::Impl::Seen Relay::Impl::look(const std::string& domain) const {
   const std::scoped_lock lock(mutex);
   if (!shown_config) return {};
   const config::Domain* entry = shown_config->find_domain(domain);
-  if (const auto it = seen.find(entry); it != seen.end()) return it->second;
-  const auto it = seen_others.find(settings_for(*shown_config, domain).key);
-  return it == seen_others.end() ? Seen() : it->second;
+  if (const auto it = entry_seen.find(entry); it != entry_seen.end()) return it->second;
+  const auto it = seen.find(settings_for(*shown_config, domain).key);
+  return it == seen.end() ? Seen() : it->second;
 }
 
 Health Relay::health(const std::string& domain) const {

@@ -54,8 +54,8 @@ class Body final : public smtp::Body {
 
 class Admission final : public smtp::Admission {
  public:
-  Admission(std::unique_ptr<access::SessionChecks> checks, const FakePrimaries& primaries, bool one_domain)
-      : checks_(std::move(checks)), primaries_(primaries), one_domain_(one_domain) {}
+  Admission(std::unique_ptr<access::SessionChecks> checks, const FakePrimaries& primaries)
+      : checks_(std::move(checks)), primaries_(primaries) {}
   Task<std::string> client_name() override { return checks_->client_name(); }
   void mail(const Facts& facts) override { checks_->mail(facts); }
   Task<Verdict> recipient(Facts facts, Mailbox recipient) override {
@@ -66,7 +66,7 @@ class Admission final : public smtp::Admission {
   }
   Task<Authorised> authorised(Facts facts) override { return checks_->authorised(std::move(facts)); }
   std::uint64_t size_limit(const std::string& domain) const override { return primaries_.size_limit(domain); }
-  std::uint64_t largest_size_limit() const override { return one_domain_ ? primaries_.size_limit("example.com") : 0; }
+  std::uint64_t largest_size_limit() const override { return primaries_.largest_size_limit(); }
   // Whether a node may be asked for, and what happens then, is the relay's: here only who reaches it.
   Task<Reply> etrn(Facts facts, std::string node) override {
     const bool may = facts.client.trusted || primaries_.is_primary_address(facts.client.address);
@@ -77,7 +77,6 @@ class Admission final : public smtp::Admission {
  private:
   std::unique_ptr<access::SessionChecks> checks_;
   const FakePrimaries& primaries_;
-  bool one_domain_;
 };
 
 }  // namespace
@@ -85,6 +84,10 @@ class Admission final : public smtp::Admission {
 std::uint64_t FakePrimaries::size_limit(const std::string& domain) const {
   const auto found = sizes.find(domain);
   return found == sizes.end() ? 0 : found->second;
+}
+
+std::uint64_t FakePrimaries::largest_size_limit() const {
+  return several_domains ? 0 : size_limit("example.com");
 }
 
 Task<access::Primaries::Answer> FakePrimaries::call(std::string address, SteadyTime) {
@@ -106,16 +109,14 @@ class Stack::Intake final : public smtp::Intake {
 
 class Stack::Policy final : public smtp::Policy {
  public:
-  Policy(access::Pipeline& pipeline, const FakePrimaries& primaries, bool one_domain)
-      : pipeline_(pipeline), primaries_(primaries), one_domain_(one_domain) {}
+  Policy(access::Pipeline& pipeline, const FakePrimaries& primaries) : pipeline_(pipeline), primaries_(primaries) {}
   std::unique_ptr<smtp::Admission> admit(const Client& client) override {
-    return std::make_unique<Admission>(pipeline_.begin(client), primaries_, one_domain_);
+    return std::make_unique<Admission>(pipeline_.begin(client), primaries_);
   }
 
  private:
   access::Pipeline& pipeline_;
   const FakePrimaries& primaries_;
-  bool one_domain_;
 };
 
 Stack::Stack(const std::map<std::string, std::string>& settings, const std::map<std::string, std::string>& files,
@@ -151,6 +152,7 @@ Stack::Stack(const std::map<std::string, std::string>& settings, const std::map<
   shared->config = config_;
   shared->tables = tables.tables;
   shared->greylister = greylister_.get();
+  primaries.several_domains = config_->domains.size() > 1;
   shared->primaries = &primaries;
   shared->clock = &clock_;
   shared->log = &log;
@@ -169,7 +171,7 @@ Stack::Stack(const std::map<std::string, std::string>& settings, const std::map<
     lists_ = std::make_unique<dnsbl::Lists>(config_, resolver, health_, log, metrics);
   }
   pipeline_ = std::make_unique<access::Pipeline>(io_.get_executor(), shared, resolver, lists_.get());
-  policy_ = std::make_unique<Policy>(*pipeline_, primaries, config_->domains.size() == 1);
+  policy_ = std::make_unique<Policy>(*pipeline_, primaries);
   intake_ = std::make_unique<Intake>(*spool_);
   tls_ = std::make_unique<smtp::TlsServer>(clock_, log, metrics, alerts);
   if (const Result<> loaded = tls_->load(config_->tls); !loaded) throw std::runtime_error(loaded.error().text);

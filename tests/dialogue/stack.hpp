@@ -32,9 +32,11 @@ class FakePrimaries final : public access::Primaries {
   bool is_down(const std::string&) const override { return !up; }
   bool is_primary_address(const IpAddress& ip) const override { return addresses.contains(ip.to_string()); }
   std::uint64_t size_limit(const std::string& domain) const;
+  std::uint64_t largest_size_limit() const;
   Task<Answer> call(std::string address, SteadyTime deadline) override;
 
   bool up = true;
+  bool several_domains = false;  // only example.com's limit is ever known
   std::set<std::string> addresses;
   std::map<std::string, std::uint64_t> sizes;      // by domain
   std::map<std::string, access::Callout> answers;  // by address; others: inconclusive
