@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <deque>
 
 #include "access/decision.hpp"
 #include "spf/spf.hpp"
@@ -24,6 +25,48 @@ bool same_sender(const Facts& a, const Facts& b) {
   return a.instance == b.instance && a.sender == b.sender && a.helo == b.helo;
 }
 
+// Runs lookups of one kind, a bounded number at once: one under way weighs more than the idle session that began it,
+// and a name server that is asked tens of thousands of questions in a burst loses most of them.
+class Turns {
+ public:
+  Turns(Gate& gate, const char* name) : gate_(gate), name_(name) {}
+  void add(std::function<Task<>()> lookup) {
+    waiting_.push_back(std::move(lookup));
+    next();
+  }
+  void clear() { waiting_.clear(); }
+
+ private:
+  static constexpr std::size_t at_once = 250;
+
+  void next() {
+    if (std::exchange(in_next_, true)) return;  // one that ended at once, below
+    while (!waiting_.empty() && running_ < at_once) {
+      const std::function<Task<>()> lookup = std::move(waiting_.front());
+      waiting_.pop_front();
+      ++running_;
+      if (!gate_.spawn(name_, run(lookup()))) --running_;
+    }
+    in_next_ = false;
+  }
+  Task<> run(Task<> lookup) {
+    struct Turn {
+      Turns& turns;
+      ~Turn() {
+        --turns.running_;
+        turns.next();
+      }
+    } const turn{*this};
+    co_await std::move(lookup);
+  }
+
+  Gate& gate_;
+  const char* name_;
+  std::deque<std::function<Task<>()>> waiting_;
+  std::size_t running_ = 0;
+  bool in_next_ = false;
+};
+
 }  // namespace
 
 struct Pipeline::Impl {
@@ -31,6 +74,8 @@ struct Pipeline::Impl {
   Setup setup;
   dns::Resolver& resolver;
   Gate gate;
+  Turns name_turns{gate, "client name"};
+  Turns score_turns{gate, "dnsbl client"};
 
   Impl(asio::any_io_executor ex, Setup initial, dns::Resolver& dns)
       : executor(std::move(ex)), setup(std::move(initial)), resolver(dns), gate(executor, reporter()) {}
@@ -41,33 +86,36 @@ struct Pipeline::Impl {
     };
   }
 
-  // The lookups themselves. They keep what they fill alive, and run on when the session has gone.
+  // The lookups themselves. They keep what they fill alive, and run on when the session has gone. Those that wait for
+  // their turn do not (`to` is null then).
   Task<> look_up_name(std::shared_ptr<ClientLookups> to, IpAddress ip, SteadyTime deadline) {
+    if (!to) co_return;
     dns::ClientName name = co_await dns::lookup_client_name(resolver, ip, deadline);
     to->name.set(std::move(name));
   }
   Task<dnsbl::Score> score_name(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> from,
                                 SteadyTime deadline) {
+    if (!lists->ask_client_names()) co_return dnsbl::Score{};  // nor is the name waited for
     const auto name = co_await from->name.wait(patience_ends(setup));
     if (!name || name->name.empty()) co_return dnsbl::Score{};
     co_return co_await lists->check_domain("client", name->name, deadline);
   }
   Task<> score_client(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> to, IpAddress ip,
                       SteadyTime deadline) {
-    std::vector<Task<dnsbl::Score>> tasks;
-    tasks.push_back(lists->check_client(ip, deadline));
-    tasks.push_back(score_name(lists, to, deadline));
-    auto scores = co_await join_all(std::move(tasks));
+    if (!to) co_return;
+    Task<dnsbl::Score> asked = lists->check_client(ip, deadline);
+    std::vector<dnsbl::Score> scores(2);
+    scores[1] = co_await score_name(lists, to, deadline);
+    scores[0] = co_await std::move(asked);
     to->scores.set(std::move(scores));
   }
   Task<> score_sender(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<SenderLookups> to, Facts facts,
                       SteadyTime deadline) {
-    std::vector<Task<dnsbl::Score>> tasks;
-    const auto helo = canonical_domain(facts.helo);
-    const auto sender = canonical_domain(facts.sender.domain);
-    if (sender) tasks.push_back(lists->check_domain("sender", *sender, deadline));
-    if (helo) tasks.push_back(lists->check_domain("helo", *helo, deadline));
-    auto scores = co_await join_all(std::move(tasks));
+    Task<dnsbl::Score> sender = lists->check_domain("sender", facts.sender.domain, deadline);
+    Task<dnsbl::Score> helo = lists->check_domain("helo", facts.helo, deadline);
+    std::vector<dnsbl::Score> scores(2);
+    scores[0] = co_await std::move(sender);
+    scores[1] = co_await std::move(helo);
     to->scores.set(std::move(scores));
   }
   Task<> look_up_domain(std::shared_ptr<SenderLookups> to, std::string domain, SteadyTime deadline) {
@@ -87,12 +135,17 @@ struct Pipeline::Impl {
 
   std::shared_ptr<ClientLookups> begin(const Setup& now, const Client& client) {
     const auto lookups = std::make_shared<ClientLookups>();
+    const std::weak_ptr<ClientLookups> to = lookups;
+    const IpAddress ip = client.address;
     if (client.name != "unknown")
       lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
     else
-      gate.spawn("client name", look_up_name(lookups, client.address, lookup_deadline(now)));
+      name_turns.add([this, to, ip] { return look_up_name(to.lock(), ip, lookup_deadline(setup)); });
     const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
-    if (score) gate.spawn("dnsbl client", score_client(now.lists, lookups, client.address, lookup_deadline(now)));
+    if (score) {
+      score_turns.add(
+          [this, to, ip, lists = now.lists] { return score_client(lists, to.lock(), ip, lookup_deadline(setup)); });
+    }
     return lookups;
   }
   std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts) {
@@ -213,6 +266,8 @@ Pipeline::Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared>
 Pipeline::~Pipeline() = default;
 
 Task<> Pipeline::stop() {
+  impl_->name_turns.clear();
+  impl_->score_turns.clear();
   impl_->gate.cancel();
   co_await impl_->gate.close();
 }

@@ -18,7 +18,7 @@ class LruMap {
   explicit LruMap(std::size_t capacity) : capacity_(capacity) {}
 
   Value* find(const Key& key) {  // marks it as used; valid until the next insert
-    const auto it = index_.find(key);
+    const auto it = index_.find(&key);
     if (it == index_.end()) return nullptr;
     order_.splice(order_.begin(), order_, it->second);
     return &it->second->second;
@@ -26,18 +26,19 @@ class LruMap {
   Value& insert(Key key, Value value) {  // replaces
     erase(key);
     while (order_.size() >= capacity_ && !order_.empty()) {
-      index_.erase(order_.back().first);
+      index_.erase(&order_.back().first);
       order_.pop_back();
     }
     order_.emplace_front(std::move(key), std::move(value));
-    index_[order_.front().first] = order_.begin();
+    index_.emplace(&order_.front().first, order_.begin());
     return order_.front().second;
   }
   bool erase(const Key& key) {
-    const auto it = index_.find(key);
+    const auto it = index_.find(&key);
     if (it == index_.end()) return false;
-    order_.erase(it->second);
+    const auto entry = it->second;
     index_.erase(it);
+    order_.erase(entry);  // last: the index's key is in it, and so may `key` be
     return true;
   }
   std::size_t size() const { return order_.size(); }
@@ -51,7 +52,13 @@ class LruMap {
  private:
   std::size_t capacity_;
   std::list<std::pair<Key, Value>> order_;  // most recent first
-  std::unordered_map<Key, typename std::list<std::pair<Key, Value>>::iterator, Hash> index_;
+  struct HashOf {
+    std::size_t operator()(const Key* key) const { return Hash{}(*key); }
+  };
+  struct Same {
+    bool operator()(const Key* a, const Key* b) const { return *a == *b; }
+  };
+  std::unordered_map<const Key*, typename std::list<std::pair<Key, Value>>::iterator, HashOf, Same> index_;
 };
 
 // `rate` tokens a `period`, at most `rate` saved up. Time is passed in.

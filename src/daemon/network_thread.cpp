@@ -75,8 +75,7 @@ Task<> NetworkThread::watch_lag() {
 }
 
 Task<dns::Answer> ResolverSwitch::lookup(std::string name, dns::Type type, SteadyTime deadline) {
-  const std::shared_ptr<dns::Resolver> resolver = current_;
-  co_return co_await resolver->lookup(std::move(name), type, deadline);
+  return current_->lookup(std::move(name), type, deadline);
 }
 
 }  // namespace greymx::daemon

@@ -15,6 +15,10 @@ struct Flight {
   Flight(asio::any_io_executor executor, std::string question, Type asked, std::size_t servers, std::size_t begin)
       : name(std::move(question)), type(asked), first(begin), answered(servers), landed(std::move(executor)) {}
 
+  std::chrono::microseconds age() const {
+    return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+  }
+
   std::string name;
   Type type;
   std::size_t first;           // server
@@ -22,8 +26,25 @@ struct Flight {
   std::vector<bool> answered;  // servers that said something unusable: not asked again
   Answer answer;
   bool done = false;
+  SteadyTime began = std::chrono::steady_clock::now();
   Event landed;
 };
+
+Task<Answer> ready(Answer answer) {
+  co_return answer;
+}
+
+// Touches nothing of the resolver, which may be gone before.
+Task<Answer> landing(std::shared_ptr<Flight> flight, SteadyTime deadline) {
+  while (!flight->done) {
+    const bool in_time = co_await flight->landed.wait(deadline);
+    if (in_time || flight->done) continue;
+    Answer late = failed_answer("timeout");
+    late.took = flight->age();
+    co_return late;
+  }
+  co_return flight->answer;
+}
 
 Answer unanswered(int status) {
   switch (status) {
@@ -81,19 +102,15 @@ Task<Answer> AresResolver::lookup(std::string name, Type type, SteadyTime deadli
   if (!question) {
     Answer nowhere;
     nowhere.outcome = Outcome::no_domain;
-    co_return nowhere;
+    return ready(std::move(nowhere));
   }
   if (auto known = cache_.find(*question, type, clock_.steady())) {
     metrics_.count("dns_cache_hits_total");
-    co_return std::move(*known);
+    return ready(std::move(*known));
   }
-  const std::shared_ptr<Flight> flight = join(*question, type);
-  if (!flight) co_return failed_answer("too many lookups");
-  while (!flight->done) {  // from here on nothing of the resolver is touched: it may be destroyed
-    const bool in_time = co_await flight->landed.wait(deadline);
-    if (!in_time && !flight->done) co_return failed_answer("timeout");
-  }
-  co_return flight->answer;
+  std::shared_ptr<Flight> flight = join(*question, type);
+  if (!flight) return ready(failed_answer("too many lookups"));
+  return landing(std::move(flight), deadline);
 }
 
 void AresResolver::forget(const std::string& name, Type type) {
@@ -145,6 +162,7 @@ void AresResolver::land(Flight& flight) {
   metrics_.count("dns_lookups_total", {{"type", std::string{to_string(flight.type)}},
                                        {"outcome", outcomes[static_cast<std::size_t>(flight.answer.outcome)]}});
   cache_.store(flight.name, flight.type, flight.answer, clock_.steady());
+  flight.answer.took = flight.age();
   flight.done = true;
   flight.landed.notify_all();
   flights_.erase({flight.name, flight.type});

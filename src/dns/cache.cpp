@@ -2,19 +2,22 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 
 namespace greymx::dns {
 namespace {
 
 using std::chrono::seconds;
 
+constexpr seconds longest{std::numeric_limits<std::int32_t>::max()};  // RFC 2181 8
+
 seconds lifetime(const Answer& answer) {
   switch (answer.outcome) {
     case Outcome::found:
-      return std::min<seconds>(answer.ttl, std::chrono::days{1});
+      return std::clamp<seconds>(answer.ttl, seconds{0}, std::chrono::days{1});
     case Outcome::no_record:
     case Outcome::no_domain:
-      return std::min<seconds>(answer.ttl, std::chrono::hours{1});
+      return std::clamp<seconds>(answer.ttl, seconds{0}, std::chrono::hours{1});
     case Outcome::failed:
       return seconds{5};  // RFC 2308 7: not longer than 5 minutes; enough to spare a sick server
   }
@@ -38,7 +41,10 @@ std::string key(const std::string& name, Type type) {
 std::optional<Answer> Cache::find(const std::string& name, Type type, SteadyTime now) {
   const Entry* entry = entries_.find(key(name, type));
   if (!entry || now - entry->fetched >= entry->lifetime) return std::nullopt;
-  Answer answer = entry->answer;
+  Answer answer;
+  if (entry->answer) answer = *entry->answer;
+  answer.outcome = entry->outcome;
+  answer.ttl = entry->ttl;
   answer.age = std::chrono::duration_cast<seconds>(now - entry->fetched);
   return answer;
 }
@@ -46,7 +52,10 @@ std::optional<Answer> Cache::find(const std::string& name, Type type, SteadyTime
 void Cache::store(const std::string& name, Type type, const Answer& answer, SteadyTime now) {
   const std::string question = key(name, type);
   drop(question);
-  Entry entry{answer, now, lifetime(answer), weight(answer)};
+  Entry entry{nullptr, now, lifetime(answer), std::min(answer.ttl, longest), weight(answer), answer.outcome};
+  const bool bare = answer.addresses.empty() && answer.mx.empty() && answer.texts.empty() && answer.names.empty() &&
+                    answer.error.empty();
+  if (!bare) entry.answer = std::make_unique<const Answer>(answer);
   if (entry.lifetime <= seconds{0} || entry.weight > capacity_) return;
   while (weight_ + entry.weight > capacity_) drop(std::prev(entries_.end())->first);
   weight_ += entry.weight;

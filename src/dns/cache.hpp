@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -24,10 +25,11 @@ class Cache {
 
  private:
   struct Entry {
-    Answer answer;
+    std::unique_ptr<const Answer> answer;  // null: one without records or error, which most are
     SteadyTime fetched;
-    std::chrono::seconds lifetime;
+    std::chrono::seconds lifetime, ttl;
     std::size_t weight;
+    Outcome outcome;
   };
   void drop(const std::string& key);
 

@@ -32,12 +32,10 @@ std::string_view to_string(Type type) {
 void Resolver::forget(const std::string&, Type) {}
 
 Task<Answer> lookup_addresses(Resolver& resolver, std::string name, SteadyTime deadline) {
-  std::vector<Task<Answer>> tasks;
-  tasks.push_back(resolver.lookup(name, Type::a, deadline));
-  tasks.push_back(resolver.lookup(name, Type::aaaa, deadline));
-  std::vector<Answer> answers = co_await join_all(std::move(tasks));
-  Answer& v4 = answers[0];
-  Answer& v6 = answers[1];
+  Task<Answer> first = resolver.lookup(name, Type::a, deadline);
+  Task<Answer> second = resolver.lookup(name, Type::aaaa, deadline);
+  Answer v4 = co_await std::move(first);
+  Answer v6 = co_await std::move(second);
   if (v4.outcome == Outcome::found && v6.outcome == Outcome::found) {
     std::ranges::move(v6.addresses, std::back_inserter(v4.addresses));
     v4.ttl = std::min(v4.ttl, v6.ttl);
@@ -45,8 +43,8 @@ Task<Answer> lookup_addresses(Resolver& resolver, std::string name, SteadyTime d
     co_return std::move(v4);
   }
   for (const Outcome wanted : {Outcome::found, Outcome::failed, Outcome::no_record}) {
-    for (Answer& answer : answers) {
-      if (answer.outcome == wanted) co_return std::move(answer);
+    for (Answer* answer : {&v4, &v6}) {
+      if (answer->outcome == wanted) co_return std::move(*answer);
     }
   }
   co_return std::move(v4);  // no_domain, both

@@ -42,25 +42,28 @@ struct Mx {
 // Records of the type that was asked for; only that member is filled. Names are lower-case without a final dot.
 struct Answer {
   Outcome outcome = Outcome::failed;
-  std::vector<IpAddress> addresses;  // A, AAAA
-  std::vector<Mx> mx;                // sorted by preference, file order within
-  std::vector<std::string> texts;    // TXT, strings of one record joined; TLSA, RDATA in lower-case hex
-  std::vector<std::string> names;    // PTR, NS, CNAME
-  std::chrono::seconds ttl{0};       // the smallest along the way, or the negative TTL (SOA)
-  std::chrono::seconds age{0};       // how long ago it was fetched; 0 = fresh
-  std::string error;                 // outcome failed: "SERVFAIL", "timeout", …
+  std::vector<IpAddress> addresses;   // A, AAAA
+  std::vector<Mx> mx;                 // sorted by preference, file order within
+  std::vector<std::string> texts;     // TXT, strings of one record joined; TLSA, RDATA in lower-case hex
+  std::vector<std::string> names;     // PTR, NS, CNAME
+  std::chrono::seconds ttl{0};        // the smallest along the way, or the negative TTL (SOA)
+  std::chrono::seconds age{0};        // how long ago it was fetched; 0 = fresh
+  std::chrono::microseconds took{0};  // to fetch it; 0: it was in the cache
+  std::string error;                  // outcome failed: "SERVFAIL", "timeout", …
 };
 
 class Resolver {
  public:
   virtual ~Resolver() = default;
-  // `name` without a search list; a final dot is fine. A name that is no domain name is no_domain, without asking.
+  // Asks at once, where it can; the task waits for the answer. So several calls, then several awaits, take as long as
+  // the slowest. `name` without a search list; a final dot is fine. A name that is no domain name is no_domain, without
+  // asking.
   virtual Task<Answer> lookup(std::string name, Type type, SteadyTime deadline) = 0;
   // Drops what is cached for a question: who thinks an answer too old forgets it and asks again.
   virtual void forget(const std::string& name, Type type);
 };
 
-// A and AAAA at once. found if either is; otherwise failed if either failed. ttl is the smaller of those found.
+// A and AAAA together. found if either is; otherwise failed if either failed. ttl is the smaller of those found.
 Task<Answer> lookup_addresses(Resolver& resolver, std::string name, SteadyTime deadline);
 
 // The forward-confirmed PTR name of an address (RFC 1912 2.1; Postfix's rule): at most 5 names tried, at most 16

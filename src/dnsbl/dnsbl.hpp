@@ -47,11 +47,12 @@ class Lists {
  public:
   Lists(config::ConfigPtr config, dns::Resolver& resolver, std::shared_ptr<Health> health, Log& log, Metrics& metrics);
   ~Lists();
-  // All address lists. Private and loopback addresses are looked up too (only trusted networks are exempt, and that
-  // is the caller's business).
+  // All address lists, asked when this is called, awaited when the task is. Private and loopback addresses are looked
+  // up too (only trusted networks are exempt, and that is the caller's business).
   Task<Score> check_client(IpAddress client, SteadyTime deadline);
   // Domain lists for one name; `what` is "sender", "helo" or "client".
   Task<Score> check_domain(std::string what, std::string domain, SteadyTime deadline);
+  bool ask_client_names() const;  // is there any list for check_domain("client", …)?
 
  private:
   struct Impl;

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "base/mailbox.hpp"
 #include "dnsbl/health.hpp"
@@ -9,7 +8,9 @@
 namespace greymx::dnsbl {
 namespace {
 
-using std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+constexpr auto reason_time = 1s;  // of a check's time, kept back for the reason: lists that are slow must not eat it
 
 // What one check asks all lists about.
 struct Question {
@@ -17,9 +18,13 @@ struct Question {
   std::string subject;  // for the reply
   std::optional<IpAddress> client;
   SteadyTime deadline;
-  // The first list, in the order of the config, known to list it so far. Only that one's TXT can be needed, so a list
-  // with a smaller index always fetches its own.
-  std::size_t first_listing = std::numeric_limits<std::size_t>::max();
+};
+
+// One list that was asked.
+struct Asked {
+  std::size_t list;
+  ListResult result;
+  Task<dns::Answer> answer;  // not valid: the list is off
 };
 
 }  // namespace
@@ -30,57 +35,78 @@ struct Lists::Impl {
   std::shared_ptr<Health> health;
   Metrics& metrics;
 
-  Task<Score> check(std::vector<std::size_t> lists, Question question);
-  Task<ListResult> ask(std::size_t index, Question& question);
-  Task<dns::Answer> lookup(std::string name, dns::Type type, SteadyTime deadline);
+  Task<Score> check(const std::vector<std::size_t>& lists, Question question);
+  Task<Score> collect(std::vector<Asked> asked, Question question);
+  void judge_answer(Asked& one, const dns::Answer& answer, const Question& question);
+  Task<> fetch_reason(Asked& one, const Question& question);
+
+  // dnsbl.cache_ttl_max: an answer that the DNS cache has had for longer is asked for again.
+  bool too_old(const dns::Answer& answer) const { return answer.age > config->dnsbl.cache_ttl_max; }
+  Task<dns::Answer> again(const std::string& name, dns::Type type, SteadyTime deadline) {
+    resolver.forget(name, type);
+    return resolver.lookup(name, type, deadline);
+  }
 };
 
-// dnsbl.cache_ttl_max: an answer that the DNS cache has had for longer is asked for again.
-Task<dns::Answer> Lists::Impl::lookup(std::string name, dns::Type type, SteadyTime deadline) {
-  dns::Answer answer = co_await resolver.lookup(name, type, deadline);
-  if (answer.age <= config->dnsbl.cache_ttl_max) co_return answer;
-  resolver.forget(name, type);
-  answer = co_await resolver.lookup(name, type, deadline);
-  co_return answer;
-}
-
-Task<ListResult> Lists::Impl::ask(std::size_t index, Question& question) {
-  const List& list = health->lists()[index];
-  ListResult result;
-  result.zone = list.shown;
-  result.query = question.labels + '.' + list.shown;
-  result.subject = question.subject;
-  result.weight = list.weight;
-  result.error = health->why_off(index);
-  if (!result.error.empty()) {
-    result.outcome = Outcome::disabled;
-    co_return result;
+// All lists are asked before the first answer is awaited.
+Task<Score> Lists::Impl::check(const std::vector<std::size_t>& lists, Question question) {
+  std::vector<Asked> asked;
+  asked.reserve(lists.size());
+  for (const std::size_t index : lists) {
+    const List& list = health->lists()[index];
+    Asked& one = asked.emplace_back(index);
+    one.result.zone = list.shown;
+    one.result.query = question.labels + '.' + list.shown;
+    one.result.subject = question.subject;
+    one.result.weight = list.weight;
+    one.result.error = health->why_off(index);
+    if (one.result.error.empty())
+      one.answer = resolver.lookup(question.labels + '.' + list.zone, dns::Type::a, question.deadline - reason_time);
+    else
+      one.result.outcome = Outcome::disabled;
   }
-  const std::string name = question.labels + '.' + list.zone;
-  const SteadyTime begin = steady_clock::now();
-  const dns::Answer answer = co_await lookup(name, dns::Type::a, question.deadline);
-  const std::chrono::duration<double> took = steady_clock::now() - begin;
-  metrics.observe("dnsbl_lookup_seconds", took.count(), {{"list", list.shown}});
-  const Judgement judgement = judge(list, answer);
-  result.outcome = judgement.outcome;
-  result.error = judgement.error;
-  result.answers = answer.addresses;
-  result.age = answer.age;
-  health->note(index, result, judgement.outside, question.client);
-  if (result.outcome != Outcome::listed) co_return result;
-  result.reason = printable(list.reason);
-  if (!list.reason.empty() || list.weight <= 0 || index > question.first_listing) co_return result;
-  question.first_listing = index;
-  const dns::Answer texts = co_await lookup(name, dns::Type::txt, question.deadline);
-  result.reason = reason_text(list, texts.texts);
-  co_return result;
+  return collect(std::move(asked), std::move(question));
 }
 
-Task<Score> Lists::Impl::check(std::vector<std::size_t> lists, Question question) {
-  std::vector<Task<ListResult>> tasks;
-  for (const std::size_t index : lists) tasks.push_back(ask(index, question));
-  std::vector<ListResult> results = co_await join_all(std::move(tasks));
+Task<Score> Lists::Impl::collect(std::vector<Asked> asked, Question question) {
+  const auto decides = [](const Asked& one) { return one.result.outcome == Outcome::listed && one.result.weight > 0; };
+  for (Asked& one : asked) {
+    if (!one.answer.valid()) continue;
+    dns::Answer answer = co_await std::move(one.answer);
+    if (too_old(answer)) {
+      const std::string name = question.labels + '.' + health->lists()[one.list].zone;
+      answer = co_await again(name, dns::Type::a, question.deadline - reason_time);
+    }
+    judge_answer(one, answer, question);
+  }
+  const auto deciding = std::ranges::find_if(asked, decides);
+  if (deciding != asked.end()) co_await fetch_reason(*deciding, question);
+  std::vector<ListResult> results;
+  results.reserve(asked.size());
+  for (Asked& one : asked) results.push_back(std::move(one.result));
   co_return tally(std::move(results), config->dnsbl.threshold);
+}
+
+void Lists::Impl::judge_answer(Asked& one, const dns::Answer& answer, const Question& question) {
+  const List& list = health->lists()[one.list];
+  metrics.observe("dnsbl_lookup_seconds", std::chrono::duration<double>(answer.took).count(), {{"list", list.shown}});
+  const Judgement judgement = judge(list, answer);
+  one.result.outcome = judgement.outcome;
+  one.result.error = judgement.error;
+  one.result.answers = answer.addresses;
+  one.result.age = answer.age;
+  if (judgement.outcome == Outcome::listed) one.result.reason = printable(list.reason);
+  health->note(one.list, one.result, judgement.outside, question.client);
+}
+
+// Of the first list, in the order of the config, that lists it: no other's reason can be told.
+Task<> Lists::Impl::fetch_reason(Asked& one, const Question& question) {
+  const List& list = health->lists()[one.list];
+  if (!list.reason.empty()) co_return;
+  const std::string name = question.labels + '.' + list.zone;
+  dns::Answer texts = co_await resolver.lookup(name, dns::Type::txt, question.deadline);
+  if (too_old(texts)) texts = co_await again(name, dns::Type::txt, question.deadline);
+  one.result.reason = reason_text(list, texts.texts);
 }
 
 Lists::Lists(config::ConfigPtr config, dns::Resolver& resolver, std::shared_ptr<Health> health, Log&, Metrics& metrics)
@@ -98,7 +124,12 @@ Task<Score> Lists::check_client(IpAddress client, SteadyTime deadline) {
   for (std::size_t i = 0; i < lists.size(); ++i) {
     if (!lists[i].by_name) indices.push_back(i);
   }
-  return impl_->check(std::move(indices), std::move(question));
+  return impl_->check(indices, std::move(question));
+}
+
+bool Lists::ask_client_names() const {
+  return std::ranges::any_of(impl_->health->lists(),
+                             [](const List& list) { return list.by_name && list.check_client; });
 }
 
 // Addresses and single labels are no domains: lists answer them with nonsense or an error (Spamhaus DBL: 127.0.1.255).
@@ -117,7 +148,7 @@ Task<Score> Lists::check_domain(std::string what, std::string domain, SteadyTime
   const std::string_view part = what == "sender" ? "Sender address" : what == "helo" ? "Helo command" : "Client host";
   question.subject = fmt::format("{} [{}]", part, question.labels);
   question.deadline = deadline;
-  return impl_->check(std::move(indices), std::move(question));
+  return impl_->check(indices, std::move(question));
 }
 
 }  // namespace greymx::dnsbl

@@ -229,7 +229,7 @@ void Session::mail(std::string_view arguments) {
     return end_transaction();
   }
   facts_.instance = fmt::format("{}.{}", instance_, ++transactions_);
-  transaction_.emplace();
+  transaction_ = std::make_unique<Transaction>();
   transaction_->max_size = config_.limits.message_size;
   Envelope& envelope = transaction_->envelope;
   envelope.reverse_path = facts_.sender.to_string();

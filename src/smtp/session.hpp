@@ -116,7 +116,7 @@ class Session {
   std::string& output() { return output_; }
   const Facts& facts() const { return facts_; }
   State state() const { return state_; }
-  Transaction* transaction() { return transaction_ ? &*transaction_ : nullptr; }
+  Transaction* transaction() { return transaction_.get(); }
   const Mailbox& pending_recipient() const { return pending_.path.mailbox; }
   const Chunk& chunk() const { return chunk_; }
   const XclientCommand& xclient() const { return xclient_; }
@@ -166,7 +166,7 @@ class Session {
   Facts facts_;
   std::string tls_;
   State state_ = State::start;
-  std::optional<Transaction> transaction_;
+  std::unique_ptr<Transaction> transaction_;  // null between messages: idle sessions are many
   std::string output_;
   Verb verb_ = Verb::unknown;  // of the command being answered
   std::string_view where_ = "CONNECT";

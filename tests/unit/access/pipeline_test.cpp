@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "access/decision.hpp"
 #include "dnsbl/health.hpp"
 #include "fixture.hpp"
@@ -709,4 +711,42 @@ TEST_CASE("a session keeps the configuration that it began with") {
   world.connect();
   CHECK_FALSE(world.rcpt().pass());
   CHECK(world.rcpt("user@example.org").pass());
+}
+
+TEST_CASE_METHOD(World, "of a crowd of clients a bounded number is looked up at once, and each in the end") {
+  start();
+  resolver.clear_asked();
+  std::vector<std::unique_ptr<SessionChecks>> crowd;
+  for (unsigned i = 0; i < 600; ++i) {
+    const std::string reverse = fmt::format("{}.{}.0.203.in-addr.arpa", i % 256, i / 256);
+    resolver.delay(reverse, 1s, clock);
+    crowd.push_back(pipeline->begin({.address = *IpAddress::parse(fmt::format("203.0.{}.{}", i / 256, i % 256))}));
+  }
+  io.restart();
+  io.poll();
+  CHECK(resolver.asked().size() == 250);
+  crowd[599].reset();  // it hung up while it waited for its turn
+  for (int i = 0; i < 3; ++i) {
+    clock.advance(1s);
+    resolver.tick();
+    io.restart();
+    io.poll();
+  }
+  CHECK(resolver.asked().size() == 599);
+  CHECK(run(io, crowd[598]->client_name()) == "unknown");
+}
+
+TEST_CASE_METHOD(World, "a client's slow name does not hold up the lists of addresses") {
+  list("bl.example");
+  start();
+  resolver.delay("9.100.51.198.in-addr.arpa", 60s, clock);
+  resolver.clear_asked();
+  session = pipeline->begin({.address = *IpAddress::parse("198.51.100.9")});
+  io.restart();
+  io.poll();
+  CHECK(resolver.count("9.100.51.198.bl.example TXT") == 1);  // the whole score is known
+  clock.advance(60s);
+  resolver.tick();
+  io.restart();
+  io.poll();
 }

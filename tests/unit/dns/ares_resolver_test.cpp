@@ -80,6 +80,20 @@ TEST_CASE_METHOD(Fixture, "an answer is fetched once and then comes from the cac
   CHECK(metrics.value("dns_cache_hits_total") == 1);
 }
 
+TEST_CASE_METHOD(Fixture, "a question is asked when it is posed, not when its answer is awaited") {
+  DnsServer server{io, answers_all};
+  const auto resolver = this->resolver({server.endpoint()});
+  Task<Answer> first = resolver->lookup("x.test", Type::a, std::chrono::steady_clock::now() + long_enough);
+  Task<Answer> second = resolver->lookup("y.test", Type::a, std::chrono::steady_clock::now() + long_enough);
+  REQUIRE(asked_of(server, 2));
+  const Answer answer = run(io, std::move(second));
+  CHECK(answer.outcome == Outcome::found);
+  CHECK(answer.took > 0us);
+  CHECK(run(io, std::move(first)).outcome == Outcome::found);
+  CHECK(lookup(*resolver, "x.test").took == 0us);
+  CHECK(server.asked().size() == 2);
+}
+
 TEST_CASE_METHOD(Fixture, "NXDOMAIN is no domain, kept for its negative TTL") {
   DnsServer server{io, [](const Question& question) -> std::optional<Bytes> {
                      Message message = question.message();

@@ -139,8 +139,7 @@ TEST_CASE_METHOD(Fixture, "one slow list costs no more than the deadline, and no
   gate.spawn("check", check(*lists, clock.steady() + 5s, score));
   io.poll();
   CHECK_FALSE(score);
-  CHECK(resolver.count("10.2.0.192.bl.test TXT") == 1);
-  clock.advance(5s);
+  clock.advance(4s);  // the last second is kept for the reason
   resolver.tick();
   io.restart();
   io.poll();
