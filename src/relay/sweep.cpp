@@ -69,6 +69,11 @@ std::chrono::seconds Sweep::youngest() const {
 }
 
 Task<> Sweep::once() {
+  co_await walk();
+  warn_before();
+}
+
+Task<> Sweep::walk() {
   for (QueueId after{}; !parts_.stopping;) {
     const std::vector<QueueId> ids = parts_.spool.ids(after, slice);
     // IDs are in the order of arrival: where nothing can be due yet, nothing after it is.
@@ -106,12 +111,21 @@ bool Sweep::crowded() const {
   return totals.held_bytes > (totals.disk_bytes + totals.free_bytes) / held_share;
 }
 
-void Sweep::warn_before(const queue::Message& message, WallTime first_expiry) {
+void Sweep::note_near(const queue::Message& message, WallTime first_expiry) {
   if (first_expiry - parts_.clock.now() > parts_.config->queue.lifetime / 10) return;
-  const std::string domain = queue::schedule_domain(message.envelope.recipients.front().address);
-  parts_.alerts.raise("mail for " + domain + " is about to expire",
-                      fmt::format("{} will be given up {}: see `greymx mailq`, and queue.lifetime.",
-                                  message.id.to_string(), rfc5322_date(first_expiry)));
+  Near& near = near_[queue::schedule_domain(message.envelope.recipients.front().address)];
+  ++near.messages;
+  if (first_expiry < near.expires) near.first = message.id, near.expires = first_expiry;
+}
+
+void Sweep::warn_before() {
+  for (const auto& [domain, near] : near_) {
+    parts_.alerts.raise("mail for " + domain + " is about to expire",
+                        fmt::format("{} will be given up {}{}: see `greymx mailq`, and queue.lifetime.",
+                                    near.first.to_string(), rfc5322_date(near.expires),
+                                    near.messages > 1 ? fmt::format(", and {} more soon", near.messages - 1) : ""));
+  }
+  near_.clear();
 }
 
 // What is due, and where held mail fills too much of the spool, all of it: the oldest comes first.
@@ -127,7 +141,7 @@ Due Sweep::find(const queue::Message& message) const {
 
 Task<> Sweep::look_at(queue::Message seen) {
   const Due first = find(seen);
-  if (first.first_expiry != WallTime::max()) warn_before(seen, first.first_expiry);
+  if (first.first_expiry != WallTime::max() && first.expired.empty()) note_near(seen, first.first_expiry);
   if (first.empty()) co_return;
   std::vector<std::size_t> concerned = first.expired;
   concerned.insert(concerned.end(), first.held_too_long.begin(), first.held_too_long.end());

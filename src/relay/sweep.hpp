@@ -4,6 +4,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <string>
 
 #include "relay/endings.hpp"
 
@@ -38,10 +40,20 @@ class Sweep {
   std::chrono::seconds youngest() const;
   std::optional<std::vector<Taken>> claim(const queue::Message& message, const std::vector<std::size_t>& recipients);
   bool crowded() const;
-  void warn_before(const queue::Message& message, WallTime first_expiry);
+  void note_near(const queue::Message& message, WallTime first_expiry);
+  void warn_before();
+  Task<> walk();
+
+  // What is about to expire, by domain, as the walk finds it.
+  struct Near {
+    std::size_t messages = 0;
+    QueueId first;
+    WallTime expires = WallTime::max();
+  };
 
   Parts& parts_;
   DowntimeOf downtime_of_;
+  std::map<std::string, Near> near_;
 };
 
 }  // namespace greymx::relay

@@ -3,7 +3,11 @@ import os
 import re
 import subprocess
 import threading
+import sys
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+from peers import Service, free_port, listening, need, wait_for
 
 ticks = os.sysconf("SC_CLK_TCK")
 
@@ -73,3 +77,21 @@ class Meter:
         self.stop = True
         self.thread.join()
         return self.cpu() - self.begin, self.peak / 1024
+
+
+class Counter:
+    """smtp-sink as the primary, with its own running count."""
+
+    def __init__(self, tap, port):
+        self.port = port
+        self.service = Service(tap, f"sink-{port}-{time.time_ns()}", [need("smtp-sink"), "-c", "-u", "nobody", f"127.0.0.1:{port}", "1000"])
+        wait_for(lambda: listening(port))
+
+    def count(self):
+        with open(self.service.output, "rb") as file:
+            file.seek(max(0, os.path.getsize(self.service.output) - 200))
+            found = re.findall(rb"mesg[ =]*(\d+)|(\d+)", file.read())
+        return int((found[-1][0] or found[-1][1])) if found else 0
+
+    def close(self):
+        self.service.kill()

@@ -46,26 +46,8 @@ def generate(port, mode, connections, messages, size):
     return result
 
 
-class Counter:
-    """smtp-sink as the primary, with its own running count."""
-
-    def __init__(self, port):
-        self.port = port
-        self.service = Service(tap, f"sink-{port}-{time.time_ns()}", [need("smtp-sink"), "-c", "-u", "nobody", f"127.0.0.1:{port}", "1000"])
-        wait_for(lambda: listening(port))
-
-    def count(self):
-        with open(self.service.output, "rb") as file:
-            file.seek(max(0, os.path.getsize(self.service.output) - 200))
-            found = re.findall(rb"mesg[ =]*(\d+)|(\d+)", file.read())
-        return int((found[-1][0] or found[-1][1])) if found else 0
-
-    def close(self):
-        self.service.kill()
-
-
 def ceiling(mode, connections, messages, size):
-    sink = Counter(free_port())
+    sink = Counter(tap, free_port())
     rate = generate(sink.port, mode, connections, messages, size)["rate"]
     sink.close()
     return rate
@@ -121,7 +103,7 @@ probe_interval = "1h"
                 cpu, memory = meter.end()
                 if name != "greymx":  # what was tried once and deferred would wait for its next attempt
                     server.run("postqueue", "-f")
-                sink = Counter(port)
+                sink = Counter(tap, port)
                 meter = Meter(server.pid())
                 begin = time.monotonic()
                 if name == "greymx":

@@ -2,10 +2,12 @@
 //
 //   spool commit DIRECTORY COROUTINES SECONDS SIZE   coroutines of one thread commit in a loop: messages a second
 //   spool cycle DIRECTORY COROUTINES SECONDS SIZE    the same, and each message is delivered at once: a steady state
-//   spool fill DIRECTORY MESSAGES SIZE               leaves that many queued
+//   spool fill DIRECTORY MESSAGES SIZE DAYS          leaves that many queued, which came evenly over the last DAYS
 //   spool start DIRECTORY                            opens it: seconds, messages, memory of the whole process
 #include <sys/resource.h>
 
+#include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -34,9 +36,20 @@ class StderrAlerts final : public Alerts {
   }
 };
 
+// The system's, told to be late.
+class LateClock final : public Clock {
+ public:
+  WallTime now() const override { return system_.now() - late.load(); }
+  SteadyTime steady() const override { return system_.steady(); }
+  std::atomic<std::chrono::seconds> late{};
+
+ private:
+  SystemClock system_;
+};
+
 struct Parts {
   std::unique_ptr<Files> files = system_files();
-  SystemClock clock;
+  LateClock clock;
   StderrLog log;
   StderrAlerts alerts;
   Metrics metrics;
@@ -60,6 +73,8 @@ struct Load {
   bool deliver;
   std::uint64_t left;
   SteadyTime deadline;
+  LateClock& clock;
+  double late_by = 0;  // seconds for each message that is left
   std::uint64_t committed = 0;
 };
 
@@ -77,6 +92,7 @@ Envelope envelope() {
 Task<> commit_in_a_loop(Load& load) {
   while (load.left > 0 && std::chrono::steady_clock::now() < load.deadline) {
     --load.left;
+    load.clock.late = std::chrono::seconds(std::llround(load.late_by * static_cast<double>(load.left)));
     const auto incoming = load.spool.begin();
     std::vector<char> content(load.size, 'x');
     const Result<> written = co_await incoming->write(std::move(content));
@@ -127,14 +143,15 @@ int main(int argc, char** argv) {
   if (mode == "commit" || mode == "cycle") {
     Parts parts(argv[2]);
     const SteadyTime deadline = std::chrono::steady_clock::now() + std::chrono::seconds(number(4));
-    Load load{*parts.spool, number(5), mode == "cycle", UINT64_MAX, deadline};
+    Load load{*parts.spool, number(5), mode == "cycle", UINT64_MAX, deadline, parts.clock};
     const double seconds = run(load, number(3));
     const double rate = static_cast<double>(load.committed) / seconds;
     std::printf("%lu coroutines: %.0f messages/s, %.1f us CPU a message, %.0f MB peak\n", number(3), rate,
                 cpu_seconds() * 1e6 / static_cast<double>(load.committed), resident_megabytes("VmHWM"));
   } else if (mode == "fill") {
     Parts parts(argv[2]);
-    Load load{*parts.spool, number(4), false, number(3), SteadyTime::max()};
+    Load load{*parts.spool, number(4), false, number(3), SteadyTime::max(), parts.clock};
+    load.late_by = static_cast<double>(number(5)) * 86400 / static_cast<double>(number(3));
     const double seconds = run(load, 256);
     std::printf("%lu messages in %.1f s\n", load.committed, seconds);
   } else if (mode == "start") {
@@ -145,7 +162,7 @@ int main(int argc, char** argv) {
   } else {
     std::fprintf(stderr,
                  "usage: spool commit|cycle DIRECTORY COROUTINES SECONDS SIZE\n"
-                 "       spool fill DIRECTORY MESSAGES SIZE\n       spool start DIRECTORY\n");
+                 "       spool fill DIRECTORY MESSAGES SIZE DAYS\n       spool start DIRECTORY\n");
     return 2;
   }
 }

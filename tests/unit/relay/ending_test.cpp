@@ -210,9 +210,11 @@ TEST_CASE_METHOD(World, "mail that is too old is returned with what kept it") {
   CHECK(smart.transactions[0].content.find("mailbox full") != std::string::npos);
 }
 
-TEST_CASE_METHOD(World, "somebody is told before mail expires") {
+TEST_CASE_METHOD(World, "somebody is told once before mail expires, however much it is") {
   primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.2 mailbox full"}, 1000);
   const QueueId id = put();
+  put();
+  put();
   start();
   until_logged("status=deferred");
   CHECK_FALSE(alerts.contains("is about to expire"));
@@ -220,6 +222,9 @@ TEST_CASE_METHOD(World, "somebody is told before mail expires") {
   stop();
   start();
   until([&] { return alerts.contains("mail for example.com is about to expire"); });
+  CHECK(alerts.contains(id.to_string() + " will be given up "));
+  CHECK(alerts.contains(", and 2 more soon"));
+  CHECK(alerts.raised().size() == 1);
   CHECK(spool->contains(id));
 }
 
