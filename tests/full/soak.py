@@ -15,7 +15,7 @@ from peers import *
 SECONDS = int(os.environ.get("SOAK_SECONDS", "600"))
 CONNECTIONS = int(os.environ.get("SOAK_CONNECTIONS", "5000"))
 tap = Tap("soak")
-resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 dns = Dns(tap, ["sender.test A 127.0.0.7", "sender.test MX 10 sender.test"])
 primary = Sink(tap).start()
 mx = Greymx(tap, f"""
