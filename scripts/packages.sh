@@ -8,7 +8,8 @@ PACKAGES_DEMO="dnsmasq-base python3 python3-aiosmtpd"
 PACKAGES_TEST="libclang-rt-19-dev catch2 python3 python3-dnspython mandoc postfix swaks rbldnsd unbound postgrey
   db5.3-util dnsmasq-base python3-aiosmtpd pflogsumm fail2ban openssl libsasl2-modules-db clang-format-19
   iproute2 e2fsprogs haproxy nmap msmtp fetchmail"
-PACKAGES_FULL="prometheus chromium testssl.sh debhelper lintian debootstrap bsdextrautils"
+PACKAGES_FULL="prometheus chromium testssl.sh debhelper lintian debootstrap bsdextrautils
+  libgnutls-dane0 libidn12 libnsl2 libpcre2-8-0"  # the last four for Exim, which cannot be installed beside Postfix
 
 as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi

@@ -177,6 +177,9 @@ void Sampler::refresh_gauges() {
     const WallTime arrival = line.queued.messages != 0 ? line.queued.oldest : now;
     metrics.set("queue_expiry_seconds", domain, -age(relay::expires_at(arrival, now, downtime, config->queue)));
     if (!line.primary) continue;
+    for (const char* result : {"sent", "deferred", "bounced"}) {
+      metrics.count("deliveries_total", {{"domain", name}, {"result", result}}, 0);
+    }
     metrics.set("primary_up", domain, line.primary->health == relay::Health::up ? 1 : 0);
     metrics.set("primary_changed_timestamp_seconds", domain, static_cast<double>(unix_seconds(line.primary->since)));
   }

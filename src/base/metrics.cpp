@@ -38,12 +38,24 @@ struct Entry {
   std::abort();
 }
 
+// The part before the next `separator`, which leaves `rest` together with it.
+std::string_view take(std::string_view& rest, char separator) {
+  const std::size_t end = std::min(rest.find(separator), rest.size());
+  const std::string_view part = rest.substr(0, end);
+  rest.remove_prefix(std::min(end + 1, rest.size()));
+  return part;
+}
+
+Metrics::Labels series(std::string_view names, std::string_view values) {
+  Metrics::Labels labels;
+  while (!names.empty()) labels.emplace(take(names, ','), take(values, ','));
+  return labels;
+}
+
 bool labels_match(std::string_view declared, const Metrics::Labels& given) {
   std::size_t count = 0;
   while (!declared.empty()) {
-    const std::size_t comma = std::min(declared.find(','), declared.size());
-    if (!given.contains(std::string(declared.substr(0, comma)))) return false;
-    declared.remove_prefix(std::min(comma + 1, declared.size()));
+    if (!given.contains(std::string(take(declared, ',')))) return false;
     ++count;
   }
   return given.size() == count;
@@ -81,17 +93,20 @@ struct Metrics::Impl {
     } else {
       entry.family = &prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
     }
-    if (description.labels.empty()) start(entry);
+    if (description.labels.empty()) start(entry, {});
+    for (std::string_view rest = description.starts; !rest.empty();) {
+      start(entry, series(description.labels, take(rest, ';')));
+    }
     entries.emplace(description.name.substr(std::string_view("greymx_").size()), entry);
   }
 
-  static void start(const Entry& entry) {
+  static void start(const Entry& entry, const Labels& labels) {
     if (const auto* counters = std::get_if<Counters*>(&entry.family)) {
-      (*counters)->Add({});
+      (*counters)->Add(labels);
     } else if (const auto* gauges = std::get_if<Gauges*>(&entry.family)) {
-      (*gauges)->Add({});
+      (*gauges)->Add(labels);
     } else {
-      entry.histogram({});
+      entry.histogram(labels);
     }
   }
 };

@@ -33,6 +33,7 @@ class Metrics {
     std::string_view help;
     std::string_view labels;           // "list,result", or empty
     std::vector<double> buckets = {};  // of a histogram
+    std::string_view starts = {};  // series with labels that are there, at 0, from the start: "pass,known;greylist,new"
   };
   static const std::vector<Description>& table();
 

@@ -1,4 +1,5 @@
-// Every metric there is, one row each: name, type, help, labels, and for histograms the upper bounds of the buckets.
+// Every metric there is, one row each: name, type, help, labels, for histograms the upper bounds of the buckets, and
+// which series with labels there are from the start, so that an alert on their rate sees the first one.
 #include "base/metrics.hpp"
 
 namespace greymx {
@@ -16,17 +17,17 @@ const std::vector<Metrics::Description>& Metrics::table() {
   static const std::vector<Description> rows = {
       {"greymx_connections", "gauge", "SMTP connections that are open now", ""},
       {"greymx_sessions_total", "counter", "SMTP sessions begun", ""},
-      {"greymx_tls_sessions_total", "counter", "TLS handshakes completed, by direction (in, out) and protocol version", "direction,version"},
-      {"greymx_rejects_total", "counter", "Commands refused, by check and reply code", "check,code"},
+      {"greymx_tls_sessions_total", "counter", "TLS handshakes completed, by direction (in, out) and protocol version", "direction,version", {}, "in,TLSv1.2;in,TLSv1.3;out,TLSv1.2;out,TLSv1.3"},
+      {"greymx_rejects_total", "counter", "Commands refused, by check and reply code", "check,code", {}, "relay_control,554;recipients,550;dnsbl,554;greylist,450;callout,550"},
       {"greymx_messages_accepted_total", "counter", "Messages that were answered with 250 after their end", ""},
       {"greymx_dns_lookups_total", "counter", "Questions asked of DNS servers, by type and outcome", "type,outcome"},
       {"greymx_dns_cache_hits_total", "counter", "Lookups answered from the DNS cache", ""},
       {"greymx_dnsbl_lookups_total", "counter", "Block list lookups, by list and result", "list,result"},
       {"greymx_dnsbl_lookup_seconds", "histogram", "Time that block list lookups took, by list", "list", latency},
       {"greymx_dnsbl_list_up", "gauge", "1 if the block list is in use, 0 if it was switched off after failing", "list"},
-      {"greymx_callouts_total", "counter", "Questions asked of primaries about recipients, by outcome", "outcome"},
+      {"greymx_callouts_total", "counter", "Questions asked of primaries about recipients, by outcome", "outcome", {}, "accepted;refused;inconclusive"},
       {"greymx_recipient_memory_records", "gauge", "Recipients remembered from callouts and deliveries", ""},
-      {"greymx_greylist_decisions_total", "counter", "Greylist decisions, by verdict and reason", "verdict,reason"},
+      {"greymx_greylist_decisions_total", "counter", "Greylist decisions, by verdict and reason", "verdict,reason", {}, "greylist,new;greylist,early-retry;pass,triplet found;pass,client AWL;pass,client whitelist;pass,recipient whitelist"},
       {"greymx_greylist_records", "gauge", "Records in the greylist store", ""},
       {"greymx_greylist_first_retry_seconds", "histogram", "Time from a first attempt to the retry that passed", "", waits},
       {"greymx_queue_messages", "gauge", "Messages in the queue, by recipient domain", "domain"},
