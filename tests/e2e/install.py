@@ -1,0 +1,22 @@
+#!/usr/bin/python3
+"""`meson install` puts everything where the unit, the tool and the manual look for it."""
+import os
+import re
+import subprocess
+
+from peers import *
+
+tap = Tap("install")
+root = os.path.join(tap.directory, "root")
+done = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", root], capture_output=True, text=True)
+tap.equal(done.returncode, 0, "meson install")
+with open(os.path.join(root, "usr/lib/systemd/system/greymx.service")) as unit:
+    named = {path for line in unit if line.startswith("Exec") for path in re.findall(r"/(?:usr|etc)/[\w./]*greymx[\w./]*", line)}
+wanted = named | {"/etc/greymx/whitelist_clients", "/etc/greymx/whitelist_recipients", "/usr/bin/greymx", "/usr/share/man/man1/greymx.1",
+                  "/usr/share/man/man5/relay.conf.5", "/usr/share/man/man5/greymx-spool.5", "/usr/share/man/man8/greymxd.8",
+                  "/usr/share/bash-completion/completions/greymx", "/usr/share/zsh/vendor-completions/_greymx",
+                  "/usr/share/doc/greymx/examples/alerts.rules.yml"}
+tap.check({"/usr/sbin/greymxd", "/etc/greymx/relay.conf"} <= named, "the unit starts the daemon with its file", named)
+tap.equal([path for path in sorted(wanted) if not os.path.exists(root + path)], [], "every file is where it is looked for")
+tap.equal(subprocess.run([root + "/usr/sbin/greymxd", "--version"], capture_output=True).returncode, 0, "what is installed runs")
+tap.done()
