@@ -39,7 +39,7 @@ Decision::Decision(const Setup& setup, Gate& gate, Evidence evidence, Facts fact
       recipient_(std::move(recipient)),
       plain_(unquoted(recipient_)),
       trace_(trace),
-      deadline_(std::chrono::steady_clock::now() + setup.patience()),
+      deadline_(std::chrono::steady_clock::now() + setup.patience() + dnsbl::reason_time),
       domain_(domain_of(setup.config(), recipient_)),
       exempt_(facts_.client.trusted || recipient_.domain.empty()) {}
 

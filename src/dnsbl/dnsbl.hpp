@@ -5,6 +5,7 @@
 // thread and its resolver. A list whose lookup fails counts as "not listed" and is logged, never as listed.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,6 +43,9 @@ struct Score {
 };
 
 class Health;  // dnsbl/health.hpp
+
+// A check may take so much longer than its deadline, to ask the list that decides for its reason.
+inline constexpr std::chrono::seconds reason_time{1};
 
 class Lists {
  public:

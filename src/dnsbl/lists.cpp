@@ -8,10 +8,6 @@
 namespace greymx::dnsbl {
 namespace {
 
-using namespace std::chrono_literals;
-
-constexpr auto reason_time = 1s;  // of a check's time, kept back for the reason: lists that are slow must not eat it
-
 // What one check asks all lists about.
 struct Question {
   std::string labels;   // before the zone
@@ -61,7 +57,7 @@ Task<Score> Lists::Impl::check(const std::vector<std::size_t>& lists, Question q
     one.result.weight = list.weight;
     one.result.error = health->why_off(index);
     if (one.result.error.empty())
-      one.answer = resolver.lookup(question.labels + '.' + list.zone, dns::Type::a, question.deadline - reason_time);
+      one.answer = resolver.lookup(question.labels + '.' + list.zone, dns::Type::a, question.deadline);
     else
       one.result.outcome = Outcome::disabled;
   }
@@ -75,7 +71,7 @@ Task<Score> Lists::Impl::collect(std::vector<Asked> asked, Question question) {
     dns::Answer answer = co_await std::move(one.answer);
     if (too_old(answer)) {
       const std::string name = question.labels + '.' + health->lists()[one.list].zone;
-      answer = co_await again(name, dns::Type::a, question.deadline - reason_time);
+      answer = co_await again(name, dns::Type::a, question.deadline);
     }
     judge_answer(one, answer, question);
   }
@@ -104,8 +100,10 @@ Task<> Lists::Impl::fetch_reason(Asked& one, const Question& question) {
   const List& list = health->lists()[one.list];
   if (!list.reason.empty()) co_return;
   const std::string name = question.labels + '.' + list.zone;
-  dns::Answer texts = co_await resolver.lookup(name, dns::Type::txt, question.deadline);
-  if (too_old(texts)) texts = co_await again(name, dns::Type::txt, question.deadline);
+  // A slow list may have used up the time for all.
+  const SteadyTime deadline = std::min(question.deadline, SteadyTime::max() - reason_time) + reason_time;
+  dns::Answer texts = co_await resolver.lookup(name, dns::Type::txt, deadline);
+  if (too_old(texts)) texts = co_await again(name, dns::Type::txt, deadline);
   one.result.reason = reason_text(list, texts.texts);
 }
 
