@@ -324,13 +324,14 @@ TEST_CASE_METHOD(Fixture, "after a reload what was off stays off until it is tes
   CHECK(up(1));
 }
 
-TEST_CASE_METHOD(Fixture, "the metric of a list that was removed goes with it") {
+TEST_CASE_METHOD(Fixture, "a list's counters are there from the start, and its state goes with it") {
   start();
-  CHECK(metrics.text().find("list=\"bl.test\"") != std::string::npos);
+  CHECK(metrics.text().find("dnsbl_lookups_total{list=\"bl.test\",result=\"listed\"} 0") != std::string::npos);
+  CHECK(metrics.text().find("dnsbl_list_up{list=\"bl.test\"}") != std::string::npos);
   settings.lists = {address_list("new.test")};
   const auto next = make();
   next->adopt(*health);
-  CHECK(metrics.text().find("list=\"bl.test\"") == std::string::npos);
+  CHECK(metrics.text().find("dnsbl_list_up{list=\"bl.test\"}") == std::string::npos);
   CHECK(metrics.value("dnsbl_list_up", {{"list", "new.test"}}) == 1);
 }
 
