@@ -87,26 +87,29 @@ Task<Verdict> Decision::run_greylist() {
 }
 
 // Goes on to a check unless all is decided; a trace goes on to the end, and notes what does not apply.
-bool Decision::enter(const std::string& check, const std::string& input, bool applies, const char* why_not) {
+bool Decision::enter(std::string_view check, const std::string& input, bool applies, const char* why_not) {
   if (verdict_.reply && trace_ == nullptr) return false;
   if (domain_ == nullptr || !applies) step(check, input, "skipped", domain_ == nullptr ? not_ours : why_not);
   return domain_ != nullptr && applies;
 }
 
-void Decision::step(const std::string& check, const std::string& input, const char* result, std::string detail) {
-  if (trace_ != nullptr) trace_->push_back({check, input, result, std::move(detail)});
+void Decision::step(std::string_view check, const std::string& input, const char* result, std::string detail) {
+  if (trace_ != nullptr) trace_->push_back({std::string(check), input, result, std::move(detail)});
 }
 
-void Decision::conclude(const std::string& check, const std::string& input, config::CheckMode mode,
+void Decision::conclude(std::string_view check, const std::string& input, config::CheckMode mode,
                         const Findings& finding, const std::string& detail) {
   if (!finding) return step(check, input, "pass", detail);
   const Reply& reply = finding->reply;
-  const std::string shown = reply.to_string() + (detail.empty() ? "" : "; " + detail);
-  if (mode == config::CheckMode::warn) {
-    verdict_.warnings.push_back(reply);
-    return step(check, input, "warn", shown);
+  const bool warn = mode == config::CheckMode::warn;
+  if (trace_ != nullptr) {
+    const std::string shown = reply.to_string() + (detail.empty() ? "" : "; " + detail);
+    step(check, input, warn ? "warn" : reply.permanent() ? "reject" : "defer", shown);
   }
-  step(check, input, reply.permanent() ? "reject" : "defer", shown);
+  if (warn) {
+    verdict_.warnings.push_back(reply);
+    return;
+  }
   if (finding->if_permit) {
     if (!pending_) pending_ = reply, pending_check_ = check;
   } else if (!verdict_.reply) {
@@ -115,14 +118,13 @@ void Decision::conclude(const std::string& check, const std::string& input, conf
   }
 }
 
-void Decision::check(const std::string& name, const std::string& input, config::CheckMode mode,
-                     const Findings& finding) {
+void Decision::check(std::string_view name, const std::string& input, config::CheckMode mode, const Findings& finding) {
   const bool off = mode == config::CheckMode::off;
   if (enter(name, input, !off && !exempt_, off ? "off" : is_exempt)) conclude(name, input, mode, finding, {});
 }
 
-void Decision::access_file(const std::string& name, const std::string& input, const std::string& path,
-                           const std::string& part, const std::function<std::optional<Rule>(const AccessFile&)>& find) {
+void Decision::access_file(std::string_view name, const std::string& input, const std::string& path,
+                           std::string_view part, const std::function<std::optional<Rule>(const AccessFile&)>& find) {
   const AccessFile* file = shared().tables->file(path);
   if (!enter(name, input, file != nullptr && !exempt_, file != nullptr ? is_exempt : "no file")) return;
   const auto rule = find(*file);
@@ -130,7 +132,7 @@ void Decision::access_file(const std::string& name, const std::string& input, co
   apply(name, input, part, *rule);
 }
 
-void Decision::apply(const std::string& name, const std::string& input, const std::string& part, const Rule& rule) {
+void Decision::apply(std::string_view name, const std::string& input, std::string_view part, const Rule& rule) {
   const std::string line = fmt::format("line {}", rule.line);
   const auto remark = [&](const char* label, const char* action) {
     verdict_.remarks.push_back({label, rule.text});
@@ -172,13 +174,13 @@ void Decision::apply(const std::string& name, const std::string& input, const st
 }
 
 Task<> Decision::sender_domain() {
-  const std::string name = "unknown_sender_domain";
+  constexpr std::string_view name = "unknown_sender_domain";
   const config::CheckMode mode = setup_.config().access.unknown_sender_domain;
   const std::string& domain = facts_.sender.domain;
   const bool applies = mode != config::CheckMode::off && !exempt_ && needs_lookup(setup_.config(), facts_.sender);
   if (!enter(name, domain, applies, "off, exempt, or nothing to look up")) co_return;
-  const auto answer = co_await evidence_.sender->domain.wait(deadline_);
-  const MailDomain state = answer.value_or(MailDomain{MailDomain::State::failed, "no answer in time"});
+  const MailDomain* answer = co_await evidence_.sender->domain.wait(deadline_);
+  const MailDomain state = answer != nullptr ? *answer : MailDomain{MailDomain::State::failed, "no answer in time"};
   conclude(name, domain, mode, access::unknown_sender_domain(facts_, state), state.detail);
 }
 
@@ -192,7 +194,7 @@ void Decision::listed_recipient() {
 }
 
 Task<> Decision::remembered_recipient() {
-  const std::string name = "verify_recipients";
+  constexpr std::string_view name = "verify_recipients";
   const std::string input = recipient_.to_string();
   settled_ = settled_ || domain_ == nullptr || !domain_->verify_recipients || is_postmaster(recipient_);
   if (!enter(name, input, !settled_, "not to be asked for")) co_return;
@@ -207,7 +209,7 @@ Task<> Decision::remembered_recipient() {
            good ? "known to the primary" : "refused by the primary");
 }
 
-void Decision::unknown_while_down(const std::string& check) {
+void Decision::unknown_while_down(std::string_view check) {
   const std::string why = "the primary cannot be asked";
   Findings finding;
   if (domain_->unknown_while_down == config::UnknownWhileDown::reject) finding = {unknown_recipient(recipient_)};
@@ -223,16 +225,21 @@ Task<> Decision::dnsbl() {
   const bool applies = setup_.lists && config.mode != config::CheckMode::off && !exempt_ && domain_ != nullptr &&
                        domain_->dnsbl && !is_postmaster_or_abuse(recipient_);
   if (!enter("dnsbl", input, applies, "no lists, off, exempt, postmaster or abuse")) co_return;
-  std::vector<dnsbl::Score> scores;
+  std::vector<const dnsbl::Score*> scores;
   for (auto* eventual : {&evidence_.client->scores, &evidence_.sender->scores}) {
-    const auto answer = co_await eventual->wait(deadline_);
-    if (answer) scores.insert(scores.end(), answer->begin(), answer->end());
+    const std::vector<dnsbl::Score>* answer = co_await eventual->wait(deadline_);
+    if (answer == nullptr) continue;
+    for (const dnsbl::Score& one : *answer) {
+      if (!one.results.empty()) scores.push_back(&one);
+    }
   }
-  const dnsbl::Score score = dnsbl::combine(scores, config.threshold);
+  std::optional<dnsbl::Score> sum;
+  const bool alone = scores.size() == 1;
+  const dnsbl::Score& score = alone ? *scores.front() : sum.emplace(dnsbl::combine(scores, config.threshold));
   allow_listed_ = score.total < 0;
   const bool listed = !score.reply_text.empty();
   conclude("dnsbl", input, config.mode, listed ? Finding{Reply{554, "5.7.1", score.reply_text}} : Findings(),
-           describe(score));
+           trace_ != nullptr ? describe(score) : std::string());
 }
 
 Task<> Decision::greylist() {
@@ -257,8 +264,10 @@ Task<> Decision::greylist() {
                             .dry_run = trace_ != nullptr,
                             .test_time = {}};
   if (config.sender_pools && !facts_.sender.empty()) {
-    const auto authority = co_await evidence_.sender->authority.wait(deadline_);
-    if (authority == Authority::yes) request.spf_domain = canonical_domain(facts_.sender.domain).value_or("");
+    evidence_.seek_authority();
+    const Authority* authority = co_await evidence_.sender->authority.wait(deadline_);
+    if (authority != nullptr && *authority == Authority::yes)
+      request.spf_domain = canonical_domain(facts_.sender.domain).value_or("");
   }
   const greylist::Answer answer = co_await shared().greylister->check(std::move(request));
   if (!answer.log_line.empty()) verdict_.notes.push_back(answer.log_line);

@@ -34,11 +34,13 @@ struct SenderLookups {
   Eventual<MailDomain> domain;
   Eventual<std::vector<dnsbl::Score>> scores;
   Eventual<Authority> authority;
+  bool authority_sought = false;
 };
 
 struct Evidence {
   std::shared_ptr<ClientLookups> client;
   std::shared_ptr<SenderLookups> sender;
+  std::function<void()> seek_authority;  // SPF is dear: begun only for who has got past the block lists
 };
 
 class Decision {
@@ -52,21 +54,21 @@ class Decision {
 
  private:
   const Shared& shared() const { return *setup_.shared; }
-  bool enter(const std::string& check, const std::string& input, bool applies, const char* why_not);
-  void step(const std::string& check, const std::string& input, const char* result, std::string detail);
-  void conclude(const std::string& check, const std::string& input, config::CheckMode mode, const Findings& finding,
+  bool enter(std::string_view check, const std::string& input, bool applies, const char* why_not);
+  void step(std::string_view check, const std::string& input, const char* result, std::string detail);
+  void conclude(std::string_view check, const std::string& input, config::CheckMode mode, const Findings& finding,
                 const std::string& detail);
-  void check(const std::string& name, const std::string& input, config::CheckMode mode, const Findings& finding);
-  void access_file(const std::string& name, const std::string& input, const std::string& path, const std::string& part,
+  void check(std::string_view name, const std::string& input, config::CheckMode mode, const Findings& finding);
+  void access_file(std::string_view name, const std::string& input, const std::string& path, std::string_view part,
                    const std::function<std::optional<Rule>(const AccessFile&)>& find);
-  void apply(const std::string& name, const std::string& input, const std::string& part, const Rule& rule);
+  void apply(std::string_view name, const std::string& input, std::string_view part, const Rule& rule);
   void listed_recipient();
   Task<> sender_domain();
   Task<> remembered_recipient();
   Task<> dnsbl();
   Task<> greylist();
   Task<> callout();
-  void unknown_while_down(const std::string& check);
+  void unknown_while_down(std::string_view check);
   Verdict finish();
 
   const Setup& setup_;

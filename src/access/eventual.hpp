@@ -28,18 +28,23 @@ class Eventual {
     }
   }
 
-  // nullopt: the deadline passed. The caller keeps this object alive meanwhile.
-  Task<std::optional<T>> wait(SteadyTime deadline) {
+  // Null: the deadline passed. The caller keeps this object alive meanwhile, and as long as it uses the value.
+  Task<const T*> wait(SteadyTime deadline) {
+    const T* known = get();
+    if (known != nullptr) co_return known;
     const asio::any_io_executor executor = co_await asio::this_coro::executor;
     const auto timer = std::make_shared<asio::steady_timer>(executor, deadline);
-    if (!enlist(timer)) co_return value_;
+    if (!enlist(timer)) co_return get();
     // set() cancels through post, so after the wait below has begun.
     co_await timer->async_wait(asio::as_tuple(asio::use_awaitable));
-    const std::scoped_lock lock(mutex_);
-    co_return value_;
+    co_return get();
   }
 
  private:
+  const T* get() {
+    const std::scoped_lock lock(mutex_);
+    return value_ ? &*value_ : nullptr;
+  }
   bool enlist(const std::shared_ptr<asio::steady_timer>& timer) {
     const std::scoped_lock lock(mutex_);
     if (!value_) waiters_.push_back(timer);

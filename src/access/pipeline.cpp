@@ -96,8 +96,8 @@ struct Pipeline::Impl {
   Task<dnsbl::Score> score_name(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> from,
                                 SteadyTime deadline) {
     if (!lists->ask_client_names()) co_return dnsbl::Score{};  // nor is the name waited for
-    const auto name = co_await from->name.wait(patience_ends(setup));
-    if (!name || name->name.empty()) co_return dnsbl::Score{};
+    const dns::ClientName* name = co_await from->name.wait(patience_ends(setup));
+    if (name == nullptr || name->name.empty()) co_return dnsbl::Score{};
     co_return co_await lists->check_domain("client", name->name, deadline);
   }
   Task<> score_client(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> to, IpAddress ip,
@@ -156,14 +156,19 @@ struct Pipeline::Impl {
     if (check && external)
       gate.spawn("sender domain", look_up_domain(lookups, facts.sender.domain, lookup_deadline(now)));
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
-    if (score) gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, lookup_deadline(now)));
+    if (score && now.lists->ask_senders())
+      gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, lookup_deadline(now)));
+    else if (score)
+      lookups->scores.set({});
+    return lookups;
+  }
+  void seek_authority(const Setup& now, const std::shared_ptr<SenderLookups>& lookups, const Facts& facts) {
+    const config::Config& config = now.config();
     const bool pools = config.greylist.sender_pools && config.greylist.mode != config::CheckMode::off;
     const bool matters = pools || config.queue.bounce == config::BounceMode::verified;
-    if (matters && !facts.sender.domain.empty()) {
-      spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};
-      gate.spawn("spf", evaluate_spf(lookups, std::move(query), lookup_deadline(now)));
-    }
-    return lookups;
+    if (!matters || facts.sender.domain.empty() || std::exchange(lookups->authority_sought, true)) return;
+    spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};
+    gate.spawn("spf", evaluate_spf(lookups, std::move(query), lookup_deadline(now)));
   }
 };
 
@@ -175,8 +180,8 @@ class Session final : public SessionChecks {
       : pipeline_(std::move(pipeline)), setup_(pipeline_->setup), client_(pipeline_->begin(setup_, client)) {}
 
   Task<std::string> client_name() override {
-    const auto name = co_await client_->name.wait(patience_ends(setup_));
-    co_return name && !name->name.empty() ? name->name : "unknown";
+    const dns::ClientName* name = co_await client_->name.wait(patience_ends(setup_));
+    co_return name != nullptr && !name->name.empty() ? name->name : "unknown";
   }
 
   void mail(const Facts& facts) override {
@@ -193,8 +198,9 @@ class Session final : public SessionChecks {
 
   Task<Verdict> decide(Facts facts, Mailbox recipient, std::vector<Step>* trace) {
     mail(facts);
-    Decision decision(setup_, pipeline_->gate, {client_, sender_}, std::move(facts), recipient, trace);
+    Decision decision(setup_, pipeline_->gate, evidence(), std::move(facts), recipient, trace);
     Verdict verdict = co_await decision.run();
+    if (verdict.pass()) seek_authority();  // awaited when the content is here
     if (verdict.pass() && decision.postponed_greylist()) postponed_.push_back(std::move(recipient));
     keep_new_headers(verdict);
     co_return verdict;
@@ -213,7 +219,7 @@ class Session final : public SessionChecks {
     for (const Mailbox& recipient : postponed_) {
       if (!all.pass()) break;
       if (std::find(recipients.begin(), recipients.end(), recipient) == recipients.end()) continue;
-      Decision decision(setup_, pipeline_->gate, {client_, sender_}, facts, recipient, nullptr);
+      Decision decision(setup_, pipeline_->gate, evidence(), facts, recipient, nullptr);
       Verdict one = co_await decision.run_greylist();
       all.reply = one.reply;
       all.check = one.check;
@@ -231,12 +237,18 @@ class Session final : public SessionChecks {
     if (facts.sender.domain.empty()) co_return Authorised::no;
     const std::string organisation = organisational_domain(facts.sender.domain);
     if (!organisation.empty() && is_in_domain(facts.client.name, organisation)) co_return Authorised::client_name;
-    const auto authority = co_await sender_->authority.wait(patience_ends(setup_));
-    if (!authority || *authority == Authority::unknown) co_return Authorised::unknown;
+    seek_authority();
+    const Authority* authority = co_await sender_->authority.wait(patience_ends(setup_));
+    if (authority == nullptr || *authority == Authority::unknown) co_return Authorised::unknown;
     co_return *authority == Authority::yes ? Authorised::spf : Authorised::no;
   }
 
  private:
+  void seek_authority() { pipeline_->seek_authority(setup_, sender_, facts_); }
+  Evidence evidence() {
+    return {client_, sender_, [this] { seek_authority(); }};
+  }
+
   // A header is handed out once a message, whichever recipient brought it.
   void keep_new_headers(Verdict& verdict) {
     std::erase_if(verdict.headers, [this](const std::string& header) {

@@ -98,8 +98,8 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
       const Remembered* newer = self->recent.find(key);
       found->set(newer != nullptr ? *newer : self->recent.insert(key, stored));
     });
-    const auto record = co_await found->wait(std::chrono::steady_clock::now() + disk_wait);
-    co_return record.value_or(Remembered{});
+    const Remembered* record = co_await found->wait(std::chrono::steady_clock::now() + disk_wait);
+    co_return record != nullptr ? *record : Remembered{};
   }
   std::optional<Remembered> recalled(const std::string& key) {
     const std::scoped_lock lock(mutex);
@@ -237,8 +237,9 @@ Task<Primaries::Answer> RecipientMemory::ask(Gate& gate, Mailbox recipient, IpAd
   }
   if (!question) co_return Primaries::Answer{Callout::inconclusive, "too many addresses to verify, try again later"};
   if (asking) gate.spawn("callout", impl_->verify(std::move(asking), recipient));
-  const auto answer = co_await question->wait(deadline);
-  co_return answer.value_or(Primaries::Answer{Callout::inconclusive, "the primary did not answer in time"});
+  const Primaries::Answer* answer = co_await question->wait(deadline);
+  if (answer != nullptr) co_return *answer;
+  co_return Primaries::Answer{Callout::inconclusive, "the primary did not answer in time"};
 }
 
 void RecipientMemory::accepted(const std::string& address) {

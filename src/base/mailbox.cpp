@@ -84,7 +84,8 @@ std::optional<std::string> canonical_domain(std::string_view domain) {
   }
   if (!is_hostname(name)) return std::nullopt;
   if (name.ends_with('.')) name.pop_back();
-  return to_lower(name);
+  std::transform(name.begin(), name.end(), name.begin(), lower);
+  return name;
 }
 
 bool is_hostname(std::string_view name, std::size_t labels) {
@@ -112,6 +113,8 @@ std::string organisational_domain(std::string_view name) {
 }
 
 std::string printable(std::string_view text, std::size_t limit) {
+  const bool plain = std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+  if (plain) return std::string(text.substr(0, limit));  // what nearly all is
   std::string result;
   for (std::size_t i = 0; i < text.size();) {
     const unsigned char first = static_cast<unsigned char>(text[i]);

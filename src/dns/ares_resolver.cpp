@@ -159,7 +159,7 @@ void AresResolver::heard(const std::shared_ptr<Flight>& flight, std::size_t serv
 
 void AresResolver::land(Flight& flight) {
   static constexpr const char* outcomes[] = {"found", "no_record", "no_domain", "failed"};
-  metrics_.count("dns_lookups_total", {{"type", std::string{to_string(flight.type)}},
+  metrics_.count("dns_lookups_total", {{"type", to_string(flight.type)},
                                        {"outcome", outcomes[static_cast<std::size_t>(flight.answer.outcome)]}});
   cache_.store(flight.name, flight.type, flight.answer, clock_.steady());
   flight.answer.took = flight.age();

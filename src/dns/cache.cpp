@@ -33,7 +33,10 @@ std::size_t weight(const Answer& answer) {
 }
 
 std::string key(const std::string& name, Type type) {
-  return name + '/' + std::string{to_string(type)};
+  const std::string_view kind = to_string(type);
+  std::string result;
+  result.reserve(name.size() + 1 + kind.size());
+  return result.append(name).append(1, '/').append(kind);
 }
 
 }  // namespace

@@ -75,7 +75,9 @@ std::string Reader::name() {
     const auto label = take(length);
     if (length > max_label || text.size() + length + 1 > max_name + (text.empty() ? 1 : 0)) good_ = false;
     if (!text.empty()) text += '.';
-    std::ranges::transform(label, std::back_inserter(text), name_byte);
+    const std::size_t before = text.size();
+    text.append(label.begin(), label.end());
+    std::ranges::transform(label, text.begin() + static_cast<std::ptrdiff_t>(before), name_byte);
   }
   if (resume) position_ = *resume;
   return good_ ? text : std::string{};

@@ -57,6 +57,7 @@ class Lists {
   // Domain lists for one name; `what` is "sender", "helo" or "client".
   Task<Score> check_domain(std::string what, std::string domain, SteadyTime deadline);
   bool ask_client_names() const;  // is there any list for check_domain("client", …)?
+  bool ask_senders() const;       // … for "sender" or "helo"?
 
  private:
   struct Impl;
@@ -64,6 +65,6 @@ class Lists {
 };
 
 // One Score of several, with the threshold applied to the sum.
-Score combine(const std::vector<Score>& scores, int threshold);
+Score combine(const std::vector<const Score*>& scores, int threshold);
 
 }  // namespace greymx::dnsbl

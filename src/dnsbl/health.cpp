@@ -168,8 +168,7 @@ void Health::publish(std::size_t list) {
   const bool up = states_[list].off == Off::no && !resolver_invents_;
   metrics_.set("dnsbl_list_up", {{"list", lists_[list].shown}}, up ? 1 : 0);
   for (const Outcome outcome : {Outcome::clean, Outcome::listed, Outcome::list_error, Outcome::timeout}) {
-    metrics_.count("dnsbl_lookups_total", {{"list", lists_[list].shown}, {"result", std::string{to_string(outcome)}}},
-                   0);
+    metrics_.count("dnsbl_lookups_total", {{"list", lists_[list].shown}, {"result", to_string(outcome)}}, 0);
   }
 }
 

@@ -130,6 +130,11 @@ bool Lists::ask_client_names() const {
                              [](const List& list) { return list.by_name && list.check_client; });
 }
 
+bool Lists::ask_senders() const {
+  return std::ranges::any_of(impl_->health->lists(),
+                             [](const List& list) { return list.by_name && (list.check_sender || list.check_helo); });
+}
+
 // Addresses and single labels are no domains: lists answer them with nonsense or an error (Spamhaus DBL: 127.0.1.255).
 Task<Score> Lists::check_domain(std::string what, std::string domain, SteadyTime deadline) {
   const std::optional<std::string> name = canonical_domain(domain);

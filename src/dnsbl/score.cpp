@@ -117,9 +117,9 @@ Score tally(std::vector<ListResult> results, int threshold) {
   return score;
 }
 
-Score combine(const std::vector<Score>& scores, int threshold) {
+Score combine(const std::vector<const Score*>& scores, int threshold) {
   std::vector<ListResult> results;
-  for (const Score& score : scores) std::ranges::copy(score.results, std::back_inserter(results));
+  for (const Score* score : scores) std::ranges::copy(score->results, std::back_inserter(results));
   return tally(std::move(results), threshold);
 }
 

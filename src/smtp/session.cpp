@@ -383,7 +383,7 @@ void Session::refuse_syntax(const Reply& reply, std::string_view arguments) {
 
 void Session::refuse(std::string_view where, const Reply& reply, std::string_view check, std::string_view recipient,
                      bool counts_as_error) {
-  metrics_.count("rejects_total", {{"check", std::string(check)}, {"code", std::to_string(reply.code)}});
+  metrics_.count("rejects_total", {{"check", check}, {"code", std::to_string(reply.code)}});
   log_action("reject", where, reply.to_string(), recipient);
   answer(reply, counts_as_error);
 }
@@ -423,11 +423,12 @@ std::string Session::summary() const {
   std::string result;
   Count all;
   const auto show = [](const Count& count) {
-    return count.ok == count.total ? std::to_string(count.total) : fmt::format("{}/{}", count.ok, count.total);
+    const std::string total = std::to_string(count.total);
+    return count.ok == count.total ? total : std::to_string(count.ok) + "/" + total;
   };
   for (std::size_t i = 0; i < counts_.size(); ++i) {
     if (counts_[i].total == 0) continue;
-    result += fmt::format("{}={} ", to_lower(to_string(static_cast<Verb>(i))), show(counts_[i]));
+    result += to_lower(to_string(static_cast<Verb>(i))) + "=" + show(counts_[i]) + " ";
     all.ok += counts_[i].ok;
     all.total += counts_[i].total;
   }

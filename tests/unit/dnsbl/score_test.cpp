@@ -104,10 +104,11 @@ TEST_CASE("below the threshold there is no reply; without reason none is quoted"
 TEST_CASE("scores are combined before the threshold applies") {
   const Score one = tally({result("a.test", 1, Outcome::listed, "one")}, 2);
   const Score two = tally({result("b.test", 1, Outcome::listed, "two")}, 2);
-  const Score both = combine({one, two}, 2);
+  const Score both = combine({&one, &two}, 2);
   CHECK(both.total == 2);
   CHECK(both.reply_text == "Service unavailable; Client host [192.0.2.1] blocked using a.test; one");
-  const Score allowed = combine({both, tally({result("w.test", -3, Outcome::listed)}, 2)}, 2);
+  const Score white = tally({result("w.test", -3, Outcome::listed)}, 2);
+  const Score allowed = combine({&both, &white}, 2);
   CHECK(allowed.total == -1);
   CHECK(allowed.reply_text.empty());
 }
