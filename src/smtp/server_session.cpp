@@ -43,9 +43,8 @@ ServerSession::ServerSession(ServerParts parts, config::ConfigPtr config, std::u
 
 ServerSession::~ServerSession() {
   if (!begun_) return;
-  const std::string client = session_.client();
-  if (!connect_logged_) parts_.log.info("smtpd", "connect from " + client);
-  parts_.log.info("smtpd", fmt::format("disconnect from {} {}", client, session_.summary()));
+  announce();
+  parts_.log.info("smtpd", fmt::format("disconnect from {} {}", session_.client(), session_.summary()));
 }
 
 Task<> ServerSession::run() {
@@ -162,6 +161,11 @@ Task<> ServerSession::learn_name() {
   std::string name = co_await admission_->client_name();
   session_.set_client_name(std::move(name));
   named_ = true;
+  announce();
+}
+
+// As late as the client's name is known, if it is before other lines about it.
+void ServerSession::announce() {
   if (!std::exchange(connect_logged_, true)) parts_.log.info("smtpd", "connect from " + session_.client());
 }
 
@@ -247,6 +251,7 @@ std::string ServerSession::place() {
 
 Task<> ServerSession::lose(ReadStatus status) {
   const bool timeout = status == ReadStatus::timed_out;
+  announce();
   parts_.log.info("smtpd", fmt::format("{} after {}", timeout ? "timeout" : "lost connection", place()));
   if (timeout) co_await hang_up(replies::timed_out);
 }
@@ -258,6 +263,7 @@ Task<bool> ServerSession::flush() {
   output.clear();
   if (written) co_return true;
   const bool timeout = written.error().kind == ErrorKind::timed_out;
+  announce();
   parts_.log.info("smtpd", fmt::format("{} after {}", timeout ? "timeout" : "lost connection", place()));
   co_return false;
 }

@@ -77,6 +77,7 @@ class ServerSession {
   Task<std::optional<Endpoint>> read_proxy_header(Endpoint peer);
   Task<bool> admit(Client client);
   Task<> learn_name();
+  void announce();
   Task<bool> take_over_client();
   Task<bool> more_input();
   Task<bool> read(SteadyTime deadline);

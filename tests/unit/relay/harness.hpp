@@ -110,12 +110,12 @@ class Harness {
     return test::run(io, commit(*spool, std::move(envelope), message.content));
   }
 
-  // Runs everything until the condition holds; fails the test after a minute.
-  void until(const std::function<bool()>& condition) {
-    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  // Runs everything until the condition holds; fails the test when it does not in time.
+  void until(const std::function<bool()>& condition, std::chrono::seconds patience = std::chrono::minutes(1)) {
+    const auto limit = std::chrono::steady_clock::now() + patience;
     io.restart();
     while (!condition()) {
-      if (std::chrono::steady_clock::now() > limit) FAIL("nothing happened within a minute; the log:\n" << log.text());
+      if (std::chrono::steady_clock::now() > limit) FAIL("nothing happened in time; the log:\n" << log.text());
       io.run_for(std::chrono::milliseconds(2));
       io.restart();
     }
