@@ -42,7 +42,7 @@ def record(name, ok, bad, output, seconds):
         print("\n".join("     " + line for line in output.splitlines()[-60:]), flush=True)
 
 
-SANITIZERS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:abort_on_error=1",
+SANITIZERS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:abort_on_error=1:max_allocation_size_mb=2048",
               "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1", "TSAN_OPTIONS": "halt_on_error=1",
               "LSAN_OPTIONS": f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"}
 

@@ -94,8 +94,10 @@ Result<std::optional<RecordHeader>> Segment::header_at(std::uint64_t offset) {
 Result<Record> Segment::read(QueueId id, std::uint64_t offset, std::uint32_t head_length, std::uint32_t body_length) {
   const auto file = this->file();
   if (!file) return std::unexpected(file.error());
+  const std::uint64_t size = size_;
+  const std::uint64_t length = record_header_length + std::uint64_t{head_length} + body_length;
   Record record;
-  record.bytes.resize(record_header_length + head_length + body_length);
+  if (offset <= size && length <= size - offset) record.bytes.resize(length);  // a damaged summary promises anything
   const auto read = (*file)->read(offset, record.bytes);
   if (!read) return std::unexpected(read.error());
   const auto header = decode_record_header(std::string_view(record.bytes).substr(0, *read), header_, offset);
