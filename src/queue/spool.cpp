@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <future>
 
@@ -13,6 +14,7 @@ constexpr std::uint64_t compaction_rate = 16 << 20;  // bytes a second
 constexpr auto idle = std::chrono::seconds(1);       // between looks at what there is to tidy
 constexpr std::size_t unsaved_limit = 1000;          // changes that may wait for a broken disk
 constexpr std::size_t flush_step = 10000;            // messages made due under one lock
+constexpr std::uint64_t great_backlog = 100'000;     // messages whose memory is worth giving back
 
 }  // namespace
 
@@ -132,7 +134,17 @@ bool SpoolImpl::maintain() {
     for (const auto& [number, use] : books_.segments) segments.push_back(use.segment);
   }
   for (const auto& segment : segments) segment->rest();
+  give_back_memory();
   return more;
+}
+
+// What a great backlog took malloc keeps for the next one, which may be years away.
+void SpoolImpl::give_back_memory() {
+  const std::uint64_t now = totals().messages;
+  most_messages_ = std::max(most_messages_, now);
+  if (most_messages_ < great_backlog || now > most_messages_ / 10) return;
+  most_messages_ = now;
+  ::malloc_trim(0);
 }
 
 bool SpoolImpl::pause(std::uint64_t bytes) {

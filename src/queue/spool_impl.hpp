@@ -51,6 +51,7 @@ class SpoolImpl final : public Spool {
   void look_at_space();
   void remove_ended_files();
   bool retire_one();
+  void give_back_memory();
   Result<> edit_existing(QueueId id, Edit edit, bool wakes);
   Result<Loaded> read(QueueId id, bool with_content, std::uint64_t whole_up_to);
   Result<> read_own_file(const StoredMessage& stored, std::uint64_t whole_up_to, Loaded& loaded);
@@ -71,7 +72,8 @@ class SpoolImpl final : public Spool {
   Writer writer_;
   Compactor compactor_;
   Space space_;
-  asio::thread_pool pool_{4};  // blocking reads, and bodies in files of their own
+  std::uint64_t most_messages_ = 0;  // since memory was given back; background thread
+  asio::thread_pool pool_{4};        // blocking reads, and bodies in files of their own
   IntakeParts intake_{settings_, files_, clock_, space_, writer_, pool_};
   std::function<void(std::string)> on_work_ = [](const std::string&) {};
   std::mutex background_mutex_;  // of stopping_ and nudged_

@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <array>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -34,6 +35,7 @@ fs::path temporary_directory() {
 
 // A store in a directory of its own, with everything around it.
 struct Fixture {
+  asio::io_context io{1};  // outlives the store's thread, which posts to it
   Fixture() {
     settings.directory = directory;
     settings.reopen_after = 10ms;
@@ -72,7 +74,7 @@ struct Fixture {
     return q;
   }
   Result<Outcome> ask(std::string_view client, std::string_view sender) {
-    return test::run(store->decide(question(client, sender), std::chrono::steady_clock::now() + 60s));
+    return test::run(io, store->decide(question(client, sender), std::chrono::steady_clock::now() + 60s));
   }
   bool passes(std::string_view client, std::string_view sender) {
     const auto outcome = ask(client, sender);
@@ -90,7 +92,7 @@ struct Fixture {
   std::vector<Stored> all() {
     std::vector<Stored> records;
     for (std::string after;;) {
-      auto some = test::run(store->scan(after, 100));
+      auto some = test::run(io, store->scan(after, 100));
       REQUIRE(some.has_value());
       if (some->empty()) return records;
       after = some->back().key;
@@ -185,7 +187,7 @@ TEST_CASE("the store decides as the same records in memory would") {
     const std::string client = "192.0.2." + std::to_string(random() % 3);
     const Question question = f.question(client, "s" + std::to_string(random() % 12) + "@example.org");
     const auto expected = test::run(memory.decide(question, {}));
-    const auto outcome = test::run(f.store->decide(question, std::chrono::steady_clock::now() + 60s));
+    const auto outcome = test::run(f.io, f.store->decide(question, std::chrono::steady_clock::now() + 60s));
     REQUIRE(outcome.has_value());
     CHECK(outcome->reason == expected->reason);
     CHECK(outcome->missing == expected->missing);
@@ -202,7 +204,7 @@ TEST_CASE("a dry run writes nothing") {
   f.open();
   Question question = f.question("192.0.2.77", "a@example.org");
   question.dry_run = true;
-  CHECK_FALSE(test::run(f.store->decide(question, std::chrono::steady_clock::now() + 60s))->pass());
+  CHECK_FALSE(test::run(f.io, f.store->decide(question, std::chrono::steady_clock::now() + 60s))->pass());
   CHECK(f.all().empty());
 }
 
@@ -288,9 +290,9 @@ TEST_CASE("hashed records of a postgrey with --privacy are found and renamed") {
   const Question question = f.question("192.0.2.77", "a@example.org");
   const Record passed{.passed = true, .imported = true, .first = f.now() - 1000, .last = f.now() - 500};
   const Record counted{.passed = true, .passes = 4, .first = f.now() - 10000, .last = f.now() - 10000};
-  REQUIRE(test::run(f.store->merge({{privacy_key(question.keys[0]), passed},
-                                    {privacy_key(question.client_key), counted},
-                                    {"sha1/0000000000000000000000000000000000000000", Record{.first = f.now()}}}))
+  REQUIRE(test::run(f.io, f.store->merge({{privacy_key(question.keys[0]), passed},
+                                          {privacy_key(question.client_key), counted},
+                                          {"sha1/0000000000000000000000000000000000000000", Record{.first = f.now()}}}))
               .has_value());
   CHECK(f.store->totals().hashed == 3);
   CHECK(f.passes("192.0.2.77", "a@example.org"));
@@ -306,24 +308,24 @@ TEST_CASE("pass and expect entries are at hand without asking the store") {
   Fixture f;
   f.open();
   CHECK(f.store->manual()->empty());
-  REQUIRE(test::run(f.store->merge(
-                        {{"pass/192.0.2.0/24", Record{.last = 5, .note = "a"}}, {"expect/a@b.c", Record{.last = 6}}}))
+  REQUIRE(test::run(f.io, f.store->merge({{"pass/192.0.2.0/24", Record{.last = 5, .note = "a"}},
+                                          {"expect/a@b.c", Record{.last = 6}}}))
               .has_value());
   REQUIRE(f.store->manual()->size() == 2);
-  REQUIRE(test::run(f.store->merge({{"pass/192.0.2.0/24", Record{.last = 4, .note = "b"}}})).has_value());
+  REQUIRE(test::run(f.io, f.store->merge({{"pass/192.0.2.0/24", Record{.last = 4, .note = "b"}}})).has_value());
   f.open();
   REQUIRE(f.store->manual()->size() == 2);
   CHECK(f.store->manual()->back().record.note == "b");
   CHECK(f.store->manual()->back().record.last == 4);
-  CHECK(*test::run(f.store->erase({"expect/a@b.c", "expect/none"})) == 1);
+  CHECK(*test::run(f.io, f.store->erase({"expect/a@b.c", "expect/none"})) == 1);
   CHECK(f.store->manual()->size() == 1);
   CHECK(f.store->totals().records() == 0);
 }
 
 TEST_CASE("a request that waits longer than its deadline is told so") {
+  asio::io_context io{1};  // outlives the store's thread, which posts to it
   Fixture f;
   f.open();
-  asio::io_context io{1};
   std::vector<Stored> many;
   for (std::uint32_t i = 0; i < 20000; ++i) {
     const IpAddress client = IpAddress::v4(0x0a000000 + (i << 8));
@@ -340,6 +342,7 @@ TEST_CASE("a request that waits longer than its deadline is told so") {
 }
 
 TEST_CASE("many threads ask at once") {
+  std::array<asio::io_context, 4> loops;  // which outlive the store's thread
   Fixture f;
   f.settings.rules.auto_whitelist = 0;
   f.open();
@@ -347,7 +350,7 @@ TEST_CASE("many threads ask at once") {
   std::atomic<int> answered = 0;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      asio::io_context io{1};
+      asio::io_context& io = loops[static_cast<std::size_t>(t)];
       for (int i = 0; i < 100; ++i) {
         const Question question = f.question("10.0.0." + std::to_string(i), std::to_string(t) + "x@example.org");
         asio::co_spawn(io, f.store->decide(question, std::chrono::steady_clock::now() + 60s),
@@ -508,7 +511,7 @@ TEST_CASE("a file that rots under a running store is found out, and the store co
   }
   for (std::size_t at = 0; at < many.size(); at += 500) {
     const auto from = many.begin() + static_cast<std::ptrdiff_t>(at);
-    REQUIRE(test::run(f.store->merge({from, from + 500})).has_value());
+    REQUIRE(test::run(f.io, f.store->merge({from, from + 500})).has_value());
   }
   f.open();  // everything is in the database file now
   const auto size = fs::file_size(f.directory / "db/records.db");

@@ -1,3 +1,4 @@
+#include <array>
 #include <thread>
 
 #include "fixture.hpp"
@@ -668,6 +669,7 @@ TEST_CASE("while a thousand results cannot be written, nothing more is taken") {
 }
 
 TEST_CASE("threads: many sessions commit while deliveries end, defer and read, and segments come and go") {
+  std::array<asio::io_context, 3> loops;  // which outlive the spool's threads, that post to them
   TestSpool t;
   t.settings.segment_size = 64 * 1024;
   t.settings.large_message = 8 * 1024;
@@ -700,8 +702,7 @@ TEST_CASE("threads: many sessions commit while deliveries end, defer and read, a
       spool.release(*id, "example.com");
     }
   };
-  const auto run = [&](auto task) {
-    asio::io_context io{1};
+  const auto run = [&](asio::io_context& io, auto task) {
     std::exception_ptr thrown;
     for (int i = 0; i < 8; ++i) {
       asio::co_spawn(io, task(i), [&](std::exception_ptr exception) { thrown = thrown ? thrown : exception; });
@@ -709,9 +710,9 @@ TEST_CASE("threads: many sessions commit while deliveries end, defer and read, a
     io.run();
     if (thrown) std::rethrow_exception(thrown);
   };
-  std::thread sessions([&] { run(session); });
-  std::thread more_sessions([&] { run(session); });
-  std::thread deliveries([&] { run(delivery); });
+  std::thread sessions([&] { run(loops[0], session); });
+  std::thread more_sessions([&] { run(loops[1], session); });
+  std::thread deliveries([&] { run(loops[2], delivery); });
   for (int i = 0; i < 50; ++i) {
     for (const QueueId id : spool.ids({}, 20)) static_cast<void>(spool.peek(id));
     static_cast<void>(spool.totals());
@@ -732,6 +733,7 @@ TEST_CASE("threads: many sessions commit while deliveries end, defer and read, a
 }
 
 TEST_CASE("threads: the last state wins, whatever compaction copies meanwhile") {
+  asio::io_context io{1};  // outlives the spool's threads, which post to it
   TestSpool t;
   t.settings.segment_size = 64 * 1024;
   t.settings.lazy_sync = 1ms;
@@ -753,7 +755,7 @@ TEST_CASE("threads: the last state wins, whatever compaction copies meanwhile") 
     }
   };
   const auto run = [&](int kept_every, int rounds) {
-    asio::io_context io{1};
+    io.restart();
     asio::co_spawn(io, flow(kept_every, rounds), [](std::exception_ptr thrown) {
       if (thrown) std::rethrow_exception(thrown);
     });
