@@ -166,7 +166,8 @@ struct Pipeline::Impl {
     const config::Config& config = now.config();
     const bool pools = config.greylist.sender_pools && config.greylist.mode != config::CheckMode::off;
     const bool matters = pools || config.queue.bounce == config::BounceMode::verified;
-    if (!matters || facts.sender.domain.empty() || std::exchange(lookups->authority_sought, true)) return;
+    if (std::exchange(lookups->authority_sought, true)) return;
+    if (!matters || facts.sender.domain.empty()) return lookups->authority.set(Authority::unknown);
     spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};
     gate.spawn("spf", evaluate_spf(lookups, std::move(query), lookup_deadline(now)));
   }

@@ -539,6 +539,26 @@ TEST_CASE("who may use the sender's domain: SPF, or a confirmed name in its orga
   CHECK(authorised("joe@sender.example") == Authorised::no);
 }
 
+TEST_CASE("where SPF decides nothing, nobody waits for it") {
+  World world;
+  SECTION("no report depends on it") {
+    world.config->queue.bounce = config::BounceMode::always;
+  }
+  SECTION("there is no domain to ask") {
+    world.greylisting();
+    world.config->access.non_fqdn_sender = CheckMode::off;
+    world.facts.sender = Mailbox::split("joe");
+  }
+  world.from("198.51.100.22");
+  world.start();
+  const auto begin = std::chrono::steady_clock::now();
+  world.rcpt();
+  world.clock.advance(300s);
+  CHECK(world.rcpt().pass());
+  CHECK(run(world.io, world.session->authorised(world.facts)) != Authorised::spf);
+  CHECK(std::chrono::steady_clock::now() - begin < 5s);
+}
+
 TEST_CASE("the primary is asked only about those who passed everything, and for postmaster never") {
   World world;
   world.greylisting();
