@@ -95,7 +95,7 @@ struct Pipeline::Impl {
   }
   Task<dnsbl::Score> score_name(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> from,
                                 SteadyTime deadline) {
-    if (!lists->ask_client_names()) co_return dnsbl::Score{};  // nor is the name waited for
+    if (!lists->ask_about("client")) co_return dnsbl::Score{};  // nor is the name waited for
     const dns::ClientName* name = co_await from->name.wait(patience_ends(setup));
     if (name == nullptr || name->name.empty()) co_return dnsbl::Score{};
     co_return co_await lists->check_domain("client", name->name, deadline);
@@ -156,7 +156,7 @@ struct Pipeline::Impl {
     if (check && external)
       gate.spawn("sender domain", look_up_domain(lookups, facts.sender.domain, lookup_deadline(now)));
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
-    if (score && now.lists->ask_senders())
+    if (score && (now.lists->ask_about("sender") || now.lists->ask_about("helo")))
       gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, lookup_deadline(now)));
     else if (score)
       lookups->scores.set({});

@@ -289,13 +289,13 @@ class Machine {
     struct stat found{};
     const passwd* user = getpwnam(config_->user.c_str());
     const uid_t wanted = geteuid() == 0 && user != nullptr ? user->pw_uid : geteuid();
-    if (stat(path.c_str(), &found) != 0) {
-      const int error = errno;
-      const bool yet = error == ENOENT;
-      const std::string make = fmt::format("install -d -o {} -g {} -m 0750 {}", config_->user, config_->group, path);
-      say("permissions", yet ? CheckResult::warn : CheckResult::fail,
-          path + (yet ? " is not there yet" : std::string(": ") + std::strerror(error)),
-          (yet ? "greymxd makes it when root or systemd starts it; else: " : "") + make);
+    const std::string make = fmt::format("install -d -o {} -g {} -m 0750 {}", config_->user, config_->group, path);
+    const int error = stat(path.c_str(), &found) == 0 ? 0 : errno;
+    if (error == ENOENT) {
+      say("permissions", CheckResult::warn, path + " is not there yet",
+          "greymxd makes it when root or systemd starts it; else: " + make);
+    } else if (error != 0) {
+      say("permissions", CheckResult::fail, path + ": " + std::strerror(error), make);
     } else if (found.st_uid != wanted || (found.st_mode & S_IWOTH) != 0) {
       say("permissions", CheckResult::fail, path + " does not belong to " + config_->user + " alone",
           fmt::format("chown {} {}; chmod 0750 {}", config_->user, path, path));

@@ -84,8 +84,7 @@ std::optional<std::string> canonical_domain(std::string_view domain) {
   }
   if (!is_hostname(name)) return std::nullopt;
   if (name.ends_with('.')) name.pop_back();
-  std::transform(name.begin(), name.end(), name.begin(), lower);
-  return name;
+  return to_lower(name);
 }
 
 bool is_hostname(std::string_view name, std::size_t labels) {

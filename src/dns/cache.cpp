@@ -33,10 +33,7 @@ std::size_t weight(const Answer& answer) {
 }
 
 std::string key(const std::string& name, Type type) {
-  const std::string_view kind = to_string(type);
-  std::string result;
-  result.reserve(name.size() + 1 + kind.size());
-  return result.append(name).append(1, '/').append(kind);
+  return (name + '/').append(to_string(type));
 }
 
 }  // namespace

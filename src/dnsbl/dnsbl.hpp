@@ -56,8 +56,7 @@ class Lists {
   Task<Score> check_client(IpAddress client, SteadyTime deadline);
   // Domain lists for one name; `what` is "sender", "helo" or "client".
   Task<Score> check_domain(std::string what, std::string domain, SteadyTime deadline);
-  bool ask_client_names() const;  // is there any list for check_domain("client", …)?
-  bool ask_senders() const;       // … for "sender" or "helo"?
+  bool ask_about(std::string_view what) const;  // is there any list for check_domain(what, …)?
 
  private:
   struct Impl;

@@ -23,6 +23,11 @@ struct Asked {
   Task<dns::Answer> answer;  // not valid: the list is off
 };
 
+// Is it a list of domains, for the name that `what` says?
+bool is_about(const List& list, std::string_view what) {
+  return list.by_name && (what == "sender" ? list.check_sender : what == "helo" ? list.check_helo : list.check_client);
+}
+
 }  // namespace
 
 struct Lists::Impl {
@@ -125,14 +130,8 @@ Task<Score> Lists::check_client(IpAddress client, SteadyTime deadline) {
   return impl_->check(indices, std::move(question));
 }
 
-bool Lists::ask_client_names() const {
-  return std::ranges::any_of(impl_->health->lists(),
-                             [](const List& list) { return list.by_name && list.check_client; });
-}
-
-bool Lists::ask_senders() const {
-  return std::ranges::any_of(impl_->health->lists(),
-                             [](const List& list) { return list.by_name && (list.check_sender || list.check_helo); });
+bool Lists::ask_about(std::string_view what) const {
+  return std::ranges::any_of(impl_->health->lists(), [what](const List& list) { return is_about(list, what); });
 }
 
 // Addresses and single labels are no domains: lists answer them with nonsense or an error (Spamhaus DBL: 127.0.1.255).
@@ -142,9 +141,7 @@ Task<Score> Lists::check_domain(std::string what, std::string domain, SteadyTime
   const std::vector<List>& lists = impl_->health->lists();
   const bool usable = name && is_hostname(*name, 2) && !IpAddress::parse(*name);
   for (std::size_t i = 0; usable && i < lists.size(); ++i) {
-    const List& list = lists[i];
-    const bool wanted = what == "sender" ? list.check_sender : what == "helo" ? list.check_helo : list.check_client;
-    if (list.by_name && wanted) indices.push_back(i);
+    if (is_about(lists[i], what)) indices.push_back(i);
   }
   Question question;
   question.labels = name.value_or("");

@@ -249,10 +249,14 @@ std::string ServerSession::place() {
   return where + " from " + session_.client();
 }
 
-Task<> ServerSession::lose(ReadStatus status) {
-  const bool timeout = status == ReadStatus::timed_out;
+void ServerSession::log_loss(bool timeout) {
   announce();
   parts_.log.info("smtpd", fmt::format("{} after {}", timeout ? "timeout" : "lost connection", place()));
+}
+
+Task<> ServerSession::lose(ReadStatus status) {
+  const bool timeout = status == ReadStatus::timed_out;
+  log_loss(timeout);
   if (timeout) co_await hang_up(replies::timed_out);
 }
 
@@ -262,9 +266,7 @@ Task<bool> ServerSession::flush() {
   const Result<> written = co_await stream_->write(output, in(config_->limits.command_timeout));
   output.clear();
   if (written) co_return true;
-  const bool timeout = written.error().kind == ErrorKind::timed_out;
-  announce();
-  parts_.log.info("smtpd", fmt::format("{} after {}", timeout ? "timeout" : "lost connection", place()));
+  log_loss(written.error().kind == ErrorKind::timed_out);
   co_return false;
 }
 

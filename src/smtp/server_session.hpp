@@ -78,6 +78,7 @@ class ServerSession {
   Task<bool> admit(Client client);
   Task<> learn_name();
   void announce();
+  void log_loss(bool timeout);
   Task<bool> take_over_client();
   Task<bool> more_input();
   Task<bool> read(SteadyTime deadline);

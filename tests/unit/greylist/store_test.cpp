@@ -323,7 +323,6 @@ TEST_CASE("pass and expect entries are at hand without asking the store") {
 }
 
 TEST_CASE("a request that waits longer than its deadline is told so") {
-  asio::io_context io{1};  // outlives the store's thread, which posts to it
   Fixture f;
   f.open();
   std::vector<Stored> many;
@@ -331,13 +330,13 @@ TEST_CASE("a request that waits longer than its deadline is told so") {
     const IpAddress client = IpAddress::v4(0x0a000000 + (i << 8));
     many.push_back({client.to_string() + "/a@b.c/d@e.f", Record{.first = f.now(), .last = f.now(), .client = client}});
   }
-  asio::co_spawn(io, f.store->merge(std::move(many)), [](std::exception_ptr, Result<>) {});
+  asio::co_spawn(f.io, f.store->merge(std::move(many)), [](std::exception_ptr, Result<>) {});
   const auto outcome =
-      test::run(io, f.store->decide(f.question("192.0.2.1", "x@y.z"), std::chrono::steady_clock::now() + 1ms));
+      test::run(f.io, f.store->decide(f.question("192.0.2.1", "x@y.z"), std::chrono::steady_clock::now() + 1ms));
   REQUIRE_FALSE(outcome.has_value());
   CHECK(outcome.error().kind == ErrorKind::timed_out);
-  io.restart();
-  io.run();
+  f.io.restart();
+  f.io.run();
   CHECK(f.store->totals().waiting >= 20000);
 }
 
