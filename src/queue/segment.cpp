@@ -232,6 +232,7 @@ Result<std::shared_ptr<Segment>> SegmentStore::next(WallTime now, bool for_new_m
   while (for_new_mail && spare() < 2) {
     if (auto made = make_free(false); !made) return std::unexpected(made.error());
   }
+  const std::scoped_lock making(making_);
   {
     const std::scoped_lock lock(mutex_);
     if (standby_) return std::exchange(standby_, nullptr);
@@ -240,13 +241,13 @@ Result<std::shared_ptr<Segment>> SegmentStore::next(WallTime now, bool for_new_m
 }
 
 Result<> SegmentStore::refill(WallTime now) {
-  std::unique_lock lock(mutex_);
-  const bool ready = standby_ != nullptr;
-  lock.unlock();
   while (spare() < 2) {
     if (auto made = make_free(true); !made) return made;
   }
-  if (ready) return {};
+  const std::scoped_lock making(making_);
+  std::unique_lock lock(mutex_);
+  if (standby_) return {};
+  lock.unlock();
   auto made = make(now);
   if (!made) return std::unexpected(made.error());
   lock.lock();

@@ -118,6 +118,9 @@ class SegmentStore {
   Files& files_;
   std::string directory_;
   std::uint64_t segment_size_;
+  // Held from the number to the handing over of a segment: recovery reads segments by number, so the writer must get
+  // them in that order, and wait for the one that is being made ready rather than overtake it.
+  std::mutex making_;
   mutable std::mutex mutex_;  // of what follows
   std::uint32_t last_number_ = 0;
   std::deque<std::uint32_t> free_;
