@@ -229,10 +229,10 @@ std::uint64_t SegmentStore::spare_bytes() const {
 }
 
 Result<std::shared_ptr<Segment>> SegmentStore::next(WallTime now, bool for_new_mail) {
+  const std::scoped_lock making(making_);
   while (for_new_mail && spare() < 2) {
     if (auto made = make_free(false); !made) return std::unexpected(made.error());
   }
-  const std::scoped_lock making(making_);
   {
     const std::scoped_lock lock(mutex_);
     if (standby_) return std::exchange(standby_, nullptr);

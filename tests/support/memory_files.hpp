@@ -28,7 +28,7 @@ struct Crash {
   std::size_t keep_entries = 0;                 // this many creations, renames and removals, in their order
 };
 
-class MemoryFiles final : public Files {
+class MemoryFiles : public Files {
  public:
   MemoryFiles();
   ~MemoryFiles() override;

@@ -11,24 +11,14 @@ using namespace std::chrono_literals;
 
 namespace {
 
-class RenameHook final : public Files {  // a disk in memory that tells of renames before they are done
+class RenameHook final : public MemoryFiles {  // tells of renames before they are done
  public:
-  std::function<void()> on_rename = [] {};
+  std::function<void()> on_rename;
 
-  Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override { return disk_.open(path, mode); }
-  Result<> make_directory(const std::string& path) override { return disk_.make_directory(path); }
   Result<> rename(const std::string& from, const std::string& to) override {
     on_rename();
-    return disk_.rename(from, to);
+    return MemoryFiles::rename(from, to);
   }
-  Result<> remove(const std::string& path) override { return disk_.remove(path); }
-  Result<> sync_directory(const std::string& path) override { return disk_.sync_directory(path); }
-  Result<std::vector<std::string>> list(const std::string& directory) override { return disk_.list(directory); }
-  Result<std::uint64_t> free_bytes(const std::string& path) override { return disk_.free_bytes(path); }
-  Result<std::unique_ptr<File>> lock(const std::string& path) override { return disk_.lock(path); }
-
- private:
-  MemoryFiles disk_;
 };
 
 }  // namespace
