@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
 namespace greymx::queue {
 
@@ -15,23 +14,8 @@ constexpr std::uint64_t state_bytes_guess = 800;  // of one recipient's state, g
 constexpr auto gather_time = std::chrono::milliseconds(1);
 constexpr auto retry_after = std::chrono::seconds(1);  // when no segment can be opened
 
-std::uint64_t length_of(const Append& append) {
-  return record_length(append.head.size(), append.body_length);
-}
-
-std::uint64_t summary_growth(const Entry& entry) {
-  std::uint64_t bytes = 64;
-  for (const Entry::Recipient& recipient : entry.recipients) bytes += 24 + recipient.domain.size();
-  return bytes;
-}
-
 bool new_mail(const Append& append) {
   return append.entry.type == RecordType::message && !append.only_if;
-}
-
-RecordHeader header_of(const Append& append) {
-  return {append.entry.type,   append.entry.previous, append.entry.id, static_cast<std::uint32_t>(append.head.size()),
-          crc32c(append.head), append.body_length,    append.body_crc};
 }
 
 Result<MessageState> read_state(QueueId id, const Snapshot& snapshot) {
@@ -52,33 +36,6 @@ void take_waiters(std::vector<Append>& records, std::vector<Waiter>& into) {
 }
 
 }  // namespace
-
-Append make_append(Entry entry, std::uint32_t previous, std::string head) {
-  Append append;
-  append.entry = std::move(entry);
-  append.entry.previous = previous;
-  append.entry.head_length = static_cast<std::uint32_t>(head.size());
-  append.head = std::move(head);
-  return append;
-}
-
-void wake(std::vector<Waiter> waiters, const Result<>& result) {
-  while (!waiters.empty()) {
-    const asio::any_io_executor home = waiters.front().home;
-    const auto others =
-        std::partition(waiters.begin(), waiters.end(), [&](const Waiter& waiter) { return waiter.home == home; });
-    std::vector<Waiter> group(std::make_move_iterator(waiters.begin()), std::make_move_iterator(others));
-    waiters.erase(waiters.begin(), others);
-    auto resume_all = [group = std::move(group), result]() mutable {
-      for (Waiter& waiter : group) waiter.resume(result);
-    };
-    if (home) {
-      asio::post(home, std::move(resume_all));
-    } else {
-      resume_all();
-    }
-  }
-}
 
 Writer::Writer(const SpoolSettings& settings, Books& books, SegmentStore& store, const Clock& clock, Log& log,
                Metrics& metrics, Alerts& alerts)
@@ -310,20 +267,9 @@ void Writer::add_changes(Batch& batch) {
   }
 }
 
-bool Writer::fits(const Batch& batch) const {
-  if (!open_) return false;
-  std::uint64_t records = record_header_length;
-  std::uint64_t summary = open_->summary.size() + 2 * record_header_length;
-  for (const Append& append : batch.records) {
-    records += length_of(append);
-    summary += summary_growth(append.entry);
-  }
-  return open_->end + round_up(records, block) + round_up(summary, block) + block <= open_->segment->size();
-}
-
 // When there is no room for new mail, changes and ends still get the reserve.
 Result<> Writer::ensure_room(Batch& batch) {
-  if (fits(batch)) return {};
+  if (open_ && open_->fits(batch.records)) return {};
   const auto mail = std::ranges::partition(batch.records, [](const Append& append) { return !new_mail(append); });
   if (!mail.empty()) {
     const auto rotated = rotate(true);
@@ -333,7 +279,7 @@ Result<> Writer::ensure_room(Batch& batch) {
     std::vector<Waiter> waiters;
     take_waiters(refused, waiters);
     wake(std::move(waiters), rotated);
-    if (fits(batch)) return {};
+    if (open_ && open_->fits(batch.records)) return {};
   }
   return rotate(false);
 }
@@ -355,76 +301,21 @@ Result<> Writer::rotate(bool for_new_mail) {
 
 Result<> Writer::write(Batch& batch) {
   const auto begin = std::chrono::steady_clock::now();
-  if (auto written = write_batch(open_->end, batch.records); !written) return written;
-  if (auto synced = open_->file->sync(); !synced) return synced;
+  if (auto written = open_->write(batch.records); !written) return written;
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   metrics_.observe("spool_sync_seconds", took.count());
-  open_->end += buffer_.size();
-  for (const Append& append : batch.records) open_->summary.add(append.entry);
   return {};
-}
-
-// Lays the records out behind a batch's header and writes them with one call, padded to the next block.
-Result<> Writer::write_batch(std::uint64_t at, std::span<Append> records) {
-  std::uint64_t length = 0;
-  for (const Append& append : records) length += length_of(append);
-  buffer_.resize(round_up(record_header_length + length, block));
-  const SegmentHeader& segment = open_->segment->header();
-  RecordHeader batch;
-  batch.type = RecordType::batch;
-  batch.body_length = static_cast<std::uint32_t>(length);
-  encode(batch, segment, at, buffer_.data());
-  std::uint64_t position = record_header_length;
-  for (Append& append : records) {
-    append.entry.offset = static_cast<std::uint32_t>(at + position);
-    char* into = buffer_.data() + position;
-    encode(header_of(append), segment, append.entry.offset, into);
-    into = std::ranges::copy(append.head, into + record_header_length).out;
-    for (const std::vector<char>& piece : append.body) into = std::ranges::copy(piece, into).out;
-    position += length_of(append);
-    std::fill(into, buffer_.data() + position, '\0');
-  }
-  std::fill(buffer_.begin() + static_cast<std::ptrdiff_t>(position), buffer_.end(), '\0');
-  return open_->file->write(at, buffer_);
 }
 
 void Writer::seal(bool last) {
   if (!open_) return;
-  const std::shared_ptr<Segment> segment = open_->segment;
-  if (open_->end > log_begin) {
-    // What was acknowledged is safe without the seal; only the next start takes longer.
-    if (auto sealed = write_seal(last); !sealed) {
-      log_.warning("spool", segment->name() + " could not be sealed: " + sealed.error().text);
-    }
+  const std::shared_ptr<Segment> segment = open_->segment();
+  if (auto sealed = open_->seal(last); !sealed) {
+    log_.warning("spool", segment->name() + " could not be sealed: " + sealed.error().text);
   }
   open_.reset();
   const std::scoped_lock lock(books_.mutex);
   books_.segments.find(segment->number())->open = false;
-}
-
-Result<> Writer::write_seal(bool last) {
-  const std::string summary = open_->summary.take();
-  Append record;
-  record.entry.type = RecordType::summary;
-  record.body.emplace_back(summary.begin(), summary.end());
-  record.body_length = static_cast<std::uint32_t>(summary.size());
-  record.body_crc = crc32c(summary);
-  Segment& segment = *open_->segment;
-  if (last) {
-    const std::uint64_t length = round_up(record_header_length + length_of(record), block);
-    if (auto cut = segment.cut(open_->end + length + block); !cut) return cut;
-  }
-  if (auto written = write_batch(open_->end, std::span(&record, 1)); !written) return written;
-  if (auto synced = open_->file->sync(); !synced) return synced;  // a seal promises a summary
-  std::string last_block(block, '\0');
-  const std::uint64_t at = segment.size() - block;
-  RecordHeader seal;
-  seal.type = RecordType::seal;
-  seal.id.value = record.entry.offset;
-  seal.body_length = record.body_length;
-  encode(seal, segment.header(), at, last_block.data());
-  if (auto written = open_->file->write(at, last_block); !written) return written;
-  return open_->file->sync();
 }
 
 void Writer::settle(Batch& batch) {
@@ -449,7 +340,7 @@ void Writer::settle(Batch& batch) {
 
 void Writer::settle_record(const Append& append, WallTime now) {
   const Entry& entry = append.entry;
-  const std::uint32_t segment = open_->segment->number();
+  const std::uint32_t segment = open_->segment()->number();
   const Location here{segment, entry.offset, entry.head_length, append.body_length};
   if (new_mail(append)) {
     const Places places{here, here, entry.own_file};
@@ -471,8 +362,8 @@ void Writer::settle_record(const Append& append, WallTime now) {
 }
 
 void Writer::abandon(Batch& batch, const Error& error) {
-  const auto segment = open_ ? open_->segment : nullptr;
-  const bool cut = segment && segment->cut(open_->end).has_value();
+  const auto segment = open_ ? open_->segment() : nullptr;
+  const bool cut = open_ && open_->cut().has_value();
   open_.reset();
   const std::string text = "the spool cannot be written: " + error.text;
   std::unique_lock lock(books_.mutex);

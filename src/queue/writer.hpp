@@ -18,27 +18,9 @@
 #include "base/log.hpp"
 #include "base/metrics.hpp"
 #include "queue/index.hpp"
+#include "queue/open_segment.hpp"
 
 namespace greymx::queue {
-
-// Resumes what waits for a result: on its own executor, or, without one, on the writer's thread.
-struct Waiter {
-  asio::any_io_executor home;
-  std::move_only_function<void(Result<>)> resume;
-};
-
-// A record on its way into the log.
-struct Append {
-  Entry entry;  // its offset is still open
-  std::string head;
-  std::vector<std::vector<char>> body;  // pieces
-  std::uint32_t body_length = 0;
-  std::uint32_t body_crc = 0;
-  std::optional<Places> only_if;  // compaction: dropped if the message has changed its places meanwhile
-  std::optional<Waiter> waiter;
-};
-
-Append make_append(Entry entry, std::uint32_t previous, std::string head = {});
 
 // What is needed to read a message's current state: taken under the lock, used without it.
 struct Snapshot {
@@ -79,24 +61,15 @@ class Writer {
     std::vector<Append> records;
     std::vector<Waiter> durable;  // of edits
   };
-  struct Open {
-    std::shared_ptr<Segment> segment;
-    std::shared_ptr<File> file;
-    std::uint64_t end = log_begin;
-    SummaryBuilder summary;
-  };
 
   Batch collect(bool lazy_too);
   void add_changes(Batch& batch);
   Result<> ensure_room(Batch& batch);
-  bool fits(const Batch& batch) const;
   Result<> rotate(bool for_new_mail);
   Result<> write(Batch& batch);
-  Result<> write_batch(std::uint64_t at, std::span<Append> records);
   void settle(Batch& batch);
   void settle_record(const Append& append, WallTime now);
   void abandon(Batch& batch, const Error& error);
-  Result<> write_seal(bool last);
   Result<MessageState> known_state(QueueId id, const Snapshot& snapshot) const;
   void start_lazy(bool urgent);
   void end_now(QueueId id);
@@ -112,8 +85,7 @@ class Writer {
   Alerts& alerts_;
 
   const std::uint64_t batch_limit_;
-  std::optional<Open> open_;  // the writer's own, like the buffer
-  std::vector<char> buffer_;
+  std::optional<OpenSegment> open_;  // the writer's own
 
   // The rest is guarded by books_.mutex.
   std::condition_variable work_;
@@ -130,8 +102,5 @@ class Writer {
   std::uint64_t failures_ = 0;
   bool stopping_ = false;
 };
-
-// Resumes all: those of one executor with one post.
-void wake(std::vector<Waiter> waiters, const Result<>& result);
 
 }  // namespace greymx::queue
