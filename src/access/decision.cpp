@@ -37,6 +37,7 @@ Decision::Decision(const Setup& setup, Gate& gate, Evidence evidence, Facts fact
       evidence_(std::move(evidence)),
       facts_(std::move(facts)),
       recipient_(std::move(recipient)),
+      address_(recipient_.to_string()),
       plain_(unquoted(recipient_)),
       trace_(trace),
       deadline_(std::chrono::steady_clock::now() + setup.patience() + dnsbl::reason_time),
@@ -46,7 +47,7 @@ Decision::Decision(const Setup& setup, Gate& gate, Evidence evidence, Facts fact
 Task<Verdict> Decision::run() {
   const config::Access& access = setup_.config().access;
   const std::string sender = facts_.sender.to_string();
-  const std::string recipient = recipient_.to_string();
+  const std::string& recipient = address_;
   const auto denied = relay_control(setup_.config(), recipient_);
   if (denied) domain_ = nullptr;
   conclude("relay_control", recipient, config::CheckMode::reject, denied ? Findings({*denied}) : Findings(), {});
@@ -89,8 +90,9 @@ Task<Verdict> Decision::run_greylist() {
 // Goes on to a check unless all is decided; a trace goes on to the end, and notes what does not apply.
 bool Decision::enter(std::string_view check, const std::string& input, bool applies, const char* why_not) {
   if (verdict_.reply && trace_ == nullptr) return false;
-  if (domain_ == nullptr || !applies) step(check, input, "skipped", domain_ == nullptr ? not_ours : why_not);
-  return domain_ != nullptr && applies;
+  if (domain_ != nullptr && applies) return true;
+  if (trace_ != nullptr) step(check, input, "skipped", domain_ == nullptr ? not_ours : why_not);
+  return false;
 }
 
 void Decision::step(std::string_view check, const std::string& input, const char* result, std::string detail) {
@@ -186,16 +188,16 @@ Task<> Decision::sender_domain() {
 
 void Decision::listed_recipient() {
   const RecipientList* list = domain_ == nullptr ? nullptr : shared().tables->recipients(*domain_);
-  if (!enter("recipients", recipient_.to_string(), list != nullptr, "no list")) return;
+  if (!enter("recipients", address_, list != nullptr, "no list")) return;
   settled_ = true;
   const bool known = is_postmaster(recipient_) || list->contains(plain_);
-  conclude("recipients", recipient_.to_string(), config::CheckMode::reject,
+  conclude("recipients", address_, config::CheckMode::reject,
            known ? Findings() : Finding{unknown_recipient(recipient_)}, {});
 }
 
 Task<> Decision::remembered_recipient() {
   constexpr std::string_view name = "verify_recipients";
-  const std::string input = recipient_.to_string();
+  const std::string& input = address_;
   settled_ = settled_ || domain_ == nullptr || !domain_->verify_recipients || is_postmaster(recipient_);
   if (!enter(name, input, !settled_, "not to be asked for")) co_return;
   const Known known = co_await shared().memory->recall(plain_);
@@ -216,7 +218,7 @@ void Decision::unknown_while_down(std::string_view check) {
   if (domain_->unknown_while_down == config::UnknownWhileDown::defer) {
     finding = {unverified_recipient(recipient_, why), true};
   }
-  conclude(check, recipient_.to_string(), config::CheckMode::reject, finding, why);
+  conclude(check, address_, config::CheckMode::reject, finding, why);
 }
 
 Task<> Decision::dnsbl() {
@@ -248,7 +250,7 @@ Task<> Decision::greylist() {
                        domain_->greylist && !is_postmaster_or_abuse(recipient_) &&
                        !shared().primaries->is_primary_address(facts_.client.address) &&
                        !(config.primary_up_only && shared().primaries->is_down(recipient_.domain));
-  const std::string input = recipient_.to_string();
+  const std::string& input = address_;
   if (!enter("greylist", input, applies, "off, exempt, allow-listed, the primary itself or down")) co_return;
   // Who checks an address by a call back has the null sender and never comes to DATA.
   postponed_ = facts_.sender.empty() && !at_data_;
@@ -281,7 +283,7 @@ Task<> Decision::greylist() {
 
 // Only who has passed everything else may make us ask.
 Task<> Decision::callout() {
-  const std::string input = recipient_.to_string();
+  const std::string& input = address_;
   const bool passed = !verdict_.reply && !pending_;
   if (!enter("callout", input, !settled_ && passed, settled_ ? "not to be asked for" : "does not get this far"))
     co_return;

@@ -76,7 +76,8 @@ class Decision {
   Evidence evidence_;
   Facts facts_;
   Mailbox recipient_;  // as given, for replies
-  Mailbox plain_;      // without needless quotes, for tables
+  std::string address_;
+  Mailbox plain_;  // without needless quotes, for tables
   std::vector<Step>* trace_;
   SteadyTime deadline_;
   const config::Domain* domain_ = nullptr;  // null: not ours

@@ -28,6 +28,10 @@ class Eventual {
     }
   }
 
+  const T* get() {  // any thread; null: it has not come yet
+    const std::scoped_lock lock(mutex_);
+    return value_ ? &*value_ : nullptr;
+  }
   // Null: the deadline passed. The caller keeps this object alive meanwhile, and as long as it uses the value.
   Task<const T*> wait(SteadyTime deadline) {
     const T* known = get();
@@ -41,10 +45,6 @@ class Eventual {
   }
 
  private:
-  const T* get() {
-    const std::scoped_lock lock(mutex_);
-    return value_ ? &*value_ : nullptr;
-  }
   bool enlist(const std::shared_ptr<asio::steady_timer>& timer) {
     const std::scoped_lock lock(mutex_);
     if (!value_) waiters_.push_back(timer);

@@ -2,6 +2,7 @@
 #include <deque>
 
 #include "access/decision.hpp"
+#include "base/bounded.hpp"
 #include "spf/spf.hpp"
 
 namespace greymx::access {
@@ -67,6 +68,36 @@ class Turns {
   bool in_next_ = false;
 };
 
+// Clients and senders come in bursts: what has been looked up for one serves the next of the same name too, for as
+// long as the DNS cache would keep a failure.
+template <class Key, class Value>
+class Recent {
+ public:
+  const Value* find(const Key& key, SteadyTime now) {  // null: unknown; valid until the next call of any
+    const Entry* entry = entries_.find(key);
+    return entry != nullptr && now < entry->until ? &entry->value : nullptr;
+  }
+  void remember(const Key& key, Value value, SteadyTime now) {
+    entries_.insert(key, {std::move(value), now + lifetime});
+  }
+  void clear() { entries_.clear(); }
+
+ private:
+  static constexpr std::size_t most = 1000;
+  static constexpr std::chrono::seconds lifetime{5};
+  struct Entry {
+    Value value;
+    SteadyTime until;
+  };
+  LruMap<Key, Entry> entries_{most};
+};
+
+bool uncertain(const dnsbl::Score& score) {
+  return std::ranges::any_of(score.results, [](const dnsbl::ListResult& result) {
+    return result.outcome == dnsbl::Outcome::list_error || result.outcome == dnsbl::Outcome::timeout;
+  });
+}
+
 }  // namespace
 
 struct Pipeline::Impl {
@@ -76,6 +107,8 @@ struct Pipeline::Impl {
   Gate gate;
   Turns name_turns{gate, "client name"};
   Turns score_turns{gate, "dnsbl client"};
+  Recent<IpAddress, std::shared_ptr<ClientLookups>> recent_clients;
+  Recent<std::string, MailDomain> recent_domains;
 
   Impl(asio::any_io_executor ex, Setup initial, dns::Resolver& dns)
       : executor(std::move(ex)), setup(std::move(initial)), resolver(dns), gate(executor, reporter()) {}
@@ -88,10 +121,11 @@ struct Pipeline::Impl {
 
   // The lookups themselves. They keep what they fill alive, and run on when the session has gone. Those that wait for
   // their turn do not (`to` is null then).
-  Task<> look_up_name(std::shared_ptr<ClientLookups> to, IpAddress ip, SteadyTime deadline) {
+  Task<> look_up_name(std::shared_ptr<ClientLookups> to, IpAddress ip, Setup by, bool scored) {
     if (!to) co_return;
-    dns::ClientName name = co_await dns::lookup_client_name(resolver, ip, deadline);
+    dns::ClientName name = co_await dns::lookup_client_name(resolver, ip, lookup_deadline(by));
     to->name.set(std::move(name));
+    keep(to, ip, by, scored);
   }
   Task<dnsbl::Score> score_name(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> from,
                                 SteadyTime deadline) {
@@ -100,14 +134,23 @@ struct Pipeline::Impl {
     if (name == nullptr || name->name.empty()) co_return dnsbl::Score{};
     co_return co_await lists->check_domain("client", name->name, deadline);
   }
-  Task<> score_client(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> to, IpAddress ip,
-                      SteadyTime deadline) {
+  Task<> score_client(std::shared_ptr<ClientLookups> to, IpAddress ip, Setup by) {
     if (!to) co_return;
-    Task<dnsbl::Score> asked = lists->check_client(ip, deadline);
+    const SteadyTime deadline = lookup_deadline(by);
+    Task<dnsbl::Score> asked = by.lists->check_client(ip, deadline);
     std::vector<dnsbl::Score> scores(2);
-    scores[1] = co_await score_name(lists, to, deadline);
+    scores[1] = co_await score_name(by.lists, to, deadline);
     scores[0] = co_await std::move(asked);
     to->scores.set(std::move(scores));
+    keep(to, ip, by, true);
+  }
+  // For the sessions to come, once all is there: unless DNS failed somewhere, or a reload came between.
+  void keep(const std::shared_ptr<ClientLookups>& lookups, const IpAddress& ip, const Setup& by, bool scored) {
+    const dns::ClientName* name = lookups->name.get();
+    const std::vector<dnsbl::Score>* scores = lookups->scores.get();
+    if (name == nullptr || name->failed || (scored && scores == nullptr) || by.shared != setup.shared) return;
+    if (scored && std::ranges::any_of(*scores, uncertain)) return;
+    recent_clients.remember(ip, lookups, setup.shared->clock->steady());
   }
   Task<> score_sender(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<SenderLookups> to, Facts facts,
                       SteadyTime deadline) {
@@ -119,7 +162,8 @@ struct Pipeline::Impl {
     to->scores.set(std::move(scores));
   }
   Task<> look_up_domain(std::shared_ptr<SenderLookups> to, std::string domain, SteadyTime deadline) {
-    MailDomain state = co_await look_up_mail_domain(resolver, std::move(domain), deadline);
+    MailDomain state = co_await look_up_mail_domain(resolver, domain, deadline);
+    if (state.state != MailDomain::State::failed) recent_domains.remember(domain, state, setup.shared->clock->steady());
     to->domain.set(std::move(state));
   }
   Task<> evaluate_spf(std::shared_ptr<SenderLookups> to, spf::Query query, SteadyTime deadline) {
@@ -133,27 +177,32 @@ struct Pipeline::Impl {
     to->authority.set(authority);
   }
 
-  std::shared_ptr<ClientLookups> begin(const Setup& now, const Client& client) {
+  std::shared_ptr<ClientLookups> begin(const Setup& now, const Client& client, bool afresh) {
+    const bool named = client.name != "unknown";
+    if (!named && !afresh) {
+      if (const auto* known = recent_clients.find(client.address, setup.shared->clock->steady())) return *known;
+    }
     const auto lookups = std::make_shared<ClientLookups>();
     const std::weak_ptr<ClientLookups> to = lookups;
     const IpAddress ip = client.address;
-    if (client.name != "unknown")
+    const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
+    if (named)
       lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
     else
-      name_turns.add([this, to, ip] { return look_up_name(to.lock(), ip, lookup_deadline(setup)); });
-    const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
-    if (score) {
-      score_turns.add(
-          [this, to, ip, lists = now.lists] { return score_client(lists, to.lock(), ip, lookup_deadline(setup)); });
-    }
+      name_turns.add([this, to, ip, now, score] { return look_up_name(to.lock(), ip, now, score); });
+    if (score) score_turns.add([this, to, ip, now] { return score_client(to.lock(), ip, now); });
     return lookups;
   }
-  std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts) {
+  std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts, bool afresh) {
     const config::Config& config = now.config();
     const auto lookups = std::make_shared<SenderLookups>();
     const bool check = config.access.unknown_sender_domain != config::CheckMode::off && !facts.client.trusted;
     const bool external = needs_lookup(config, facts.sender);
-    if (check && external)
+    const MailDomain* known =
+        afresh || !external ? nullptr : recent_domains.find(facts.sender.domain, setup.shared->clock->steady());
+    if (known != nullptr)
+      lookups->domain.set(*known);
+    else if (check && external)
       gate.spawn("sender domain", look_up_domain(lookups, facts.sender.domain, lookup_deadline(now)));
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
     if (score && (now.lists->ask_about("sender") || now.lists->ask_about("helo")))
@@ -177,8 +226,12 @@ namespace {
 
 class Session final : public SessionChecks {
  public:
-  Session(std::shared_ptr<Pipeline::Impl> pipeline, const Client& client)
-      : pipeline_(std::move(pipeline)), setup_(pipeline_->setup), client_(pipeline_->begin(setup_, client)) {}
+  // `afresh`: what other sessions have found out does not count.
+  Session(std::shared_ptr<Pipeline::Impl> pipeline, const Client& client, bool afresh)
+      : pipeline_(std::move(pipeline)),
+        setup_(pipeline_->setup),
+        afresh_(afresh),
+        client_(pipeline_->begin(setup_, client, afresh)) {}
 
   Task<std::string> client_name() override {
     const dns::ClientName* name = co_await client_->name.wait(patience_ends(setup_));
@@ -188,7 +241,7 @@ class Session final : public SessionChecks {
   void mail(const Facts& facts) override {
     if (sender_ && same_sender(facts, facts_)) return;
     facts_ = facts;
-    sender_ = pipeline_->begin(setup_, facts);
+    sender_ = pipeline_->begin(setup_, facts, afresh_);
     postponed_.clear();
     headers_.clear();
   }
@@ -261,6 +314,7 @@ class Session final : public SessionChecks {
 
   std::shared_ptr<Pipeline::Impl> pipeline_;
   Setup setup_;
+  bool afresh_;
   std::shared_ptr<ClientLookups> client_;
   std::shared_ptr<SenderLookups> sender_;
   Facts facts_;                       // those that sender_ is about
@@ -287,16 +341,18 @@ Task<> Pipeline::stop() {
 
 void Pipeline::update(std::shared_ptr<const Shared> shared, std::shared_ptr<dnsbl::Lists> lists) {
   impl_->setup = {std::move(shared), std::move(lists)};
+  impl_->recent_clients.clear();
+  impl_->recent_domains.clear();
 }
 
 std::unique_ptr<SessionChecks> Pipeline::begin(const Client& client) {
-  return std::make_unique<Session>(impl_, client);
+  return std::make_unique<Session>(impl_, client, false);
 }
 
 Task<std::vector<Step>> Pipeline::explain(Facts facts, Mailbox recipient, Verdict* final_verdict) {
   std::vector<Step> steps;
   facts.client.trusted = contains(impl_->setup.config().access.trusted_networks, facts.client.address);
-  Session session(impl_, facts.client);
+  Session session(impl_, facts.client, true);
   const std::string name = co_await session.client_name();
   facts.client.name = name;
   steps.push_back({"client_name", facts.client.address.to_string(), name == "unknown" ? "unknown" : "pass", name});

@@ -92,10 +92,7 @@ struct World {
     auto opened = RecipientMemory::open(directory / "memory", primaries, clock, log, metrics, alerts);
     REQUIRE(opened);
     memory = std::move(*opened);
-    const Tables::Loaded tables = Tables::load(*config);
-    REQUIRE(tables.tables);
-    const auto shared = std::make_shared<Shared>(
-        Shared{config, tables.tables, memory.get(), greylister.get(), &primaries, &clock, &log, &metrics, &alerts});
+    const auto shared = shared_anew();
     const auto health =
         std::make_shared<dnsbl::Health>(config, clock, log, metrics, alerts, [] { return std::vector<IpAddress>(); });
     if (!config->dnsbl.lists.empty() || !config->dnsbl.domain_lists.empty()) {
@@ -103,6 +100,12 @@ struct World {
     }
     pipeline = std::make_unique<Pipeline>(io.get_executor(), shared, resolver, lists.get());
     connect();
+  }
+  std::shared_ptr<const Shared> shared_anew() {
+    const Tables::Loaded tables = Tables::load(*config);
+    REQUIRE(tables.tables);
+    return std::make_shared<Shared>(
+        Shared{config, tables.tables, memory.get(), greylister.get(), &primaries, &clock, &log, &metrics, &alerts});
   }
   void connect() {
     facts.client.trusted = contains(config->access.trusted_networks, facts.client.address);
@@ -722,10 +725,8 @@ TEST_CASE("a session keeps the configuration that it began with") {
   world.start();
   auto changed = std::make_shared<config::Config>(*world.config);
   changed->domains[0].name = "example.org";
-  auto shared = std::make_shared<Shared>(Shared{changed, Tables::load(*changed).tables, world.memory.get(),
-                                                world.greylister.get(), &world.primaries, &world.clock, &world.log,
-                                                &world.metrics, &world.alerts});
-  world.pipeline->update(shared, nullptr);
+  world.config = changed;
+  world.pipeline->update(world.shared_anew(), nullptr);
   CHECK(world.rcpt().pass());
   CHECK_FALSE(world.rcpt("user@example.org").pass());
   world.connect();
@@ -769,4 +770,76 @@ TEST_CASE_METHOD(World, "a client's slow name does not hold up the lists of addr
   resolver.tick();
   io.restart();
   io.poll();
+}
+
+TEST_CASE_METHOD(World, "what is known of a client and a sender's domain serves the next for 5 s, not explain") {
+  const std::vector<std::string> questions = {"7.100.51.198.in-addr.arpa PTR", "7.100.51.198.bl.example A",
+                                              "sender.example MX"};
+  const auto asked = [&] {
+    std::vector<std::size_t> times;
+    for (const std::string& one : questions) times.push_back(resolver.count(one));
+    return times;
+  };
+  using Times = std::vector<std::size_t>;
+  const auto again = [&] {
+    from("198.51.100.7");
+    connect();
+  };
+  list("bl.example");
+  CHECK(rcpt().pass());
+  CHECK(asked() == Times(3, 1));
+  again();
+  CHECK(facts.client.name == "mail.sender.example");
+  CHECK(rcpt().pass());
+  CHECK(asked() == Times(3, 1));
+  from("198.51.100.7");
+  explain();
+  CHECK(asked() == Times(3, 2));
+  clock.advance(5s);
+  again();
+  CHECK(rcpt().pass());
+  CHECK(asked() == Times(3, 3));
+
+  pipeline->update(shared_anew(), lists);
+  again();
+  CHECK(rcpt().pass());
+  CHECK(asked() == Times(3, 4));
+}
+
+TEST_CASE_METHOD(World, "what DNS failed to say of a client or sender is asked again by the next") {
+  list("bl.example");
+  resolver.add("10.100.51.198.in-addr.arpa ANY SERVFAIL\n7.100.51.198.bl.example ANY SERVFAIL\n");
+  facts.sender.domain = "trouble.example";
+  from("198.51.100.10");
+  CHECK_FALSE(rcpt().pass());
+  from("198.51.100.10");
+  connect();
+  CHECK_FALSE(rcpt().pass());
+  CHECK(resolver.count("10.100.51.198.in-addr.arpa PTR") == 2);
+  CHECK(resolver.count("trouble.example MX") == 2);
+  for (int i = 0; i < 2; ++i) {
+    from("198.51.100.7");
+    connect();
+    rcpt();
+  }
+  CHECK(resolver.count("7.100.51.198.bl.example A") == 2);
+}
+
+TEST_CASE_METHOD(World, "a lookup that began before a reload is not kept for the sessions after it") {
+  start();
+  from("198.51.100.8");
+  resolver.delay("8.100.51.198.in-addr.arpa", 1s, clock);
+  const auto before = pipeline->begin(facts.client);
+  io.restart();
+  io.poll();
+  pipeline->update(shared_anew(), lists);
+  clock.advance(1s);
+  resolver.tick();
+  io.restart();
+  io.poll();
+  CHECK(run(io, before->client_name()) == "bulk.sender.example");
+  const auto after = pipeline->begin(facts.client);
+  io.restart();
+  io.poll();
+  CHECK(resolver.count("8.100.51.198.in-addr.arpa PTR") == 2);
 }
