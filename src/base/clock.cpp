@@ -29,6 +29,7 @@ struct LocalTime {
 // Every log line and Received header has a date; fmt takes nearly four times as long.
 class DateText {
  public:
+  DateText() { text_.reserve(32); }
   DateText& text(std::string_view piece) {
     text_ += piece;
     return *this;

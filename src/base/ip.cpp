@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cstring>
 
@@ -106,7 +107,7 @@ std::string IpAddress::to_literal() const {
 }
 
 std::string IpAddress::reversed_labels() const {
-  if (is_v4_) return fmt::format("{}.{}.{}.{}", bytes_[3], bytes_[2], bytes_[1], bytes_[0]);
+  if (is_v4_) return v4(std::byteswap(v4_value())).to_string();
   std::string text;
   for (auto byte = bytes_.rbegin(); byte != bytes_.rend(); ++byte) {
     text += fmt::format("{}{:x}.{:x}", text.empty() ? "" : ".", *byte & 15, *byte >> 4);

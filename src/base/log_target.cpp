@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/mailbox.hpp"
 
 namespace greymx::detail {
 
@@ -43,10 +44,8 @@ const char* level_name(Level level) {
 
 // "ID: warning: text"; no byte of it can end the line or steer a terminal.
 std::string message(const LogRecord& record) {
-  std::string text = record.id.empty() ? "" : record.id + ": ";
-  if (record.level == Level::warning) text += "warning: ";
-  if (record.level == Level::error) text += "error: ";
-  text += record.text;
+  const char* grade = record.level == Level::warning ? "warning: " : record.level == Level::error ? "error: " : "";
+  std::string text = concat({record.id, record.id.empty() ? "" : ": ", grade, record.text});
   const auto unsafe = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
   std::replace_if(text.begin(), text.end(), unsafe, '?');
   return text;
@@ -175,8 +174,8 @@ Result<std::unique_ptr<LogTarget>> open_descriptor(const LogSettings& settings) 
 }  // namespace
 
 std::string text_line(const LogSettings& settings, const LogRecord& record) {
-  return fmt::format("{} {} {}[{}]: {}", iso8601(record.time), settings.hostname, ident(settings, record), ::getpid(),
-                     message(record));
+  return concat({iso8601(record.time), " ", settings.hostname, " ", ident(settings, record), "[",
+                 std::to_string(::getpid()), "]: ", message(record)});
 }
 
 std::string json_line(const LogSettings& settings, const LogRecord& record) {

@@ -15,13 +15,8 @@ char lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 
-bool is_alnum(char c) {
-  return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z');
-}
-
-bool is_label(std::string_view label) {
-  if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-') return false;
-  return std::all_of(label.begin(), label.end(), [](char c) { return is_alnum(c) || c == '-' || c == '_'; });
+bool is_in_label(char c) {
+  return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z') || c == '-' || c == '_';
 }
 
 // Length of the well-formed UTF-8 sequence at the start of `text` (RFC 3629: no overlong forms, no surrogates, nothing
@@ -50,12 +45,21 @@ Mailbox Mailbox::split(std::string_view address) {
 }
 
 std::string Mailbox::to_string() const {
-  return domain.empty() ? local : local + "@" + domain;
+  return domain.empty() ? local : concat({local, "@", domain});
 }
 
 std::string Mailbox::key() const {
   if (domain.empty()) return to_lower(local);
   return to_lower(local) + "@" + canonical_domain(domain).value_or(to_lower(domain));
+}
+
+std::string concat(std::initializer_list<std::string_view> parts) {
+  std::size_t size = 0;
+  for (const std::string_view part : parts) size += part.size();
+  std::string text;
+  text.reserve(size);
+  for (const std::string_view part : parts) text += part;
+  return text;
 }
 
 std::string to_lower(std::string_view text) {
@@ -90,13 +94,16 @@ std::optional<std::string> canonical_domain(std::string_view domain) {
 bool is_hostname(std::string_view name, std::size_t labels) {
   if (name.ends_with('.')) name.remove_suffix(1);
   if (name.empty() || name.size() > 255) return false;
-  std::size_t count = 0;
-  for (std::size_t start = 0; start <= name.size(); ++count) {
-    const std::size_t end = std::min(name.find('.', start), name.size());
-    if (!is_label(name.substr(start, end - start))) return false;
-    start = end + 1;
+  std::size_t count = 1;
+  std::size_t length = 0;  // of the label
+  char last = '-';
+  for (const char c : name) {
+    if (c == '.' ? last == '-' : !is_in_label(c) || (length == 0 && c == '-') || length == 63) return false;
+    count += c == '.' ? 1 : 0;
+    length = c == '.' ? 0 : length + 1;
+    last = length == 0 ? '-' : c;
   }
-  return count >= labels;
+  return last != '-' && count >= labels;
 }
 
 bool is_in_domain(std::string_view name, std::string_view domain) {

@@ -1,6 +1,7 @@
 // Mail addresses and domain names as RFC 5321 writes them. Pure.
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +22,7 @@ struct Mailbox {
   bool operator==(const Mailbox&) const = default;
 };
 
+std::string concat(std::initializer_list<std::string_view> parts);
 std::string to_lower(std::string_view text);  // ASCII only; bytes >= 0x80 untouched
 bool equals_ignoring_case(std::string_view a, std::string_view b);
 bool is_ascii(std::string_view text);

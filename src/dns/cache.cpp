@@ -4,6 +4,8 @@
 #include <iterator>
 #include <limits>
 
+#include "base/mailbox.hpp"
+
 namespace greymx::dns {
 namespace {
 
@@ -33,7 +35,7 @@ std::size_t weight(const Answer& answer) {
 }
 
 std::string key(const std::string& name, Type type) {
-  return (name + '/').append(to_string(type));
+  return concat({name, "/", to_string(type)});
 }
 
 }  // namespace

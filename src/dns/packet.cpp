@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/mailbox.hpp"
 
@@ -59,7 +60,8 @@ class Reader {
 
 // Compression pointers must lead backwards (RFC 1035 4.1.4: "a prior occurrence"), which also ends every loop.
 std::string Reader::name() {
-  std::string text;
+  std::array<char, max_name> text;
+  std::size_t size = 0;
   std::size_t start = position_;  // of the run of labels being read
   std::optional<std::size_t> resume;
   while (good_) {
@@ -73,14 +75,14 @@ std::string Reader::name() {
       continue;
     }
     const auto label = take(length);
-    if (length > max_label || text.size() + length + 1 > max_name + (text.empty() ? 1 : 0)) good_ = false;
-    if (!text.empty()) text += '.';
-    const std::size_t before = text.size();
-    text.append(label.begin(), label.end());
-    std::ranges::transform(label, text.begin() + static_cast<std::ptrdiff_t>(before), name_byte);
+    const std::size_t dot = size > 0 ? 1 : 0;
+    if (length > max_label || size + dot + length > max_name) good_ = false;
+    if (!good_) break;
+    if (dot > 0) text[size++] = '.';
+    for (const std::uint8_t byte : label) text[size++] = name_byte(byte);
   }
   if (resume) position_ = *resume;
-  return good_ ? text : std::string{};
+  return good_ ? std::string(text.data(), size) : std::string();
 }
 
 struct Record {

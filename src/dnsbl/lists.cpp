@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "base/mailbox.hpp"
@@ -57,12 +55,12 @@ Task<Score> Lists::Impl::check(const std::vector<std::size_t>& lists, Question q
     const List& list = health->lists()[index];
     Asked& one = asked.emplace_back(index);
     one.result.zone = list.shown;
-    one.result.query = question.labels + '.' + list.shown;
+    one.result.query = concat({question.labels, ".", list.shown});
     one.result.subject = question.subject;
     one.result.weight = list.weight;
     one.result.error = health->why_off(index);
     if (one.result.error.empty())
-      one.answer = resolver.lookup(question.labels + '.' + list.zone, dns::Type::a, question.deadline);
+      one.answer = resolver.lookup(concat({question.labels, ".", list.zone}), dns::Type::a, question.deadline);
     else
       one.result.outcome = Outcome::disabled;
   }
@@ -75,7 +73,7 @@ Task<Score> Lists::Impl::collect(std::vector<Asked> asked, Question question) {
     if (!one.answer.valid()) continue;
     dns::Answer answer = co_await std::move(one.answer);
     if (too_old(answer)) {
-      const std::string name = question.labels + '.' + health->lists()[one.list].zone;
+      const std::string name = concat({question.labels, ".", health->lists()[one.list].zone});
       answer = co_await again(name, dns::Type::a, question.deadline);
     }
     judge_answer(one, answer, question);
@@ -104,7 +102,7 @@ void Lists::Impl::judge_answer(Asked& one, const dns::Answer& answer, const Ques
 Task<> Lists::Impl::fetch_reason(Asked& one, const Question& question) {
   const List& list = health->lists()[one.list];
   if (!list.reason.empty()) co_return;
-  const std::string name = question.labels + '.' + list.zone;
+  const std::string name = concat({question.labels, ".", list.zone});
   // A slow list may have used up the time for all.
   const SteadyTime deadline = std::min(question.deadline, SteadyTime::max() - reason_time) + reason_time;
   dns::Answer texts = co_await resolver.lookup(name, dns::Type::txt, deadline);
@@ -119,7 +117,7 @@ Lists::~Lists() = default;
 Task<Score> Lists::check_client(IpAddress client, SteadyTime deadline) {
   Question question;
   question.labels = client.reversed_labels();
-  question.subject = fmt::format("Client host [{}]", client.to_string());
+  question.subject = concat({"Client host [", client.to_string(), "]"});
   question.client = client;
   question.deadline = deadline;
   std::vector<std::size_t> indices;
@@ -146,7 +144,7 @@ Task<Score> Lists::check_domain(std::string what, std::string domain, SteadyTime
   Question question;
   question.labels = name.value_or("");
   const std::string_view part = what == "sender" ? "Sender address" : what == "helo" ? "Helo command" : "Client host";
-  question.subject = fmt::format("{} [{}]", part, question.labels);
+  question.subject = concat({part, " [", question.labels, "]"});
   question.deadline = deadline;
   return impl_->check(indices, std::move(question));
 }

@@ -112,8 +112,8 @@ Score tally(std::vector<ListResult> results, int threshold) {
     if (!decides && result.weight > 0) decides = &result;
   }
   if (!decides || score.total < threshold) return score;
-  score.reply_text = fmt::format("Service unavailable; {} blocked using {}", decides->subject, decides->zone);
-  if (!decides->reason.empty()) score.reply_text += "; " + decides->reason;
+  score.reply_text = concat({"Service unavailable; ", decides->subject, " blocked using ", decides->zone,
+                             decides->reason.empty() ? "" : "; ", decides->reason});
   return score;
 }
 

@@ -47,7 +47,7 @@ struct Room {
         if (const auto alive = weak.lock()) alive->shed();
       });
     });
-    gate.spawn(fmt::format("smtp session {}", place.number()), serve(std::move(session)));
+    gate.spawn("smtp session " + std::to_string(place.number()), serve(std::move(session)));
   }
 
   Task<> serve(std::shared_ptr<ServerSession> session) {
@@ -111,6 +111,7 @@ Result<> Listener::Impl::open(const config::SmtpListener& listener) {
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error && !listener.endpoint.address.is_v4()) acceptor.set_option(asio::ip::v6_only(true), error);
+  if (!error) acceptor.set_option(tcp::no_delay(true), error);  // of all that it accepts
   if (!error) acceptor.bind(endpoint, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (!error) {

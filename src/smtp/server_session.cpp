@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "smtp/proxy_header.hpp"
 
@@ -23,15 +22,6 @@ constexpr std::size_t kept_output = 512;  // bytes of memory that an idle sessio
 
 }  // namespace
 
-std::span<char> InputBuffer::space() {
-  if (!bytes_) bytes_ = std::make_unique_for_overwrite<char[]>(capacity);
-  if (begin_ > 0) {
-    std::memmove(bytes_.get(), bytes_.get() + begin_, end_ - begin_);
-    end_ -= std::exchange(begin_, 0);
-  }
-  return {bytes_.get() + end_, capacity - end_};
-}
-
 ServerSession::ServerSession(ServerParts parts, config::ConfigPtr config, std::unique_ptr<Stream> stream,
                              std::unique_ptr<Connections::Ticket> ticket, bool proxy_protocol)
     : parts_(parts),
@@ -44,7 +34,7 @@ ServerSession::ServerSession(ServerParts parts, config::ConfigPtr config, std::u
 ServerSession::~ServerSession() {
   if (!begun_) return;
   announce();
-  parts_.log.info("smtpd", fmt::format("disconnect from {} {}", session_.client(), session_.summary()));
+  parts_.log.info("smtpd", concat({"disconnect from ", session_.client(), " ", session_.summary()}));
 }
 
 Task<> ServerSession::run() {
@@ -189,8 +179,10 @@ Task<bool> ServerSession::take_over_client() {
 // --- reading and writing ---------------------------------------------------------------------------------------------
 
 Task<bool> ServerSession::more_input() {
-  const bool sent = co_await flush();
-  if (!sent) co_return false;
+  if (!flush_now()) {
+    const bool sent = co_await flush();
+    if (!sent) co_return false;
+  }
   if (!command_deadline_) command_deadline_ = in(config_->limits.command_timeout);
   while (input_.empty()) {
     if (leaving_ != nullptr) {
@@ -207,6 +199,9 @@ Task<bool> ServerSession::more_input() {
     co_await lose(status);
     co_return false;
   }
+  const std::size_t bytes = stream_->read_now(input_.space());
+  input_.filled(bytes);
+  if (bytes > 0) co_return true;
   const bool got = co_await read(*command_deadline_);
   co_return got;
 }
@@ -260,9 +255,16 @@ Task<> ServerSession::lose(ReadStatus status) {
   if (timeout) co_await hang_up(replies::timed_out);
 }
 
-Task<bool> ServerSession::flush() {
+// Nearly always all of it goes at once. False: flush() has to.
+bool ServerSession::flush_now() {
   std::string& output = session_.output();
-  if (output.empty()) co_return true;
+  output.erase(0, stream_->write_now(output));
+  return output.empty();
+}
+
+Task<bool> ServerSession::flush() {
+  if (flush_now()) co_return true;
+  std::string& output = session_.output();
   const Result<> written = co_await stream_->write(output, in(config_->limits.command_timeout));
   output.clear();
   if (written) co_return true;

@@ -18,6 +18,7 @@
 #include "base/log.hpp"
 #include "base/metrics.hpp"
 #include "config/config.hpp"
+#include "smtp/input_buffer.hpp"
 #include "smtp/limits.hpp"
 #include "smtp/line_reader.hpp"
 #include "smtp/ports.hpp"
@@ -34,27 +35,7 @@ struct ServerParts {
   const Clock& clock;
   Log& log;
   Metrics& metrics;
-};
-
-// What has been read and not yet used. Holds no memory after release().
-class InputBuffer {
- public:
-  static constexpr std::size_t capacity = 16384;
-
-  std::string_view view() const { return {bytes_.get() + begin_, end_ - begin_}; }
-  bool empty() const { return begin_ == end_; }
-  void drop_to(std::string_view rest) { begin_ = end_ - rest.size(); }  // `rest`: the end of view()
-  std::span<char> space();                                              // behind view(), which moves; never empty…
-  void filled(std::size_t bytes) { end_ += bytes; }                     // …unless view() has `capacity` bytes
-  void release() {                                                      // only while empty
-    bytes_.reset();
-    begin_ = end_ = 0;
-  }
-
- private:
-  std::unique_ptr<char[]> bytes_;
-  std::size_t begin_ = 0;
-  std::size_t end_ = 0;
+  std::shared_ptr<SpareBuffers> buffers = std::make_shared<SpareBuffers>();
 };
 
 class ServerSession {
@@ -90,6 +71,7 @@ class ServerSession {
   Task<> store(std::string& content);
   Task<> finish();
   Task<bool> start_tls();
+  bool flush_now();
   Task<bool> flush();
   Task<> lose(ReadStatus status);
   Task<> hang_up(ReplyText text, std::string argument = {});
@@ -106,7 +88,7 @@ class ServerSession {
   bool proxy_protocol_;
   Session session_;
   std::unique_ptr<Admission> admission_;
-  InputBuffer input_;
+  InputBuffer input_{parts_.buffers};
   LineReader lines_;
   bool begun_ = false;  // the client has been admitted
   bool named_ = false;  // and its name is known

@@ -194,11 +194,10 @@ void Session::hello(Verb verb, std::string_view name) {
 }
 
 void Session::list_extensions() {
-  output_ += fmt::format("250-{}\r\n250-PIPELINING\r\n250-SIZE {}\r\n250-VRFY\r\n250-ETRN\r\n", config_.hostname,
-                         max_message_size());
-  if (tls_offered_ && !facts_.tls) output_ += "250-STARTTLS\r\n";
-  if (xclient_allowed_) output_ += "250-XCLIENT NAME ADDR PORT PROTO HELO\r\n";
-  output_ += "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n";
+  output_ += concat({"250-", config_.hostname, "\r\n250-PIPELINING\r\n250-SIZE ", std::to_string(max_message_size()),
+                     "\r\n250-VRFY\r\n250-ETRN\r\n", tls_offered_ && !facts_.tls ? "250-STARTTLS\r\n" : "",
+                     xclient_allowed_ ? "250-XCLIENT NAME ADDR PORT PROTO HELO\r\n" : "",
+                     "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n"});
 }
 
 // Ours, or what the primary of `domain` last offered if that is less: a larger message would only bounce.
@@ -228,7 +227,7 @@ void Session::mail(std::string_view arguments) {
     refuse("MAIL", make_reply(replies::no_space), "min_free_space");
     return end_transaction();
   }
-  facts_.instance = fmt::format("{}.{}", instance_, ++transactions_);
+  facts_.instance = concat({instance_, ".", std::to_string(++transactions_)});
   transaction_ = std::make_unique<Transaction>();
   transaction_->max_size = config_.limits.message_size;
   Envelope& envelope = transaction_->envelope;
@@ -396,11 +395,12 @@ void Session::log_verdict(std::string_view where, const Verdict& verdict, std::s
 
 void Session::log_action(std::string_view label, std::string_view where, std::string_view text,
                          std::string_view recipient) {
-  std::string line = fmt::format("{}: {} from {}: {}; from=<{}>", label, where, client(), text,
-                                 printable(facts_.sender.to_string(), max_logged));
-  if (!recipient.empty()) line += fmt::format(" to=<{}>", printable(recipient, max_logged));
-  line += fmt::format(" proto={} helo=<{}>", facts_.protocol, printable(facts_.helo, max_logged));
-  log_.write(Level::info, "smtpd", facts_.queue_id.empty() ? "NOQUEUE" : facts_.queue_id, line);
+  const bool to_one = !recipient.empty();
+  log_.write(Level::info, "smtpd", facts_.queue_id.empty() ? "NOQUEUE" : facts_.queue_id,
+             concat({label, ": ", where, " from ", client(), ": ", text, "; from=<",
+                     printable(facts_.sender.to_string(), max_logged), to_one ? "> to=<" : "",
+                     printable(recipient, max_logged), "> proto=", facts_.protocol, " helo=<",
+                     printable(facts_.helo, max_logged), ">"}));
 }
 
 void Session::take(Verdict& verdict) {

@@ -1,6 +1,4 @@
 // The second half of a transaction: from Admission's last word to the answer behind the content.
-#include <fmt/format.h>
-
 #include "smtp/session.hpp"
 
 namespace greymx::smtp {
@@ -43,13 +41,13 @@ std::string Session::trace_headers() {
   std::string result;
   for (const std::string& header : transaction_->headers) result += header + "\r\n";
   const std::string literal = facts_.client.address.to_literal();
-  result += fmt::format("Received: from {} ({} {})\r\n", harmless(facts_.helo), facts_.client.name, literal);
-  if (facts_.tls) result += fmt::format("\t(using {})\r\n", tls_);
-  result += fmt::format("\tby {} (greymx) with {} id {}", config_.hostname, protocol(), facts_.queue_id);
+  result += concat({"Received: from ", harmless(facts_.helo), " (", facts_.client.name, " ", literal, ")\r\n"});
+  if (facts_.tls) result += concat({"\t(using ", tls_, ")\r\n"});
+  result += concat({"\tby ", config_.hostname, " (greymx) with ", protocol(), " id ", facts_.queue_id});
   if (transaction_->recipients.size() == 1) {
-    result += fmt::format("\r\n\tfor <{}>", transaction_->envelope.recipients.front().address);
+    result += concat({"\r\n\tfor <", transaction_->envelope.recipients.front().address, ">"});
   }
-  return result += fmt::format("; {}\r\n", rfc5322_date(clock_.now()));
+  return result += concat({"; ", rfc5322_date(clock_.now()), "\r\n"});
 }
 
 std::string Session::protocol() const {
@@ -113,7 +111,7 @@ bool Session::on_end_of_content() {
     end_transaction();
     return false;
   }
-  log_.write(Level::info, "cleanup", facts_.queue_id, fmt::format("message-id={}", message_id()));
+  log_.write(Level::info, "cleanup", facts_.queue_id, "message-id=" + message_id());
   return true;
 }
 

@@ -129,7 +129,6 @@ class SocketStream final : public Stream {
   explicit SocketStream(tcp::socket socket) : io_(std::make_shared<Socket>(std::move(socket))) {
     boost::system::error_code ignored;
     io_->socket.native_non_blocking(true, ignored);
-    io_->socket.set_option(tcp::no_delay(true), ignored);
   }
   ~SocketStream() override { close(); }
 
@@ -147,8 +146,11 @@ class SocketStream final : public Stream {
   }
 
   Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) override {
-    // A peer that always has more to say must not keep its neighbours on this thread waiting.
-    if (++unyielding_ % 16 == 0) co_await asio::post(executor(), asio::use_awaitable);
+    if (unyielding_ == most_unyielding) {
+      unyielding_ = 0;
+      co_await asio::post(executor(), asio::use_awaitable);
+    }
+    ++unyielding_;
     for (;;) {
       Attempt attempt = try_read(into);
       switch (attempt.outcome) {
@@ -179,6 +181,14 @@ class SocketStream final : public Stream {
     }
     co_return Result<>();
   }
+
+  std::size_t read_now(std::span<char> into) override {
+    if (unyielding_ == most_unyielding) return 0;
+    ++unyielding_;
+    return try_read(into).bytes;
+  }
+
+  std::size_t write_now(std::span<const char> bytes) override { return bytes.empty() ? 0 : try_write(bytes).bytes; }
 
   bool has_pending() override {
     if (ssl_ && SSL_has_pending(ssl_.get()) == 1) return true;
@@ -229,6 +239,8 @@ class SocketStream final : public Stream {
   }
 
  private:
+  // A peer that always has more to say must not keep its neighbours on this thread waiting.
+  static constexpr unsigned most_unyielding = 16;  // reads
   struct FreeSsl {
     void operator()(SSL* ssl) const { SSL_free(ssl); }
   };
@@ -311,6 +323,7 @@ Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline) 
   const auto io = std::make_shared<Socket>(tcp::socket(executor));
   boost::system::error_code problem;
   io->socket.open(endpoint.protocol(), problem);
+  if (!problem) io->socket.set_option(tcp::no_delay(true), problem);
   if (problem) co_return fail(ErrorKind::temporary, problem.message());
   io->begin(deadline);
   const auto [error] = co_await io->socket.async_connect(endpoint, as_value);

@@ -45,6 +45,10 @@ class Stream {
   virtual Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) = 0;
   // All of it or an error (kind timed_out for the deadline).
   virtual Task<Result<>> write(std::span<const char> bytes, SteadyTime deadline) = 0;
+  // What can be had or sent without waiting, and without a coroutine: 0 bytes too for any other reason, which the two
+  // above will tell.
+  virtual std::size_t read_now(std::span<char>) { return 0; }
+  virtual std::size_t write_now(std::span<const char>) { return 0; }
   // True if bytes have already arrived that nobody has read (early talkers). Does not wait.
   virtual bool has_pending() = 0;
   // Waits until there is something to read, without needing a buffer: idle sessions hold no memory.

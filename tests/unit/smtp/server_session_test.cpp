@@ -222,7 +222,8 @@ TEST_CASE("a session that is told to leave does so between commands, never in co
 }
 
 TEST_CASE("an idle session holds no input buffer and hardly any output") {
-  InputBuffer buffer;
+  const auto spare = std::make_shared<SpareBuffers>();
+  InputBuffer buffer(spare);
   const std::span<char> space = buffer.space();
   CHECK(space.size() == InputBuffer::capacity);
   std::copy_n("abcdef", 6, space.begin());
@@ -234,7 +235,10 @@ TEST_CASE("an idle session holds no input buffer and hardly any output") {
   buffer.drop_to({});
   buffer.release();
   CHECK(buffer.view().empty());
+  InputBuffer next(spare);
+  CHECK(next.space().data() == space.data());
   CHECK(buffer.space().size() == InputBuffer::capacity);
+  CHECK(buffer.space().data() != space.data());
 }
 
 TEST_CASE("who speaks before the greeting is noted") {
