@@ -39,6 +39,14 @@ std::string shown_name(const config::Domain& domain) {
   return (domain.wildcard ? "*." : "") + domain.name;
 }
 
+std::string example_of(const config::Domain& domain) {
+  return domain.wildcard ? "any." + domain.name : domain.name;
+}
+
+bool has_one_destination(const config::Domain& domain) {
+  return !domain.wildcard || !domain.primary.empty();
+}
+
 DestinationSettings settings_for(const config::Config& config, const std::string& domain) {
   DestinationSettings settings;
   const bool first = domain.empty() && !config.domains.empty();  // bare Postmaster

@@ -19,7 +19,9 @@ namespace greymx::relay {
 
 // For the spool's domain `domain`: the configured entry that covers it, else a report's way out.
 DestinationSettings settings_for(const config::Config& config, const std::string& domain);
-std::string shown_name(const config::Domain& domain);  // "*.example.com" for wildcards
+std::string shown_name(const config::Domain& domain);    // "*.example.com" for wildcards
+std::string example_of(const config::Domain& domain);    // a domain of the spool's kind that the entry covers
+bool has_one_destination(const config::Domain& domain);  // by MX each subdomain goes its own way, when it has mail
 
 class Destination : public std::enable_shared_from_this<Destination> {
  public:

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <mutex>
 #include <set>
-#include <unordered_map>
 
 #include "base/files.hpp"
 #include "relay/destination.hpp"
 #include "relay/memory.hpp"
 #include "relay/sweep.hpp"
+#include "relay/view.hpp"
 
 namespace greymx::relay {
 
@@ -27,16 +27,6 @@ std::function<void(std::string, std::string)> report_exception(Log& log) {
   return [&log](const std::string& name, const std::string& what) {
     log.error("qmgr", fmt::format("{} ended by {}", name, what));
   };
-}
-
-// A domain of the spool's kind that this entry covers.
-std::string example_of(const config::Domain& domain) {
-  return domain.wildcard ? "any." + domain.name : domain.name;
-}
-
-// By MX each subdomain goes its own way, and only when there is mail.
-bool has_one_destination(const config::Domain& domain) {
-  return !domain.wildcard || !domain.primary.empty();
 }
 
 }  // namespace
@@ -61,7 +51,8 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
               .gate = Gate(executor, report_exception(log)),
               .background = Gate(executor, report_exception(log))},
         sweep(parts, [this](const std::string& domain) { return downtime_of(domain); }),
-        wakes(executor) {}
+        wakes(executor),
+        view(std::make_shared<const View>(parts.config, by_key)) {}
 
   // --- destinations ------------------------------------------------------------------------------------------------
   DestinationPtr destination(const std::string& domain);
@@ -97,19 +88,10 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   std::map<std::string, DestinationPtr> by_domain;
   bool unsaved = false;
 
-  struct Seen {
-    Health health = Health::up;
-    std::uint64_t size_limit = 0;
-  };
-  Seen look(const std::string& domain) const;
+  std::shared_ptr<const View> shown() const;
   mutable std::mutex mutex;  // of all below
   std::set<std::string> fresh_work;
-  config::ConfigPtr shown_config;
-  std::unordered_map<std::string, Seen> seen;                  // by key
-  std::unordered_map<const config::Domain*, Seen> entry_seen;  // of shown_config's entries with one destination
-  std::uint64_t largest_size_limit = 0;
-  std::set<IpAddress> primary_addresses;
-  std::vector<PrimaryStatus> shown;
+  std::shared_ptr<const View> view;
 };
 
 // --- destinations ----------------------------------------------------------------------------------------------------
@@ -262,39 +244,14 @@ void Relay::Impl::on_health_change() {
 }
 
 void Relay::Impl::publish() {
-  std::unordered_map<std::string, Seen> next;
-  std::unordered_map<const config::Domain*, Seen> entries;
-  std::set<IpAddress> addresses;
-  std::vector<PrimaryStatus> list;
-  std::uint64_t largest = 0;
-  bool unlimited = false;
-  for (const auto& [key, one] : by_key) {
-    next[key] = {one->health().health(), one->size_limit()};
-    const bool named = one->own() && !one->settings().request.hosts.empty();
-    for (const Host& host : one->known_hosts()) {
-      if (named) addresses.insert(host.endpoint.address);
-    }
-    if (!one->own()) list.push_back(one->status());
-  }
-  for (const config::Domain& domain : parts.config->domains) {
-    const auto it = by_key.find(settings_for(*parts.config, example_of(domain)).key);
-    PrimaryStatus status;
-    if (it != by_key.end()) status = it->second->status();
-    status.domain = shown_name(domain);
-    list.push_back(std::move(status));
-    const bool one_way = has_one_destination(domain);
-    const Seen mine = one_way && it != by_key.end() ? next[it->first] : Seen();
-    if (one_way) entries[&domain] = mine;
-    unlimited = unlimited || mine.size_limit == 0;
-    largest = std::max(largest, mine.size_limit);
-  }
+  auto next = std::make_shared<const View>(parts.config, by_key);
   const std::scoped_lock lock(mutex);
-  shown_config = parts.config;
-  seen = std::move(next);
-  entry_seen = std::move(entries);
-  largest_size_limit = unlimited ? 0 : largest;
-  primary_addresses = std::move(addresses);
-  shown = std::move(list);
+  view.swap(next);
+}
+
+std::shared_ptr<const View> Relay::Impl::shown() const {
+  const std::scoped_lock lock(mutex);
+  return view;
 }
 
 Task<> Relay::Impl::save() {
@@ -413,51 +370,23 @@ void Relay::flush_message(QueueId id) {
 }
 
 std::vector<PrimaryStatus> Relay::status() const {
-  std::vector<PrimaryStatus> list;
-  config::ConfigPtr config;
-  {
-    const std::scoped_lock lock(impl_->mutex);
-    list = impl_->shown;
-    config = impl_->shown_config;
-  }
-  for (const queue::DomainSummary& summary : impl_->parts.spool.domains()) {
-    const config::Domain* entry = config ? config->find_domain(summary.domain) : nullptr;
-    const std::string name = entry != nullptr ? shown_name(*entry) : summary.domain;
-    for (PrimaryStatus& status : list) {
-      if (status.domain != name) continue;
-      status.queued += summary.messages;
-      if (status.next_attempt == WallTime{}) status.next_attempt = summary.next_due;
-    }
-  }
-  return list;
-}
-
-// Asked at every RCPT: for entries with one destination without building its key.
-Relay::Impl::Seen Relay::Impl::look(const std::string& domain) const {
-  const std::scoped_lock lock(mutex);
-  if (!shown_config) return {};
-  const config::Domain* entry = shown_config->find_domain(domain);
-  if (const auto it = entry_seen.find(entry); it != entry_seen.end()) return it->second;
-  const auto it = seen.find(settings_for(*shown_config, domain).key);
-  return it == seen.end() ? Seen() : it->second;
+  return impl_->shown()->status(impl_->parts.spool.domains());
 }
 
 Health Relay::health(const std::string& domain) const {
-  return impl_->look(domain).health;
+  return impl_->shown()->look(domain).health;
 }
 
 std::uint64_t Relay::size_limit(const std::string& domain) const {
-  return impl_->look(domain).size_limit;
+  return impl_->shown()->look(domain).size_limit;
 }
 
 std::uint64_t Relay::largest_size_limit() const {
-  const std::scoped_lock lock(impl_->mutex);
-  return impl_->largest_size_limit;
+  return impl_->shown()->largest_size_limit();
 }
 
 bool Relay::is_primary_address(const IpAddress& ip) const {
-  const std::scoped_lock lock(impl_->mutex);
-  return impl_->primary_addresses.contains(ip);
+  return impl_->shown()->is_primary_address(ip);
 }
 
 Task<ProbeResult> Relay::probe(std::string address, SteadyTime deadline) {

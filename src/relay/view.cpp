@@ -1,0 +1,59 @@
+#include "relay/view.hpp"
+
+#include <algorithm>
+
+namespace greymx::relay {
+
+View::View(config::ConfigPtr config, const std::map<std::string, std::shared_ptr<Destination>>& by_key)
+    : config_(std::move(config)) {
+  add_destinations(by_key);
+  bool unlimited = false;
+  for (const config::Domain& domain : config_->domains) {
+    const auto it = by_key.find(settings_for(*config_, example_of(domain)).key);
+    PrimaryStatus status;
+    if (it != by_key.end()) status = it->second->status();
+    status.domain = shown_name(domain);
+    status_.push_back(std::move(status));
+    const bool one_way = has_one_destination(domain);
+    const Seen mine = one_way && it != by_key.end() ? by_key_[it->first] : Seen();
+    if (one_way) by_entry_[&domain] = mine;
+    unlimited = unlimited || mine.size_limit == 0;
+    largest_size_limit_ = std::max(largest_size_limit_, mine.size_limit);
+  }
+  if (unlimited) largest_size_limit_ = 0;
+}
+
+void View::add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key) {
+  for (const auto& [key, one] : by_key) {
+    by_key_[key] = {one->health().health(), one->size_limit()};
+    const bool named = one->own() && !one->settings().request.hosts.empty();
+    for (const Host& host : one->known_hosts()) {
+      if (named) primary_addresses_.insert(host.endpoint.address);
+    }
+    if (!one->own()) status_.push_back(one->status());
+  }
+}
+
+// Asked at every RCPT: for entries with one destination without building its key.
+View::Seen View::look(const std::string& domain) const {
+  const config::Domain* entry = config_->find_domain(domain);
+  if (const auto it = by_entry_.find(entry); it != by_entry_.end()) return it->second;
+  const auto it = by_key_.find(settings_for(*config_, domain).key);
+  return it == by_key_.end() ? Seen() : it->second;
+}
+
+std::vector<PrimaryStatus> View::status(const std::vector<queue::DomainSummary>& queued) const {
+  std::vector<PrimaryStatus> list = status_;
+  for (const queue::DomainSummary& summary : queued) {
+    const config::Domain* entry = config_->find_domain(summary.domain);
+    const std::string name = entry != nullptr ? shown_name(*entry) : summary.domain;
+    for (PrimaryStatus& status : list) {
+      if (status.domain != name) continue;
+      status.queued += summary.messages;
+      if (status.next_attempt == WallTime{}) status.next_attempt = summary.next_due;
+    }
+  }
+  return list;
+}
+
+}  // namespace greymx::relay

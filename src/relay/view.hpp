@@ -1,0 +1,39 @@
+// What sessions, the status and the tools may know of the primaries: taken by the relay's thread once a second and
+// never changed after, so that any thread may read it.
+#pragma once
+
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "relay/destination.hpp"
+
+namespace greymx::relay {
+
+class View {
+ public:
+  struct Seen {
+    Health health = Health::up;
+    std::uint64_t size_limit = 0;
+  };
+
+  View(config::ConfigPtr config, const std::map<std::string, std::shared_ptr<Destination>>& by_key);
+
+  Seen look(const std::string& domain) const;
+  // The largest that some primary takes; 0: one has no limit, or its limit is not known.
+  std::uint64_t largest_size_limit() const { return largest_size_limit_; }
+  bool is_primary_address(const IpAddress& ip) const { return primary_addresses_.contains(ip); }
+  std::vector<PrimaryStatus> status(const std::vector<queue::DomainSummary>& queued) const;
+
+ private:
+  void add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key);
+
+  config::ConfigPtr config_;
+  std::unordered_map<std::string, Seen> by_key_;
+  std::unordered_map<const config::Domain*, Seen> by_entry_;  // of config_, with one destination
+  std::uint64_t largest_size_limit_ = 0;
+  std::set<IpAddress> primary_addresses_;
+  std::vector<PrimaryStatus> status_;  // without what is queued
+};
+
+}  // namespace greymx::relay
