@@ -88,7 +88,8 @@ std::optional<std::string> canonical_domain(std::string_view domain) {
   }
   if (!is_hostname(name)) return std::nullopt;
   if (name.ends_with('.')) name.pop_back();
-  return to_lower(name);
+  std::ranges::transform(name, name.begin(), lower);
+  return name;
 }
 
 bool is_hostname(std::string_view name, std::size_t labels) {

@@ -218,6 +218,7 @@ void fields(Archive& a, auto& entry, auto domain)
 template <class T>
 std::string encoded(const T& value) {
   std::string out;
+  out.reserve(512);  // most are shorter
   Encoder encoder(out);
   fields(encoder, value);
   return out;

@@ -26,18 +26,16 @@ std::size_t break_at(std::string_view text, std::size_t room) {
 
 Reply make_reply(const ReplyText& text, std::string_view host, std::string_view argument) {
   Reply reply{text.code, std::string(text.enhanced), {}};
-  for (std::size_t i = 0; i < text.text.size(); ++i) {
-    const std::string_view two = text.text.substr(i, 2);
-    if (two == "%h") {
-      reply.text += host;
-      ++i;
-    } else if (two == "%s") {
-      reply.text += printable(argument, max_argument);
-      ++i;
-    } else {
-      reply.text += text.text[i];
-    }
+  std::string_view rest = text.text;
+  for (std::size_t at = rest.find('%'); at != std::string_view::npos; at = rest.find('%')) {
+    const std::string_view mark = rest.substr(at, 2);
+    reply.text += rest.substr(0, at);
+    reply.text += mark == "%h"   ? std::string(host)
+                  : mark == "%s" ? printable(argument, max_argument)
+                                 : std::string(mark);
+    rest.remove_prefix(at + mark.size());
   }
+  reply.text += rest;
   return reply;
 }
 

@@ -341,6 +341,7 @@ Task<bool> ServerSession::receive_data() {
   in_content_ = true;
   BodyDecoder& decoder = session_.transaction()->decoder;
   std::string content = session_.trace_headers();
+  content.reserve(store_size);
   for (auto status = BodyDecoder::Status::more; status == BodyDecoder::Status::more;) {
     if (input_.empty()) {
       const bool got = co_await read_content();
