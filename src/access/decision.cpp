@@ -47,10 +47,9 @@ Decision::Decision(const Setup& setup, Gate& gate, Evidence evidence, Facts fact
 Task<Verdict> Decision::run() {
   const config::Access& access = setup_.config().access;
   const std::string sender = facts_.sender.to_string();
-  const std::string& recipient = address_;
   const auto denied = relay_control(setup_.config(), recipient_);
   if (denied) domain_ = nullptr;
-  conclude("relay_control", recipient, config::CheckMode::reject, denied ? Findings({*denied}) : Findings(), {});
+  conclude("relay_control", address_, config::CheckMode::reject, denied ? Findings({*denied}) : Findings(), {});
 
   const std::string client = facts_.client.to_string();
   access_file("access.clients", client, access.clients, "Client host",
@@ -61,16 +60,16 @@ Task<Verdict> Decision::run() {
   }
   access_file("access.senders", sender, access.senders, "Sender address",
               [&](const AccessFile& file) { return file.find_mailbox(unquoted(facts_.sender)); });
-  access_file("access.recipients", recipient, access.recipients, "Recipient address",
+  access_file("access.recipients", address_, access.recipients, "Recipient address",
               [&](const AccessFile& file) { return file.find_mailbox(plain_); });
 
   check("invalid_helo", facts_.helo, access.invalid_helo, invalid_helo(facts_));
   check("unauth_pipelining", "", access.unauth_pipelining, unauth_pipelining(facts_, recipient_));
   check("non_fqdn_sender", sender, access.non_fqdn_sender, non_fqdn_sender(facts_));
   co_await sender_domain();
-  check("non_fqdn_recipient", recipient, access.non_fqdn_recipient, non_fqdn_recipient(recipient_));
+  check("non_fqdn_recipient", address_, access.non_fqdn_recipient, non_fqdn_recipient(recipient_));
   // Only our own domains get this far, and those are never looked up: their DNS may die together with the primary.
-  check("unknown_recipient_domain", recipient, access.unknown_recipient_domain, {});
+  check("unknown_recipient_domain", address_, access.unknown_recipient_domain, {});
   check("early_talker", "", access.early_talker, early_talker(facts_));
 
   listed_recipient();
@@ -91,12 +90,12 @@ Task<Verdict> Decision::run_greylist() {
 bool Decision::enter(std::string_view check, const std::string& input, bool applies, const char* why_not) {
   if (verdict_.reply && trace_ == nullptr) return false;
   if (domain_ != nullptr && applies) return true;
-  if (trace_ != nullptr) step(check, input, "skipped", domain_ == nullptr ? not_ours : why_not);
+  step(check, input, "skipped", domain_ == nullptr ? not_ours : why_not);
   return false;
 }
 
-void Decision::step(std::string_view check, const std::string& input, const char* result, std::string detail) {
-  if (trace_ != nullptr) trace_->push_back({std::string(check), input, result, std::move(detail)});
+void Decision::step(std::string_view check, const std::string& input, const char* result, std::string_view detail) {
+  if (trace_ != nullptr) trace_->push_back({std::string(check), input, result, std::string(detail)});
 }
 
 void Decision::conclude(std::string_view check, const std::string& input, config::CheckMode mode,
@@ -197,17 +196,16 @@ void Decision::listed_recipient() {
 
 Task<> Decision::remembered_recipient() {
   constexpr std::string_view name = "verify_recipients";
-  const std::string& input = address_;
   settled_ = settled_ || domain_ == nullptr || !domain_->verify_recipients || is_postmaster(recipient_);
-  if (!enter(name, input, !settled_, "not to be asked for")) co_return;
+  if (!enter(name, address_, !settled_, "not to be asked for")) co_return;
   const Known known = co_await shared().memory->recall(plain_);
   if (known == Known::unknown && !shared().primaries->is_down(plain_.domain)) {
-    co_return step(name, input, "unknown", "the primary will be asked");
+    co_return step(name, address_, "unknown", "the primary will be asked");
   }
   settled_ = true;
   if (known == Known::unknown) co_return unknown_while_down(name);
   const bool good = known == Known::good;
-  conclude(name, input, config::CheckMode::reject, good ? Findings() : Finding{unknown_recipient(recipient_)},
+  conclude(name, address_, config::CheckMode::reject, good ? Findings() : Finding{unknown_recipient(recipient_)},
            good ? "known to the primary" : "refused by the primary");
 }
 
@@ -250,8 +248,7 @@ Task<> Decision::greylist() {
                        domain_->greylist && !is_postmaster_or_abuse(recipient_) &&
                        !shared().primaries->is_primary_address(facts_.client.address) &&
                        !(config.primary_up_only && shared().primaries->is_down(recipient_.domain));
-  const std::string& input = address_;
-  if (!enter("greylist", input, applies, "off, exempt, allow-listed, the primary itself or down")) co_return;
+  if (!enter("greylist", address_, applies, "off, exempt, allow-listed, the primary itself or down")) co_return;
   // Who checks an address by a call back has the null sender and never comes to DATA.
   postponed_ = facts_.sender.empty() && !at_data_;
   if (postponed_ && trace_ == nullptr) co_return;
@@ -278,14 +275,13 @@ Task<> Decision::greylist() {
   const auto mode = answer.would_defer ? config::CheckMode::warn : config::CheckMode::reject;
   Findings finding;
   if (defer || answer.would_defer) finding = Finding{greylisted(recipient_, answer.text), true};
-  conclude("greylist", input, mode, finding, answer.reason + (postponed_ ? " (null sender: asked at DATA)" : ""));
+  conclude("greylist", address_, mode, finding, answer.reason + (postponed_ ? " (null sender: asked at DATA)" : ""));
 }
 
 // Only who has passed everything else may make us ask.
 Task<> Decision::callout() {
-  const std::string& input = address_;
   const bool passed = !verdict_.reply && !pending_;
-  if (!enter("callout", input, !settled_ && passed, settled_ ? "not to be asked for" : "does not get this far"))
+  if (!enter("callout", address_, !settled_ && passed, settled_ ? "not to be asked for" : "does not get this far"))
     co_return;
   const SteadyTime deadline = std::chrono::steady_clock::now() + longest_callout;
   const Primaries::Answer answer = co_await shared().memory->ask(gate_, plain_, facts_.client.address, deadline);
@@ -295,7 +291,7 @@ Task<> Decision::callout() {
   Findings finding;
   if (answer.outcome == Callout::refused) finding = {unknown_recipient(recipient_)};
   if (answer.outcome == Callout::inconclusive) finding = {unverified_recipient(recipient_, answer.detail)};
-  conclude("callout", input, config::CheckMode::reject, finding, printable(answer.detail, 200));
+  conclude("callout", address_, config::CheckMode::reject, finding, printable(answer.detail, 200));
 }
 
 Verdict Decision::finish() {

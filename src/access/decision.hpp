@@ -55,7 +55,7 @@ class Decision {
  private:
   const Shared& shared() const { return *setup_.shared; }
   bool enter(std::string_view check, const std::string& input, bool applies, const char* why_not);
-  void step(std::string_view check, const std::string& input, const char* result, std::string detail);
+  void step(std::string_view check, const std::string& input, const char* result, std::string_view detail);
   void conclude(std::string_view check, const std::string& input, config::CheckMode mode, const Findings& finding,
                 const std::string& detail);
   void check(std::string_view name, const std::string& input, config::CheckMode mode, const Findings& finding);

@@ -197,13 +197,14 @@ struct Pipeline::Impl {
     const config::Config& config = now.config();
     const auto lookups = std::make_shared<SenderLookups>();
     const bool check = config.access.unknown_sender_domain != config::CheckMode::off && !facts.client.trusted;
-    const bool external = needs_lookup(config, facts.sender);
-    const MailDomain* known =
-        afresh || !external ? nullptr : recent_domains.find(facts.sender.domain, setup.shared->clock->steady());
-    if (known != nullptr)
-      lookups->domain.set(*known);
-    else if (check && external)
-      gate.spawn("sender domain", look_up_domain(lookups, facts.sender.domain, lookup_deadline(now)));
+    if (check && needs_lookup(config, facts.sender)) {
+      const std::string& domain = facts.sender.domain;
+      const MailDomain* known = afresh ? nullptr : recent_domains.find(domain, setup.shared->clock->steady());
+      if (known != nullptr)
+        lookups->domain.set(*known);
+      else
+        gate.spawn("sender domain", look_up_domain(lookups, domain, lookup_deadline(now)));
+    }
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
     if (score && (now.lists->ask_about("sender") || now.lists->ask_about("helo")))
       gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, lookup_deadline(now)));

@@ -97,7 +97,7 @@ bool is_hostname(std::string_view name, std::size_t labels) {
   if (name.empty() || name.size() > 255) return false;
   std::size_t count = 1;
   std::size_t length = 0;  // of the label
-  char last = '-';
+  char last = '-';         // also before a label: nothing that ends one may follow
   for (const char c : name) {
     if (c == '.' ? last == '-' : !is_in_label(c) || (length == 0 && c == '-') || length == 63) return false;
     count += c == '.' ? 1 : 0;

@@ -22,8 +22,8 @@ struct Mailbox {
   bool operator==(const Mailbox&) const = default;
 };
 
-std::string concat(std::initializer_list<std::string_view> parts);
-std::string to_lower(std::string_view text);  // ASCII only; bytes >= 0x80 untouched
+std::string concat(std::initializer_list<std::string_view> parts);  // with one allocation
+std::string to_lower(std::string_view text);                        // ASCII only; bytes >= 0x80 untouched
 bool equals_ignoring_case(std::string_view a, std::string_view b);
 bool is_ascii(std::string_view text);
 
