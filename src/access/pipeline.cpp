@@ -119,6 +119,8 @@ struct Pipeline::Impl {
     };
   }
 
+  SteadyTime time() const { return setup.shared->clock->steady(); }
+
   // The lookups themselves. They keep what they fill alive, and run on when the session has gone. Those that wait for
   // their turn do not (`to` is null then).
   Task<> look_up_name(std::shared_ptr<ClientLookups> to, IpAddress ip, Setup by, bool scored) {
@@ -134,7 +136,7 @@ struct Pipeline::Impl {
     if (name == nullptr || name->name.empty()) co_return dnsbl::Score{};
     co_return co_await lists->check_domain("client", name->name, deadline);
   }
-  Task<> score_client(std::shared_ptr<ClientLookups> to, IpAddress ip, Setup by) {
+  Task<> score_client(std::shared_ptr<ClientLookups> to, IpAddress ip, Setup by, bool named) {
     if (!to) co_return;
     const SteadyTime deadline = lookup_deadline(by);
     Task<dnsbl::Score> asked = by.lists->check_client(ip, deadline);
@@ -142,7 +144,7 @@ struct Pipeline::Impl {
     scores[1] = co_await score_name(by.lists, to, deadline);
     scores[0] = co_await std::move(asked);
     to->scores.set(std::move(scores));
-    keep(to, ip, by, true);
+    if (!named) keep(to, ip, by, true);
   }
   // For the sessions to come, once all is there: unless DNS failed somewhere, or a reload came between.
   void keep(const std::shared_ptr<ClientLookups>& lookups, const IpAddress& ip, const Setup& by, bool scored) {
@@ -150,7 +152,7 @@ struct Pipeline::Impl {
     const std::vector<dnsbl::Score>* scores = lookups->scores.get();
     if (name == nullptr || name->failed || (scored && scores == nullptr) || by.shared != setup.shared) return;
     if (scored && std::ranges::any_of(*scores, uncertain)) return;
-    recent_clients.remember(ip, lookups, setup.shared->clock->steady());
+    recent_clients.remember(ip, lookups, time());
   }
   Task<> score_sender(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<SenderLookups> to, Facts facts,
                       SteadyTime deadline) {
@@ -163,7 +165,7 @@ struct Pipeline::Impl {
   }
   Task<> look_up_domain(std::shared_ptr<SenderLookups> to, std::string domain, SteadyTime deadline) {
     MailDomain state = co_await look_up_mail_domain(resolver, domain, deadline);
-    if (state.state != MailDomain::State::failed) recent_domains.remember(domain, state, setup.shared->clock->steady());
+    if (state.state != MailDomain::State::failed) recent_domains.remember(domain, state, time());
     to->domain.set(std::move(state));
   }
   Task<> evaluate_spf(std::shared_ptr<SenderLookups> to, spf::Query query, SteadyTime deadline) {
@@ -178,9 +180,9 @@ struct Pipeline::Impl {
   }
 
   std::shared_ptr<ClientLookups> begin(const Setup& now, const Client& client, bool afresh) {
-    const bool named = client.name != "unknown";
+    const bool named = client.name != "unknown";  // by XCLIENT, for this session alone
     if (!named && !afresh) {
-      if (const auto* known = recent_clients.find(client.address, setup.shared->clock->steady())) return *known;
+      if (const auto* known = recent_clients.find(client.address, time())) return *known;
     }
     const auto lookups = std::make_shared<ClientLookups>();
     const std::weak_ptr<ClientLookups> to = lookups;
@@ -190,7 +192,7 @@ struct Pipeline::Impl {
       lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
     else
       name_turns.add([this, to, ip, now, score] { return look_up_name(to.lock(), ip, now, score); });
-    if (score) score_turns.add([this, to, ip, now] { return score_client(to.lock(), ip, now); });
+    if (score) score_turns.add([this, to, ip, now, named] { return score_client(to.lock(), ip, now, named); });
     return lookups;
   }
   std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts, bool afresh) {
@@ -199,7 +201,7 @@ struct Pipeline::Impl {
     const bool check = config.access.unknown_sender_domain != config::CheckMode::off && !facts.client.trusted;
     if (check && needs_lookup(config, facts.sender)) {
       const std::string& domain = facts.sender.domain;
-      const MailDomain* known = afresh ? nullptr : recent_domains.find(domain, setup.shared->clock->steady());
+      const MailDomain* known = afresh ? nullptr : recent_domains.find(domain, time());
       if (known != nullptr)
         lookups->domain.set(*known);
       else

@@ -806,6 +806,16 @@ TEST_CASE_METHOD(World, "what is known of a client and a sender's domain serves 
   CHECK(asked() == Times(3, 4));
 }
 
+TEST_CASE_METHOD(World, "a name that XCLIENT told serves its own session only") {
+  list("bl.example");
+  facts.client.name = "told.example";
+  CHECK(rcpt().pass());
+  CHECK(facts.client.name == "told.example");
+  from("198.51.100.7");
+  connect();
+  CHECK(facts.client.name == "mail.sender.example");
+}
+
 TEST_CASE_METHOD(World, "what DNS failed to say of a client or sender is asked again by the next") {
   list("bl.example");
   resolver.add("10.100.51.198.in-addr.arpa ANY SERVFAIL\n7.100.51.198.bl.example ANY SERVFAIL\n");
