@@ -16,6 +16,7 @@
 #include "base/mailbox.hpp"
 #include "base/metrics.hpp"
 #include "dns/ares_resolver.hpp"
+#include "relay/connector.hpp"
 #include "relay/resolve.hpp"
 #include "smtp/client_session.hpp"
 
@@ -230,28 +231,36 @@ class Machine {
           "set primary = [\"host\"] for the domain, or mend its MX records");
     }
     for (const relay::Host& host : route.hosts) {
-      const relay::Outcome outcome = co_await ask(host, domain);
-      const bool taken = outcome.result == relay::Outcome::Result::delivered;
-      say("primary of " + shown, taken ? CheckResult::ok : CheckResult::fail,
-          taken ? host.remote() + (domain.wildcard ? " answers" : " takes our mail") : printable(outcome.reason),
-          taken ? ""
-          : outcome.said.empty()
-              ? "is it running, and does a firewall let us through?"
-              : "let the primary take mail from this machine, past its own block lists and greylist");
+      const std::optional<relay::Outcome> trouble = co_await ask(host, domain);
+      if (!trouble) {
+        say("primary of " + shown, CheckResult::ok, host.remote() + (domain.wildcard ? " answers" : " takes our mail"));
+        continue;
+      }
+      say("primary of " + shown, CheckResult::fail, printable(trouble->reason), remedy(*trouble));
     }
   }
 
-  Task<relay::Outcome> ask(relay::Host host, const config::Domain& domain) {
+  static const char* remedy(const relay::Outcome& trouble) {
+    if (!trouble.said.empty())
+      return "let the primary take mail from this machine, past its own block lists and greylist";
+    if (trouble.dsn.starts_with("4.7.")) return "mend its TLS, or ask for less with the domain's tls and fingerprint";
+    return "is it running, and does a firewall let us through?";
+  }
+
+  // Absent: a delivery would get as far as its content.
+  Task<std::optional<relay::Outcome>> ask(relay::Host host, const config::Domain& domain) {
     auto connected = co_await smtp::connect(host.endpoint, soon());
     if (!connected) co_return relay::unreachable(host, connected.error().text);
     smtp::ClientTimeouts timeouts;
     timeouts.greeting = timeouts.ehlo = timeouts.tls = timeouts.mail = timeouts.rcpt = std::chrono::seconds(20);
     smtp::ClientSession session(std::move(*connected), config_->hostname, timeouts);
-    smtp::TlsClient tls(
-        domain.tls == config::TlsLevel::verify ? smtp::CertificateCheck::name : smtp::CertificateCheck::none, "");
+    smtp::TlsClient tls(relay::certificate_check(domain.tls, domain.fingerprint), domain.fingerprint);
     smtp::Answer answer = co_await session.greet();
-    if (answer.positive() && domain.tls != config::TlsLevel::none && session.server().starttls) {
-      answer = co_await session.start_tls(tls, host.name);
+    if (answer.positive() && domain.tls != config::TlsLevel::none) {
+      if (session.server().starttls)
+        answer = co_await session.start_tls(tls, host.name);
+      else if (relay::demands_tls(domain.tls, domain.fingerprint))
+        co_return relay::tls_not_offered(host);
     }
     if (answer.positive() && !domain.wildcard) {
       answer = co_await session.verify("postmaster@" + domain.name);
@@ -259,6 +268,7 @@ class Machine {
     if (answer.kind == smtp::Answer::Kind::reply) {
       co_await session.quit();
     }
+    if (answer.positive()) co_return std::nullopt;
     co_return relay::judge(answer, host);
   }
 

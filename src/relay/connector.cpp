@@ -17,16 +17,25 @@ constexpr unsigned most_hosts = 5;  // tried in one attempt
 constexpr auto dns_limit = std::chrono::seconds(30);
 constexpr auto failed_for = std::chrono::minutes(5);
 
-smtp::CertificateCheck check_of(const DestinationSettings& settings) {
-  if (!settings.fingerprint.empty()) return smtp::CertificateCheck::fingerprint;
-  return settings.tls == TlsLevel::verify ? smtp::CertificateCheck::name : smtp::CertificateCheck::none;
-}
-
 bool contains(const std::vector<Endpoint>& list, const Endpoint& endpoint) {
   return std::find(list.begin(), list.end(), endpoint) != list.end();
 }
 
 }  // namespace
+
+bool demands_tls(TlsLevel level, const std::string& fingerprint) {
+  return level != TlsLevel::may || !fingerprint.empty();
+}
+
+smtp::CertificateCheck certificate_check(TlsLevel level, const std::string& fingerprint) {
+  if (!fingerprint.empty()) return smtp::CertificateCheck::fingerprint;
+  return level == TlsLevel::verify ? smtp::CertificateCheck::name : smtp::CertificateCheck::none;
+}
+
+Outcome tls_not_offered(const Host& host) {
+  const std::string reason = fmt::format("TLS is required, but was not offered by host {}", host.label());
+  return {Outcome::Result::deferred, "4.7.4", reason, {}, true};
+}
 
 Connection::Connection(std::unique_ptr<smtp::ClientSession> from, Host to, std::shared_ptr<unsigned> open)
     : session(std::move(from)), host(std::move(to)), open_(std::move(open)) {
@@ -38,7 +47,9 @@ Connection::~Connection() {
 }
 
 Connector::Connector(Parts& parts, DestinationSettings settings)
-    : parts_(parts), settings_(std::move(settings)), tls_(check_of(settings_), settings_.fingerprint) {}
+    : parts_(parts),
+      settings_(std::move(settings)),
+      tls_(certificate_check(settings_.tls, settings_.fingerprint), settings_.fingerprint) {}
 
 // A host that did not answer lately comes last: a dead IPv6 address or primary costs its timeout once.
 void Connector::order(std::vector<Host>& hosts) const {
@@ -113,11 +124,10 @@ Task<Connected> Connector::try_host(Host host) {
 
 // TLS if it is offered, and nothing less if it is demanded.
 Task<std::optional<Outcome>> Connector::secure(smtp::ClientSession& session, Host host, bool& again_plain) {
-  const bool demanded = settings_.tls != TlsLevel::may || !settings_.fingerprint.empty();
+  const bool demanded = demands_tls(settings_.tls, settings_.fingerprint);
   if (!session.server().starttls) {
     if (!demanded) co_return std::nullopt;
-    const std::string reason = fmt::format("TLS is required, but was not offered by host {}", host.label());
-    co_return Outcome{Outcome::Result::deferred, "4.7.4", reason, {}, true};
+    co_return tls_not_offered(host);
   }
   const Answer answer = co_await session.start_tls(tls_, host.name);
   if (answer.positive()) {

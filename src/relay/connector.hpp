@@ -21,6 +21,11 @@ struct DestinationSettings {
   bool xforward = false;
 };
 
+// What TLS to a server has to be, by a domain's `tls` (other than "none") and `fingerprint`.
+bool demands_tls(config::TlsLevel level, const std::string& fingerprint);
+smtp::CertificateCheck certificate_check(config::TlsLevel level, const std::string& fingerprint);
+Outcome tls_not_offered(const Host& host);
+
 class Connection {
  public:
   Connection(std::unique_ptr<smtp::ClientSession> from, Host to, std::shared_ptr<unsigned> open);

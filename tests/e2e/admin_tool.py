@@ -132,4 +132,12 @@ mx.tool("release", ids[0], check=True)
 tap.check(wait_for(lambda: len(primary.messages) == 2), "released mail goes out")
 mx.tool("bounce", ids[2], check=True)
 tap.check(wait_for(lambda: ids[2] not in mx.tool("mailq").stdout), "bounced mail is gone")
+done = mx.tool("check")
+tap.check(f"ok   primary of example.com: 127.0.0.1[127.0.0.1]:{primary.port} takes our mail" in done.stdout, "check is content with a primary that is up", done.stdout)
+demanding = os.path.join(mx.directory, "demanding.conf")
+with open(mx.file) as old, open(demanding, "w") as new:
+    new.write(old.read().replace('[domains."example.com"]', '[domains."example.com"]\ntls = "encrypt"'))
+done = subprocess.run([os.path.join(BUILD, "greymx"), "-c", demanding, "check"], capture_output=True, text=True)
+tap.check(re.search(r"^fail primary of example.com: TLS is required, but was not offered by host .*; mend its TLS", done.stdout, re.M),
+          "check asks for the TLS that a delivery would", done.stdout)
 tap.done()
