@@ -34,7 +34,7 @@ class Log {
 };
 
 struct LogSettings {
-  std::string target = "stderr";  // "stderr" "syslog" "journal" or a file path
+  std::string target = "stderr";  // "stderr" "syslog" "journal" or a file path, made anew once moved away (logrotate)
   std::string tag = "greymx";
   bool json = false;
   Level level = Level::info;
@@ -43,7 +43,7 @@ struct LogSettings {
 
 class TargetLog : public Log {
  public:
-  virtual Result<> reconfigure(const LogSettings& settings) = 0;  // on reload; also reopens a file (logrotate)
+  virtual Result<> reconfigure(const LogSettings& settings) = 0;  // on reload
   virtual void flush() = 0;
 };
 // A file that cannot be opened is an error with the remedy.

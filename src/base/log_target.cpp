@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <syslog.h>
@@ -71,12 +72,17 @@ class Descriptor {
   int fd_;
 };
 
+int open_file(const std::string& path) {
+  return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+}
+
 // A file or stderr: one write for all that waited.
 class FileTarget final : public LogTarget {
  public:
   FileTarget(LogSettings settings, int fd) : settings_(std::move(settings)), fd_(fd) {}
 
   bool write(std::span<const LogRecord> records) override {
+    if (settings_.target != "stderr") follow();
     std::string lines;
     for (const LogRecord& record : records) {
       lines += settings_.json ? json_line(settings_, record) : text_line(settings_, record);
@@ -98,6 +104,15 @@ class FileTarget final : public LogTarget {
   }
 
  private:
+  // logrotate moved the file away: a new one under its name. If none can be made, the old one stays.
+  void follow() {
+    struct stat named{}, opened{};
+    if (::fstat(fd_.get(), &opened) != 0) return;
+    const bool there = ::stat(settings_.target.c_str(), &named) == 0;
+    if (there && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev) return;
+    if (const int fd = open_file(settings_.target); fd >= 0) fd_.reset(fd);
+  }
+
   LogSettings settings_;
   Descriptor fd_;
 };
@@ -164,7 +179,7 @@ class JournalTarget final : public LogTarget {
 Result<std::unique_ptr<LogTarget>> open_descriptor(const LogSettings& settings) {
   if (settings.target == "stderr")
     return std::make_unique<FileTarget>(settings, ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
-  const int fd = ::open(settings.target.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+  const int fd = open_file(settings.target);
   if (fd >= 0) return std::make_unique<FileTarget>(settings, fd);
   auto error = fail_errno(errno, "log.target: cannot open " + settings.target);
   error.error().text += "; create its folder and give it to the user that greymxd runs as";
