@@ -12,6 +12,13 @@ done = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destd
 tap.equal(done.returncode, 0, "meson install")
 with open(os.path.join(root, "usr/lib/systemd/system/greymx.service")) as unit:
     named = {path for line in unit if line.startswith("Exec") for path in re.findall(r"/(?:usr|etc)/[\w./]*greymx[\w./]*", line)}
+with open(os.path.join(root, "usr/lib/systemd/system/greymx.service")) as unit:
+    text = unit.read()
+kinds = {"ReadWritePaths=": "", "StateDirectory=": "/var/lib/", "LogsDirectory=": "/var/log/"}
+writable = {start + path for kind, start in kinds.items() for path in re.findall(rf"^{kind}(\S+)$", text, re.M)}
+with open(os.path.join(ROOT, "debian/greymx.postinst")) as script:
+    made = set(re.findall(r"/var/\w+/greymx", re.search(r"install -d .*", script.read()).group()))
+tap.check(made and made <= writable, "the unit lets the daemon write where the package makes it folders", made - writable)
 wanted = named | {"/etc/greymx/whitelist_clients", "/etc/greymx/whitelist_recipients", "/usr/bin/greymx", "/usr/share/man/man1/greymx.1",
                   "/usr/share/man/man5/relay.conf.5", "/usr/share/man/man5/greymx-spool.5", "/usr/share/man/man8/greymxd.8",
                   "/usr/share/bash-completion/completions/greymx", "/usr/share/zsh/vendor-completions/_greymx",
