@@ -2,7 +2,7 @@
 # enabling a service on the machine. Debian 12; where Debian 13 has another name, the one that exists is taken.
 
 PACKAGES_BUILD="clang-19 lld-19 meson ninja-build pkg-config libssl-dev libc-ares-dev libdb5.3-dev
-  libtomlplusplus-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libre2-dev libidn2-dev libpsl-dev
+  libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev libre2-dev libidn2-dev libpsl-dev
   libsystemd-dev prometheus-cpp-dev libisal-dev libboost1.81-dev|libboost1.83-dev"
 PACKAGES_DEMO="dnsmasq-base python3 python3-aiosmtpd"
 PACKAGES_TEST="libclang-rt-19-dev catch2 python3 python3-dnspython mandoc postfix swaks rbldnsd unbound postgrey
