@@ -50,6 +50,7 @@ std::optional<Append> Compactor::needed(std::uint32_t segment, const RecordHeade
                                         std::string_view head, std::string_view body) {
   if (header.type == RecordType::end) {
     const std::scoped_lock lock(books_.mutex);
+    // Here, or gone: nothing older stands anywhere, or that segment and this one would still have copies of it.
     if (header.previous == segment || books_.segments.find(header.previous) == nullptr) return std::nullopt;
     Entry entry;
     entry.id = header.id;

@@ -312,7 +312,7 @@ void SegmentTable::add(std::shared_ptr<Segment> segment, bool open) {
   Use& use = uses_[segment->number()];
   use.segment = std::move(segment);
   use.open = open;
-  use.waits_for = distrusted_;
+  use.copies = distrusted_;
 }
 
 SegmentTable::Use* SegmentTable::find(std::uint32_t number) {
@@ -336,8 +336,12 @@ void SegmentTable::count(const Location& place, int by) {
   use.live_bytes += by > 0 ? place.length() : -place.length();
 }
 
-void SegmentTable::wait(std::uint32_t number, std::uint32_t for_segment) {
-  if (number != for_segment && uses_.contains(for_segment)) uses_.at(number).waits_for.insert(for_segment);
+void SegmentTable::add_end(std::uint32_t number, std::uint32_t of) {
+  if (number != of && uses_.contains(of)) uses_.at(number).ends.insert(of);
+}
+
+void SegmentTable::add_copy(std::uint32_t number, std::uint32_t of) {
+  if (number != of && uses_.contains(of)) uses_.at(number).copies.insert(of);
 }
 
 void SegmentTable::distrust(std::uint32_t number) {
@@ -346,18 +350,18 @@ void SegmentTable::distrust(std::uint32_t number) {
 }
 
 void SegmentTable::erase(std::uint32_t number) {
-  const std::set<std::uint32_t> inherited = std::move(uses_.at(number).waits_for);
   uses_.erase(number);
   distrusted_.erase(number);
   for (auto& [other, use] : uses_) {
-    if (use.waits_for.erase(number) > 0) use.waits_for.insert(inherited.begin(), inherited.end());
-    use.waits_for.erase(other);
+    use.ends.erase(number);
+    use.copies.erase(number);
   }
 }
 
 std::optional<std::uint32_t> SegmentTable::unneeded() const {
   for (const auto& [number, use] : uses_) {
-    if (!use.open && use.live == 0 && (use.waits_for.empty() || use.emptied)) return number;
+    const bool done = !use.open && use.live == 0 && use.copies.empty();
+    if (done && (use.ends.empty() || use.emptied)) return number;
   }
   return std::nullopt;
 }
@@ -368,6 +372,7 @@ std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size) 
   for (const auto& [number, use] : uses_) {
     if (use.open || use.emptied || use.stuck) continue;
     if (use.evacuate) return number;
+    if (!use.copies.empty()) continue;
     ++closed;
     live += use.live_bytes;
     if (best && use.live_bytes >= least) continue;

@@ -128,18 +128,20 @@ class Index {
 };
 
 // What of each segment is still needed. A segment may go when it is closed, holds no live message and no latest state
-// of one, and waits for no other: an end (or a copy) waits for the segment in which the message's older record stands,
-// or that would come back. What waited for a segment that goes waits for what that waited for.
+// of one, and nothing that it overrides still stands elsewhere and would come back. An end overrides the message's
+// record; it may be moved on. A copy overrides the record that it was copied from; its segment stays until that has
+// gone, so that an end of the message never has to know of more than the record that was the latest.
 class SegmentTable {
  public:
   struct Use {
     std::shared_ptr<Segment> segment;
     std::uint64_t live_bytes = 0;
     std::uint64_t live = 0;
-    std::set<std::uint32_t> waits_for;
+    std::set<std::uint32_t> ends;    // segments with records that ends here override
+    std::set<std::uint32_t> copies;  // …and that copies here override
     bool open = false;
     bool evacuate = false;  // parts of it are damaged: move the rest as soon as possible
-    bool emptied = false;   // all that was needed of it stands elsewhere, ends included
+    bool emptied = false;   // all that was needed of it stands elsewhere too, ends included
     bool stuck = false;     // could not be emptied
   };
 
@@ -147,8 +149,10 @@ class SegmentTable {
   Use* find(std::uint32_t number);
   void need(const Places& places);
   void release(const Places& places);
-  void wait(std::uint32_t number, std::uint32_t for_segment);
-  // Every segment from now on waits for this one: it may hold records of a batch that failed.
+  // `number` has got an end of a message in `of`, or a copy of one.
+  void add_end(std::uint32_t number, std::uint32_t of);
+  void add_copy(std::uint32_t number, std::uint32_t of);
+  // It may hold copies from a batch that failed: later segments stay until it has gone.
   void distrust(std::uint32_t number);
   void erase(std::uint32_t number);
 

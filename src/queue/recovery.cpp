@@ -80,7 +80,7 @@ class Recovery {
     Places* known = books_.index.places(entry.id);
     const bool message = entry.type == RecordType::message;
     if (known == nullptr && !message) {
-      if (entry.type == RecordType::end) books_.segments.wait(number, entry.previous);
+      if (entry.type == RecordType::end) books_.segments.add_end(number, entry.previous);
       return;
     }
     if (known != nullptr) books_.segments.release(*known);
@@ -88,8 +88,8 @@ class Recovery {
     const Location here{number, entry.offset, entry.head_length, body};
     if (message) {
       const Places places{here, here, entry.own_file};
-      if (known != nullptr) books_.segments.wait(number, known->message.segment);
-      books_.segments.wait(number, entry.previous);
+      if (known != nullptr) books_.segments.add_copy(number, known->message.segment);
+      books_.segments.add_copy(number, entry.previous);
       books_.segments.need(places);
       books_.index.add(entry, places, now_);
     } else if (entry.type == RecordType::change) {
@@ -97,8 +97,8 @@ class Recovery {
       books_.segments.need(*known);
       books_.index.set_state(entry.id, entry, now_);
     } else {
-      books_.segments.wait(number, known->message.segment);
-      books_.segments.wait(number, entry.previous);
+      books_.segments.add_end(number, known->message.segment);
+      books_.segments.add_end(number, entry.previous);
       books_.index.remove(entry.id);
     }
   }

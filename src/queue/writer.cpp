@@ -347,7 +347,7 @@ void Writer::settle_record(const Append& append, WallTime now) {
     books_.index.add(entry, places, now);
     books_.segments.need(places);
   } else if (entry.type == RecordType::end) {
-    books_.segments.wait(segment, entry.previous);
+    books_.segments.add_end(segment, entry.previous);
     const auto ended = ending_.find(entry.id);
     if (ended == ending_.end()) return;  // compaction moved an end
     books_.segments.release(ended->second);
@@ -357,7 +357,7 @@ void Writer::settle_record(const Append& append, WallTime now) {
     now_at->state = here;
     if (entry.type == RecordType::message) now_at->message = here;
     books_.segments.need(*now_at);
-    if (entry.type == RecordType::message) books_.segments.wait(segment, entry.previous);
+    if (entry.type == RecordType::message) books_.segments.add_copy(segment, entry.previous);
   }
 }
 

@@ -201,7 +201,7 @@ TEST_CASE("a segment goes when nothing in it lives and nothing it ended still st
   const Places places{{1, 8232, 100, 1000}, {2, 8232, 50, 0}, false};
   table.need(places);
   CHECK_FALSE(table.unneeded());
-  table.wait(2, 1);  // an end in 2 of a message in 1
+  table.add_end(2, 1);
   table.release(places);
   CHECK(table.unneeded() == 1);
   table.erase(1);
@@ -210,21 +210,25 @@ TEST_CASE("a segment goes when nothing in it lives and nothing it ended still st
   CHECK_FALSE(table.unneeded());  // 3 is open
 }
 
-TEST_CASE("what waited for a segment waits for what that waited for") {
+TEST_CASE("an emptied segment stays while one stands that it has copies from") {
   MemoryFiles files;
   SegmentTable table;
   for (std::uint32_t number = 1; number <= 3; ++number) {
     table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
   }
-  table.need({{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false});
-  table.wait(2, 1);
-  table.wait(3, 2);
-  CHECK_FALSE(table.unneeded());
+  const Places left{{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false};
+  table.need(left);
+  table.add_copy(2, 1);
+  table.add_end(3, 2);
   table.find(2)->emptied = true;
-  CHECK(table.unneeded() == 2);
-  table.erase(2);
   CHECK_FALSE(table.unneeded());
-  CHECK(table.find(3)->waits_for == std::set<std::uint32_t>{1});
+  table.find(3)->emptied = true;
+  CHECK(table.unneeded() == 3);
+  table.erase(3);
+  table.release(left);
+  CHECK(table.unneeded() == 1);
+  table.erase(1);
+  CHECK(table.unneeded() == 2);
 }
 
 TEST_CASE("what may hold records of a failed batch is waited for by all later segments") {
@@ -244,5 +248,5 @@ TEST_CASE("what may hold records of a failed batch is waited for by all later se
   table.erase(1);
   add(3);
   CHECK(table.unneeded() == 2);
-  CHECK(table.find(3)->waits_for.empty());
+  CHECK(table.find(3)->copies.empty());
 }

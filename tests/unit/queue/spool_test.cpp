@@ -1,4 +1,5 @@
 #include <array>
+#include <deque>
 #include <thread>
 
 #include "fixture.hpp"
@@ -544,6 +545,33 @@ TEST_CASE("one slow domain does not pin what the others are done with") {
   t.crash();
   REQUIRE(t.open().has_value());
   CHECK(t.spool->totals().messages == 21);
+}
+
+TEST_CASE("what has ended stays gone while an older record of it stands in a segment that cannot be given up") {
+  OpenSpool t;
+  t.settings.segment_size = 64 * 1024;
+  REQUIRE(t.open().has_value());
+  const std::string kept = "kept" + std::string(2000, 'k'), ended = "ended" + std::string(2000, 'e');
+  t.must_accept({"kept@example.com"}, kept);
+  const QueueId id = t.must_accept({"ended@example.com"}, ended);
+  const std::string first = t.find(kept).first;
+  std::deque<QueueId> slow;  // one in each segment, so that segments are emptied and not only given up
+  const auto churn = [&] {
+    for (int i = 0; i < 25; ++i) t.finish(t.must_accept({"user@example.com"}, std::string(2000, 'x')));
+    slow.push_back(t.must_accept({"user@slow.example"}, std::string(6000, 's')));
+    if (slow.size() > 15) t.finish(slow.front()), slow.pop_front();
+    t.tidy();
+  };
+  t.flip(kept);
+  for (int i = 0; i < 100 && t.find(ended).first == first; ++i) churn();
+  const std::string second = t.find(ended).first;
+  REQUIRE(second != first);
+  t.finish(id);
+  for (int i = 0; i < 100; ++i) churn();
+  CHECK(t.files->content(first));  // the damaged message has not been read yet
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK_FALSE(t.spool->contains(id));
 }
 
 TEST_CASE("a steady flow reuses its segments") {
