@@ -77,6 +77,14 @@ constexpr Command commands[] = {
     {"reload", "Read relay.conf and all files it names again", "greymxd -t -c /etc/greymx/relay.conf && greymx reload"},
 };
 
+// Asked once, at the end: any of the lines before may have been lost.
+bool output_written() {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return true;
+  fmt::print(stderr, "greymx: standard output: {}\n", errno != 0 ? std::strerror(errno) : "could not be written");
+  return false;
+}
+
 class Tool {
  public:
   explicit Tool(const std::string& version) : app_("The admin tool of greymx, a secondary MX.", "greymx") {
@@ -215,6 +223,7 @@ class Tool {
                                 config_->listen.control)};
       }
     }
+    talk.ending = printer.finish(std::move(talk.ending));
     if (talk.ending.exit == 0 && command == "export") {
       fmt::print("{} message{} written to {}\n", printer.messages(), printer.messages() == 1 ? "" : "s", directory_);
     }
@@ -296,7 +305,8 @@ int run_tool(int argc, char** argv, const std::string& version) {
   std::vector<std::string> words(argv + 1, argv + argc);
   const std::string_view called = argv[0];
   if (called.substr(called.rfind('/') + 1) == "mailq") words.insert(words.begin(), "mailq");
-  return Tool(version).run(std::move(words));
+  const int exit = Tool(version).run(std::move(words));
+  return exit != 0 || output_written() ? exit : 1;
 }
 
 }  // namespace greymx::admin

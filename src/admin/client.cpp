@@ -19,7 +19,7 @@ Printer::Printer(std::FILE* out, bool progress, std::string directory)
 
 Printer::~Printer() {
   clear_progress();
-  if (file_ != nullptr) std::fclose(file_);
+  close_file();
 }
 
 Task<bool> Printer::send(std::string lines) {
@@ -47,8 +47,7 @@ bool Printer::line(std::string_view line) {
   if (json.contains("exit")) {
     ending_ = Ending{static_cast<int>(number("exit")), text("error")};
     clear_progress();
-    if (file_ != nullptr && std::fclose(std::exchange(file_, nullptr)) != 0) problem_ = std::strerror(errno);
-    return std::fflush(out_) == 0;
+    return true;
   }
   if (json.contains("total")) {
     progress(number("done"), number("total"));
@@ -63,21 +62,35 @@ bool Printer::line(std::string_view line) {
   if (to == out_) clear_progress();
   const bool written = std::fwrite(bytes.data(), 1, bytes.size(), to) == bytes.size() &&
                        (to != out_ || json.contains("data") || std::fflush(out_) == 0);
-  if (!written && to == file_) problem_ = std::strerror(errno);
+  if (!written) note_problem(to == out_ ? "standard output" : path_);
   return written;
 }
 
+Ending Printer::finish(Ending ending) {
+  close_file();
+  if (std::fflush(out_) != 0) note_problem("standard output");
+  return ending.exit == 0 && !problem_.empty() ? failed(problem_) : ending;
+}
+
 void Printer::open_file(const std::string& name) {
-  if (file_ != nullptr && std::fclose(std::exchange(file_, nullptr)) != 0) problem_ = std::strerror(errno);
+  close_file();
   if (name.find('/') != name.npos || name.starts_with('.')) {
     problem_ = "the daemon named a file outside the directory";
     return;
   }
   messages_ += name.ends_with(".eml") ? 1 : 0;
-  const std::string path = directory_ + "/" + name;
-  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  path_ = directory_ + "/" + name;
+  const int descriptor = open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (descriptor >= 0) file_ = fdopen(descriptor, "wb");
-  if (file_ == nullptr) problem_ = path + ": " + std::strerror(errno) + "; choose another directory";
+  if (file_ == nullptr) note_problem(path_, "; choose another directory");
+}
+
+void Printer::close_file() {
+  if (file_ != nullptr && std::fclose(std::exchange(file_, nullptr)) != 0) note_problem(path_);
+}
+
+void Printer::note_problem(const std::string& what, const char* advice) {
+  if (problem_.empty()) problem_ = fmt::format("{}: {}{}", what, std::strerror(errno), advice);
 }
 
 void Printer::progress(std::uint64_t done, std::uint64_t total) {
@@ -142,7 +155,7 @@ Talk talk(const std::string& socket_path, const Request& request, Printer& print
   }
   close(descriptor);
   if (printer.ending()) result.ending = *printer.ending();
-  if (!heard && !printer.ending()) result.ending = {printer.problem().empty() ? 0 : 1, printer.problem()};
+  if (!heard && !printer.ending()) result.ending = {};  // the printer knows what it lost
   return result;
 }
 

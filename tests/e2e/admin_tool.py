@@ -110,11 +110,27 @@ with urllib.request.urlopen(f"http://127.0.0.1:{mx.http}/metrics") as reply:
 # --- a reader that leaves, and files alone ------------------------------------------------------------------------
 done = subprocess.run(f"{BUILD}/greymx -c {mx.file} mailq --json | head -n 1; echo ${{PIPESTATUS[*]}}", shell=True, executable="/bin/bash", capture_output=True, text=True)
 tap.check(done.stderr == "", "a closed pipe ends the tool quietly", done)
+
+
+def into_full(*words):
+    with open("/dev/full", "w") as full:
+        return subprocess.run([os.path.join(BUILD, "greymx"), "-c", mx.file, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+
+
+for words in (["mailq"], ["cat", ids[0]], ["greylist", "export"], ["status"]):
+    done = into_full(*words)
+    tap.check(done.returncode == 1 and "standard output: " in done.stderr, f"{words[0]} fails if its output is lost", done)
 mx.kill9()
 done = mx.tool("mailq")
 tap.check(done.returncode == 0 and f"{ids[0]}! " in done.stdout and "in 2 Requests." in done.stdout, "mailq reads the files when the daemon is down", done)
 again = subprocess.run([os.path.join(BUILD, "greymx"), "-c", mx.file, "cat", ids[0]], capture_output=True)
 tap.equal(again.stdout, raw.stdout, "so does cat")
+for words in (["mailq"], ["cat", ids[0]], ["spool", "dump"]):
+    done = into_full(*words)
+    tap.check(done.returncode == 1 and "standard output: " in done.stderr, f"{words[0]} on files fails if its output is lost", done)
+done = mx.tool("export", "ALL", out)
+tap.check(done.returncode == 1 and "File exists; choose another directory" in done.stderr and "written to" not in done.stdout,
+          "nor does export on files overwrite, or call that success", done)
 tap.check(mx.tool("shape").returncode == 0 and mx.tool("domains").returncode == 0, "and shape and domains")
 link = os.path.join(tap.directory, "mailq")
 os.symlink(os.path.join(BUILD, "greymx"), link)

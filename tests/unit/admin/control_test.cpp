@@ -1,9 +1,11 @@
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <boost/asio/local/stream_protocol.hpp>
+#include <csignal>
 #include <filesystem>
 #include <future>
 #include <thread>
@@ -183,7 +185,9 @@ TEST_CASE("export writes new files into its directory and nowhere else") {
     CHECK(printer.messages() == 1);
     CHECK(printer.ending()->exit == 0);
     CHECK_FALSE(printer.line(reply::file("A.eml")));  // never overwrites
-    CHECK(printer.problem().find("A.eml") != std::string::npos);
+    const Ending ending = printer.finish({});
+    CHECK(ending.exit == 1);
+    CHECK(ending.error == directory.path + "/A.eml: File exists; choose another directory");
   }
   CHECK(std::filesystem::file_size(directory.path + "/A.eml") == 4);
   for (const char* name : {"../evil.eml", ".hidden", "a/b.eml", "/etc/x.eml"}) {
@@ -195,6 +199,27 @@ TEST_CASE("export writes new files into its directory and nowhere else") {
 }
 
 TEST_CASE("a printer that is not heard any more says so") {
-  Printer printer(std::fopen("/dev/full", "w"), false);
+  std::FILE* full = std::fopen("/dev/full", "w");
+  Printer printer(full, false);
   CHECK_FALSE(printer.line(reply::text("x")));
+  CHECK(printer.finish({}).error == "standard output: No space left on device");
+  CHECK(printer.finish({2, "wrong usage"}).error == "wrong usage");
+  std::fclose(full);
+}
+
+TEST_CASE("bytes that are lost when the last file is closed make it fail") {
+  Output output;
+  Directory directory;
+  Printer printer(output.file, false, directory.path);
+  CHECK(printer.line(reply::file("A.eml")));
+  CHECK(printer.line(reply::data(std::string("mail"))));  // waits in the buffer
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{2, before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &small);
+  const Ending ending = printer.finish({});
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, SIG_DFL);
+  CHECK(ending.error == directory.path + "/A.eml: File too large");
 }
