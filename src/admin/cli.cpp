@@ -143,11 +143,10 @@ class Tool {
     if (command.takes & json) sub->add_flag("--json", request_.json, "One JSON object a line");
     if (command.takes & targets) sub->add_option("what", targets_, "Queue IDs, or ALL")->type_name("");
     if (command.takes & filters) {
-      sub->add_option("--from", request_.select.from, "Only from this sender, @domain, or <>")->type_name("ADDRESS");
-      sub->add_option("--to", request_.select.to, "Only to this recipient or @domain")->type_name("ADDRESS");
-      sub->add_option("--domain", request_.select.domain, "Only to this domain and its subdomains")
-          ->type_name("DOMAIN");
-      sub->add_option("--older", older_, "Only what arrived longer ago than this, such as 2h or 3d")->type_name("TIME");
+      add_filter(sub, "--from", "ADDRESS", "Only from this sender, @domain, or <>", request_.select.from);
+      add_filter(sub, "--to", "ADDRESS", "Only to this recipient or @domain", request_.select.to);
+      add_filter(sub, "--domain", "DOMAIN", "Only to this domain and its subdomains", request_.select.domain);
+      add_filter(sub, "--older", "TIME", "Only what arrived longer ago than this, such as 2h or 3d", older_);
     }
     if (std::string_view(command.name) == "cat") sub->add_flag("--envelope", envelope_, "The envelope as JSON instead");
     for (std::string word : CLI::detail::split(command.words, ' ')) {
@@ -163,16 +162,31 @@ class Tool {
     }
   }
 
+  // CLI11 would take an empty text, of a script's unset variable say, for "not given".
+  static void add_filter(CLI::App* sub, const char* name, const char* type, const char* help,
+                         std::optional<std::string>& into) {
+    sub->add_option_function<std::string>(
+           name, [&into](const std::string& value) { into = value; }, help)
+        ->type_name(type);
+  }
+
+  Ending complete_selection() {
+    Selection& select = request_.select;
+    if (select.from == "") return {2, "--from is empty: give an address, @domain, or <> for the null sender"};
+    if (select.to == "") return {2, "--to is empty: give an address or @domain"};
+    if (select.domain == "") return {2, "--domain is empty: give a domain"};
+    if (older_) select.older = config::parse_duration(*older_);
+    if (older_ && !select.older) return {2, "--older \"" + *older_ + "\": not a time such as 90m, 12h or 3d"};
+    return {};
+  }
+
   // What CLI11 cannot check.
   Ending complete_request() {
     request_.color = isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr;
     if (envelope_) request_.args["envelope"] = "yes";
-    if (!older_.empty()) {
-      request_.select.older = config::parse_duration(older_);
-      if (!request_.select.older) return {2, "--older " + older_ + ": not a time such as 90m, 12h or 3d"};
-    }
+    if (Ending wrong = complete_selection(); wrong.exit != 0) return wrong;
     if (request_.command == "export") {
-      if (targets_.empty()) return {2, "export needs a directory"};
+      if (targets_.empty() || targets_.back().empty()) return {2, "export needs a directory"};
       directory_ = targets_.back();
       targets_.pop_back();
     }
@@ -182,7 +196,7 @@ class Tool {
         request_.select.all = true;
       } else if (id) {
         request_.select.ids.push_back(*id);
-      } else if (request_.command == "flush" && request_.args.empty()) {
+      } else if (request_.command == "flush" && request_.args.empty() && !word.empty()) {
         request_.args["domain"] = word;
       } else if (word.size() >= 6 && std::ranges::all_of(word, [](unsigned char c) { return std::isalnum(c) != 0; })) {
         return failed(word + ": not in the queue");  // another server's ID, or a typing mistake
@@ -292,7 +306,8 @@ class Tool {
   CLI::App app_;
   std::map<std::string, CLI::App*> groups_;
   std::string file_ = "/etc/greymx/relay.conf";
-  std::string older_, directory_;
+  std::optional<std::string> older_;
+  std::string directory_;
   bool envelope_ = false;
   std::vector<std::string> targets_;
   Request request_;

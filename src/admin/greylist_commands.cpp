@@ -51,9 +51,10 @@ Task<Ending> steer(const Request& request, greylist::Greylister& greylister, Sin
     co_return Ending{};
   }
   const bool expecting = request.command == "greylist expect";
-  const std::string& time = request.arg(expecting ? "time" : "for");
+  const char* key = expecting ? "time" : "for";
+  const std::string& time = request.arg(key);
   const auto duration = config::parse_duration(time);
-  if (!time.empty() && !duration)
+  if (request.args.contains(key) && !duration)
     co_return Ending{2, "\"" + printable(time, 40) + "\" is not a time such as 15m or 30d"};
   const std::chrono::seconds length = duration.value_or(std::chrono::seconds(0));
   Result<> done;

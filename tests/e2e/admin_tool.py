@@ -72,6 +72,14 @@ tap.check(raw.stdout.endswith(b"Subject: number 0\r\n\r\nbody 0 \xfc\r\n") and r
 mx.tool("hold", ids[0], check=True)
 tap.check(f"{ids[0]}! " in mx.tool("mailq").stdout, "held mail is marked")
 tap.equal(mx.tool("hold", "--from", "nobody@sender.test").returncode, 1, "a selection that matches nothing has failed")
+for words, said in ((["delete", "ALL", "--older", ""], "not a time such as 90m, 12h or 3d"), (["delete", "ALL", "--older", "soon"], "not a time"),
+                    (["delete", "ALL", "--from", ""], "<> for the null sender"), (["delete", "ALL", "--from="], "--from"),
+                    (["delete", "ALL", "--to", ""], "give an address"), (["delete", "ALL", "--domain", ""], "give a domain"),
+                    (["delete", ""], "neither a queue ID nor ALL"), (["flush", ""], "neither a queue ID nor ALL"),
+                    (["export", "ALL", ""], "needs a directory"), (["greylist", "pass", "example.org", "--for", ""], "not a time")):
+    done = mx.tool(*words)
+    tap.check(done.returncode == 2 and said in done.stderr, f"{words} is wrong usage", done)
+tap.equal(len(mx.queue()), 3, "an empty word selects nothing")
 tap.equal(mx.tool("hold").returncode, 2, "a change without a selection is wrong usage")
 tap.equal(mx.tool("delete", "BCDFGHJKLMNP").returncode, 1, "an ID that is not there is not found")
 out = os.path.join(tap.directory, "rescued")

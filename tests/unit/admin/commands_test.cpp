@@ -270,6 +270,7 @@ TEST_CASE("greylist pass, expect, list and forget steer the running greylist") {
   CHECK(world.run("greylist forget", [](Request& r) { r.args["subject"] = "192.0.2.0/24"; }).exit == 1);
   CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", "soon"}}; }).exit ==
         2);
+  CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", ""}}; }).exit == 2);
   CHECK(world.run("greylist expect", [](Request& r) { r.args = {{"rcpt", "nobody"}, {"time", "15m"}}; }).exit == 1);
   world.store->broken = true;
   CHECK(world.run("greylist list").exit == 1);
