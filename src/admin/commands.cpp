@@ -37,8 +37,14 @@ constexpr Change changes[] = {
     {"bounce", "returned to sender", "Bounced"},
 };
 
+// The message as a whole, or recipients whose bounce may not go out while others are still tried.
+bool any_held(const Message& message) {
+  const auto held = [](const queue::RecipientState& state) { return state.status == queue::RecipientStatus::held; };
+  return message.state.held || std::ranges::any_of(message.state.recipients, held);
+}
+
 Result<> requeue(queue::Spool& spool, const Message& message, WallTime now) {
-  if (is_held(message)) {
+  if (any_held(message)) {
     auto released = spool.release_hold(message.id);
     if (!released) return released;
   }
@@ -64,9 +70,11 @@ Task<Ending> change(Call& call) {
   const WallTime now = services.clock.now();
   const QueueSource source = source_of(services.spool, {}, services.config()->queue);
   Walk walk(source, request.select, now);
+  const bool releasing = request.command == "release";
   auto next = [&] {
     std::vector<std::pair<QueueId, Result<>>> results;
     for (const Message& message : walk.page()) {
+      if (releasing && !any_held(message)) continue;
       results.emplace_back(message.id, apply(request.command, message, services.spool, now));
     }
     return results;
@@ -93,7 +101,8 @@ Task<Ending> change(Call& call) {
   services.log.info("postsuper", summary + " (" + call.who + ")");
   co_await call.sink.send(reply::text(summary + "\n"));
   if (!problem.empty()) co_return failed(std::move(problem));
-  if (done == 0 && !request.select.all && walk.ending().exit == 0) co_return failed("no message matches");
+  if (done == 0 && !request.select.all && walk.ending().exit == 0)
+    co_return failed(releasing ? "no held message matches" : "no message matches");
   co_return walk.ending();
 }
 

@@ -115,6 +115,7 @@ TEST_CASE("changes touch what is selected and nothing else") {
   CHECK(world.spool.messages[world.second].state.held);
   CHECK_FALSE(world.spool.messages[world.first].state.held);
   CHECK(world.run("release", [](Request& r) { r.select.all = true; }).exit == 0);
+  CHECK(world.sink.text == "Released from hold: 1 message\n");
   CHECK_FALSE(world.spool.messages[world.second].state.held);
   CHECK(world.run("bounce", [](Request& r) { r.select.to = "bob@example.com"; }).exit == 0);
   CHECK(world.calls == std::vector<std::string>{"bounce " + world.first.to_string()});
@@ -145,6 +146,21 @@ TEST_CASE("requeue lifts holds and makes mail due now") {
   CHECK(mail.state.recipients[0].next_attempt == world.clock.now());
   CHECK(world.spool.messages[world.second].state.recipients[0].next_attempt == world.clock.now());
   CHECK(world.spool.messages[world.third].state.recipients[0].next_attempt == WallTime{});
+}
+
+TEST_CASE("held recipients go on although others of the message never waited") {
+  World world;
+  queue::Message mail = message(id_at(1795448300), "a@example.org", {"bob@example.com", "eve@example.com"});
+  mail.state.recipients[1].status = queue::RecipientStatus::held;
+  for (const char* command : {"requeue", "release"}) {
+    CAPTURE(command);
+    world.spool.put(mail, "x");
+    CHECK(world.run(command, [&](Request& r) { r.select.ids = {mail.id}; }).exit == 0);
+    CHECK(world.spool.messages[mail.id].state.recipients[1].status == queue::RecipientStatus::pending);
+  }
+  const Ending ending = world.run("release", [&](Request& r) { r.select.ids = {mail.id}; });
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == "no held message matches");
 }
 
 TEST_CASE("flush: all, a domain, messages") {
