@@ -175,7 +175,9 @@ void Sampler::refresh_gauges() {
     metrics.set("queue_oldest_seconds", domain, oldest);
     const relay::Downtime* downtime = line.primary ? &line.primary->downtime : nullptr;
     const WallTime arrival = line.queued.messages != 0 ? line.queued.oldest : now;
-    metrics.set("queue_expiry_seconds", domain, -age(relay::expires_at(arrival, now, downtime, config->queue)));
+    config::Queue rules = config->queue;
+    if (name == "reports") rules.lifetime = std::min(rules.lifetime, rules.bounce_lifetime);
+    metrics.set("queue_expiry_seconds", domain, -age(relay::expires_at(arrival, now, downtime, rules)));
     if (!line.primary) continue;
     for (const char* result : {"sent", "deferred", "bounced"}) {
       metrics.count("deliveries_total", {{"domain", name}, {"result", result}}, 0);

@@ -172,6 +172,7 @@ Json Mailq::object(const Message& message, bool active) const {
             {"forced_expire", false},
             {"sender", shown_sender(message)},
             {"recipients", Json::array()}};
+  const config::Queue rules = relay::rules_for(message.envelope, rules_);
   WallTime next = WallTime::max(), expires = WallTime::max();
   std::uint32_t attempts = 0;
   const relay::PrimaryStatus* primary = nullptr;
@@ -188,7 +189,7 @@ Json Mailq::object(const Message& message, bool active) const {
     if (state.status == RecipientStatus::pending) {
       const bool up = its == nullptr || its->health == relay::Health::up;
       next = std::min(next, up ? state.next_attempt : std::max(state.next_attempt, its->next_attempt));
-      expires = std::min(expires, relay::expires_at(message.id.time(), now_, its ? &its->downtime : nullptr, rules_));
+      expires = std::min(expires, relay::expires_at(message.id.time(), now_, its ? &its->downtime : nullptr, rules));
     } else {
       expires = std::min(expires, state.held_since + rules_.bounce_lifetime);
     }

@@ -33,7 +33,7 @@ const std::vector<Metrics::Description>& Metrics::table() {
       {"greymx_queue_messages", "gauge", "Messages in the queue, by recipient domain", "domain"},
       {"greymx_queue_bytes", "gauge", "Bytes in the queue, by recipient domain", "domain"},
       {"greymx_queue_oldest_seconds", "gauge", "Age of the oldest message in the queue, by recipient domain", "domain"},
-      {"greymx_queue_expiry_seconds", "gauge", "Time until the first message expires, by recipient domain", "domain"},
+      {"greymx_queue_expiry_seconds", "gauge", "Time until the oldest message expires, by recipient domain; held mail counts as if it waited", "domain"},
       {"greymx_primary_up", "gauge", "1 if the primary of the domain is reachable, else 0", "domain"},
       {"greymx_primary_changed_timestamp_seconds", "gauge", "Unix time at which the primary of the domain last went up or down", "domain"},
       {"greymx_deliveries_total", "counter", "Delivery attempts by recipient, by domain and result", "domain,result"},

@@ -75,6 +75,7 @@ TEST_CASE("metrics come with gauges as they are now") {
   CHECK_FALSE(has(reply, "stranger.test"));
   CHECK(has(reply, "greymx_queue_oldest_seconds{domain=\"example.com\"} 63\n"));
   CHECK(has(reply, "greymx_queue_expiry_seconds{domain=\"example.com\"} 1209537\n"));
+  CHECK(has(reply, "greymx_queue_expiry_seconds{domain=\"reports\"} 431937\n"));
   CHECK(has(reply, "greymx_primary_up{domain=\"example.com\"} 0\n"));
   CHECK(has(reply, "greymx_certificate_expiry_seconds 5288400\n"));
   server.config->domains.front().name = "example.net";

@@ -153,6 +153,12 @@ TEST_CASE("time in which the primary was down does not bring expiry nearer, life
   CHECK(expires(20) == 30);
 }
 
+TEST_CASE("our own reports are given up after bounce_lifetime") {
+  queue::Message report = message(id_at(thursday), "", {"b@example.com"});
+  report.envelope.origin = Origin::report;
+  CHECK(Mailq(true, {}, config::Queue{}, at(thursday)).object(report, false)["expires"] == thursday + 5 * 86400);
+}
+
 TEST_CASE("mail held by an admin neither is tried nor expires; refused bounces expire after bounce_lifetime") {
   queue::Message mail = message(id_at(thursday), "a@example.org", {"b@example.com"});
   const Mailq mailq(true, {}, config::Queue{}, at(thursday));
