@@ -87,7 +87,7 @@ Task<Ending> run_greylist(Request request, Services& services, Source& source, S
     co_return co_await steer(request, greylister, sink);
   }
   const bool json = request.json || request.command == "greylist export";
-  operate::Sink each = [&, now = services.clock.now()](std::string lines) {
+  operate::Sink each = [&, now = greylister.now()](std::string lines) {
     return show(std::move(lines), json, now, sink);
   };
   const Result<> done = co_await list->second(greylister, std::move(each));

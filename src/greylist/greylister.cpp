@@ -149,7 +149,7 @@ struct Greylister::Impl {
   void load(config::ConfigPtr config);
   std::shared_ptr<const Whitelist> load_list(Whitelist::Of of, const config::Greylist& config,
                                              const std::shared_ptr<const Whitelist>& old);
-  WallTime now(const Request& request);
+  WallTime now();
   std::shared_ptr<const Manual> manual(Stamp now);
   std::string_view exemption(const Settings& settings, const Request& request, Stamp now);
   Question question(const Settings& settings, const Request& request, Stamp now) const;
@@ -204,8 +204,7 @@ void Greylister::Impl::load(config::ConfigPtr config) {
   settings = std::move(fresh);
 }
 
-WallTime Greylister::Impl::now(const Request& request) {
-  if (request.test_time) return *request.test_time;
+WallTime Greylister::Impl::now() {
   std::chrono::seconds stepped{0};
   const WallTime now = wall.read(clock, stepped);
   if (stepped.count() > 0) {
@@ -341,7 +340,7 @@ Task<Answer> Greylister::check(Request request, SpfDomain spf_domain) {
   Answer off;
   off.reason = "off";
   if (settings->config->greylist.mode == config::CheckMode::off) co_return off;
-  const WallTime now = impl_->now(request);
+  const WallTime now = request.test_time ? *request.test_time : impl_->now();
   const std::string_view exemption = impl_->exemption(*settings, request, stamp(now));
   if (!exemption.empty()) co_return impl_->finish(*settings, request, true, std::string(exemption), exemption);
   Question question = impl_->question(*settings, request, stamp(now));
@@ -369,8 +368,8 @@ Store& Greylister::store() {
 config::ConfigPtr Greylister::config() const {
   return impl_->settings.load()->config;
 }
-const Clock& Greylister::clock() const {
-  return impl_->clock;
+WallTime Greylister::now() {
+  return impl_->now();
 }
 
 }  // namespace greymx::greylist

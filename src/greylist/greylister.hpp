@@ -63,7 +63,8 @@ class Greylister {
   // For greylist/operate.hpp.
   Store& store();
   config::ConfigPtr config() const;
-  const Clock& clock() const;
+  // As check() takes it: the wall time, except that a step back of the system clock makes no wait longer.
+  WallTime now();
 
  private:
   struct Impl;

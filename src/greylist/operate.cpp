@@ -22,8 +22,8 @@ constexpr std::uint64_t enough_to_propose = 5;  // triplets that all came back
 constexpr std::array<std::uint32_t, 14> within{10,   30,   60,   120,  180,   300,   600,
                                                1200, 1800, 3600, 7200, 14400, 43200, 172800};
 
-Stamp now_of(const Greylister& greylister) {
-  return std::chrono::floor<std::chrono::seconds>(greylister.clock().now()).time_since_epoch().count();
+Stamp now_of(Greylister& greylister) {
+  return std::chrono::floor<std::chrono::seconds>(greylister.now()).time_since_epoch().count();
 }
 
 std::string line_of(const Json& json) {

@@ -109,6 +109,18 @@ TEST_CASE("entries that have ended make room when a new one comes") {
   CHECK(f.store.records.size() == 1);
 }
 
+TEST_CASE("an entry ends in time after the system clock stepped back") {
+  Fixture f;
+  f.check("192.0.2.1", "a@one.example");
+  f.clock.set(f.clock.now() - 2h);
+  CHECK(test::run(operate::expect(*f.greylister, "rcpt@example.com", 15min)).has_value());
+  CHECK(test::run(operate::pass(*f.greylister, "198.51.100.0/24", 15min, "")).has_value());
+  CHECK(f.check("192.0.2.1", "b@one.example").reason == "expected");
+  CHECK(f.check("198.51.100.1", "b@one.example").reason == "pass entry");
+  f.clock.advance(15min);
+  CHECK(f.check("192.0.2.1", "c@one.example").reason == "new");
+}
+
 TEST_CASE("a subject that is none is refused with what would be one") {
   Fixture f;
   for (const char* subject : {"", "two words", "/regexp/", "300.1.2.3", "@", "192.0.2.0/33"}) {
