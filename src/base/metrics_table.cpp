@@ -7,7 +7,7 @@ namespace greymx {
 namespace {
 
 const std::vector<double> latency = {0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10};
-const std::vector<double> waits = {60, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400, 172800};
+const std::vector<double> waits = {10, 30, 60, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400, 172800};
 const std::vector<double> batches = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 }  // namespace
@@ -29,7 +29,7 @@ const std::vector<Metrics::Description>& Metrics::table() {
       {"greymx_recipient_memory_records", "gauge", "Recipients remembered from callouts and deliveries", ""},
       {"greymx_greylist_decisions_total", "counter", "Greylist decisions, by verdict and reason", "verdict,reason", {}, "greylist,new;greylist,early-retry;pass,triplet found;pass,client AWL;pass,client whitelist;pass,recipient whitelist"},
       {"greymx_greylist_records", "gauge", "Records in the greylist store", ""},
-      {"greymx_greylist_first_retry_seconds", "histogram", "Time from a first attempt to the retry that passed", "", waits},
+      {"greymx_greylist_first_retry_seconds", "histogram", "Time from a first attempt to the first retry, passed or not", "", waits},
       {"greymx_queue_messages", "gauge", "Messages in the queue, by recipient domain", "domain"},
       {"greymx_queue_bytes", "gauge", "Bytes in the queue, by recipient domain", "domain"},
       {"greymx_queue_oldest_seconds", "gauge", "Age of the oldest message in the queue, by recipient domain", "domain"},

@@ -89,7 +89,10 @@ TEST_CASE("the documented course of one mail") {
   CHECK(f.decisions("greylist", "new") == 1);
   CHECK(f.decisions("greylist", "early-retry") == 1);
   CHECK(f.decisions("pass", "triplet found") == 3);
-  CHECK(f.metrics.text().find("greymx_greylist_first_retry_seconds_count 1\n") != std::string::npos);
+  const std::string metrics = f.metrics.text();  // the first retry is the one that came too early
+  CHECK(metrics.find("greymx_greylist_first_retry_seconds_count 1\n") != std::string::npos);
+  CHECK(metrics.find("greymx_greylist_first_retry_seconds_sum 100\n") != std::string::npos);
+  CHECK(metrics.find("greymx_greylist_first_retry_seconds_bucket{le=\"30\"} 0\n") != std::string::npos);
 }
 
 TEST_CASE("a message gets one header, however many of its recipients waited") {
