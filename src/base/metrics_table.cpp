@@ -27,7 +27,7 @@ const std::vector<Metrics::Description>& Metrics::table() {
       {"greymx_dnsbl_list_up", "gauge", "1 if the block list is in use, 0 if it was switched off after failing", "list"},
       {"greymx_callouts_total", "counter", "Questions asked of primaries about recipients, by outcome", "outcome", {}, "accepted;refused;inconclusive"},
       {"greymx_recipient_memory_records", "gauge", "Recipients remembered from callouts and deliveries", ""},
-      {"greymx_greylist_decisions_total", "counter", "Greylist decisions, by verdict and reason", "verdict,reason", {}, "greylist,new;greylist,early-retry;pass,triplet found;pass,client AWL;pass,client whitelist;pass,recipient whitelist"},
+      {"greymx_greylist_decisions_total", "counter", "Greylist decisions, by verdict and reason", "verdict,reason", {}, "greylist,new;greylist,early-retry;pass,triplet found;pass,client AWL;pass,client whitelist;pass,recipient whitelist;pass,store error;greylist,store error"},
       {"greymx_greylist_records", "gauge", "Records in the greylist store", ""},
       {"greymx_greylist_first_retry_seconds", "histogram", "Time from a first attempt to the first retry, passed or not", "", waits},
       {"greymx_queue_messages", "gauge", "Messages in the queue, by recipient domain", "domain"},

@@ -86,6 +86,15 @@ rules = set(re.findall(r"greymx_\w+", text("conf/alerts.rules.yml")))
 known = {name + suffix for name in metrics for suffix in ("", "_bucket", "_sum", "_count")}
 check([f"conf/alerts.rules.yml uses {name}, which does not exist" for name in sorted(rules - known)],
       "the alert rules use metrics that exist")
+# A value of a label is one that the table starts with 0: a rule on any other might never see it.
+starts = {name: {(label, value) for row in rows.split(";") for label, value in zip(labels.split(","), row.split(","))}
+          for name, labels, rows in re.findall(r'\{"(greymx_\w+)", "\w+",\s+"[^"]*",\s+"([^"]*)", \w*(?:\{\})?, "([^"]*)"',
+                                               text("src/base/metrics_table.cpp"))}
+used = [(name, *pair) for name, pairs in re.findall(r"(greymx_\w+)\{([^}]*)\}", text("conf/alerts.rules.yml"))
+        for pair in re.findall(r'(\w+)="([^"]*)"', pairs)]
+check([f'conf/alerts.rules.yml asks {name} for {label}="{value}", which it never says' for name, label, value in used
+       if (label, value) not in starts.get(name, set())] if used and starts else ["no label is found"],
+      "and labels that they have")
 
 # --- form -------------------------------------------------------------------------------------------------------
 if shutil.which("mandoc"):
