@@ -14,6 +14,7 @@
 #include "access/tables.hpp"
 #include "config/load.hpp"
 #include "daemon/daemon.hpp"
+#include "greylist/whitelist.hpp"
 #include "smtp/tls_server.hpp"
 
 namespace {
@@ -33,6 +34,14 @@ bool complain(const std::string& text) {
   return false;
 }
 
+// Lines that make no sense are only warned of: the daemon leaves them out.
+bool check_whitelist(greylist::Whitelist::Of of, const std::vector<std::string>& files, bool may_be_absent) {
+  std::vector<std::string> problems;
+  const auto list = greylist::load_whitelist(of, files, may_be_absent, problems);
+  for (const std::string& problem : problems) complain(problem);
+  return list || complain(list.error().text);
+}
+
 // -t: the files that the configuration names, read as the user that will run.
 bool check_files(const config::Config& config, const std::optional<daemon::Identity>& identity) {
   if (identity) {
@@ -42,7 +51,10 @@ bool check_files(const config::Config& config, const std::optional<daemon::Ident
   for (const config::Diagnostic& error : access::Tables::load(config).errors) ok = complain(error.to_string());
   if (auto tls = smtp::TlsServer::check(config.tls); !tls)
     ok = complain(fmt::format("{}: {}", config.file, tls.error().text));
-  return ok;
+  const config::Greylist& lists = config.greylist;
+  using Of = greylist::Whitelist::Of;
+  ok = check_whitelist(Of::clients, lists.whitelist_clients, lists.whitelists_are_default) && ok;
+  return check_whitelist(Of::addresses, lists.whitelist_recipients, lists.whitelists_are_default) && ok;
 }
 
 int run(const std::string& file, bool test) {

@@ -40,6 +40,15 @@ tap.check(re.match(r"greymxd \d+\.\d+", run("--version").stdout), "--version")
 tap.check("OpenSSL" in run("--version", "--verbose").stdout, "--version --verbose lists libraries")
 tap.check(run("--help").returncode == 0 and "-t" in run("--help").stdout, "--help")
 tap.check(run("--no-such-option").returncode != 0, "unknown options are refused")
+lists = os.path.join(tap.directory, "lists")
+with open(lists + ".conf", "w") as file:
+    file.write(open(mx.file).read() + f'[greylist]\nwhitelist_clients = ["{lists}"]\n')
+done = run("-t", "-c", lists + ".conf")
+tap.check(done.returncode == 1 and lists + ": No such file" in done.stderr, "-t reads the whitelists: one that is not there is an error", done)
+with open(lists, "w") as file:
+    file.write("192.0.2.1\n192.0.2.300/24\n")
+done = run("-t", "-c", lists + ".conf")
+tap.check(done.returncode == 0 and f"{lists}:2: " in done.stderr, "a line of nonsense in one is warned of", done)
 
 mx.start()
 second = run("-c", mx.file)
