@@ -106,7 +106,11 @@ int main(int argc, char** argv) {
   app.add_flag("-t,--test", test, "check the configuration and the files it names, then exit");
   app.add_flag("--version", version, "print the version");
   app.add_flag("--verbose", verbose, "with --version: the libraries too");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
   if (version) {
     print_version(verbose);
     return 0;
