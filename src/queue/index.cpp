@@ -40,6 +40,7 @@ void Index::add(const Entry& entry, const Places& places, WallTime now) {
   item.size = entry.size;
   item.held = entry.held;
   bytes_ += item.size;
+  if (places.own_file) own_file_bytes_ += item.size;
   boost::container::small_vector<Domain*, 4> domains;
   for (const Entry::Recipient& recipient : entry.recipients) {
     const auto named = domains_.try_emplace(recipient.domain).first;
@@ -94,8 +95,9 @@ void Index::remove(QueueId id) {
     move(slot, Lot::none, {}, item.size);
     if (--slot.domain->slots == 0) domains_.erase(domains_.find(*slot.domain->name));
   }
-  count_held(item, false);
+  count_held(item, false, false);
   bytes_ -= item.size;
+  if (item.places.own_file) own_file_bytes_ -= item.size;
   items_.erase(found);
 }
 
@@ -158,7 +160,7 @@ void Index::schedule(Item& item, WallTime now) {
     if (!open[i].any) lot = Lot::none;
     move(slot, lot, open[i].due, item.size);
   }
-  count_held(item, item.held || !pending);
+  count_held(item, item.held || !pending, !item.held && !pending);
 }
 
 void Index::move(Slot& slot, Lot lot, WallTime due, std::uint64_t size) {
@@ -181,11 +183,9 @@ void Index::move(Slot& slot, Lot lot, WallTime due, std::uint64_t size) {
   domain.bytes += size;
 }
 
-void Index::count_held(Item& item, bool held) {
-  if (held == item.counted_held) return;
-  item.counted_held = held;
-  held_ += held ? 1 : -1;
-  held_bytes_ += held ? item.size : -item.size;
+void Index::count_held(Item& item, bool held, bool refused) {
+  if (std::exchange(item.counted_held, held) != held) held_ += held ? 1 : -1;
+  if (std::exchange(item.counted_refused, refused) != refused) refused_bytes_ += refused ? item.size : -item.size;
 }
 
 Index::Slot* Index::find_slot(QueueId id, const std::string& domain) {
@@ -282,7 +282,8 @@ void Index::add_to(Totals& totals) const {
   totals.messages += items_.size();
   totals.bytes += bytes_;
   totals.held += held_;
-  totals.held_bytes += held_bytes_;
+  totals.refused_bytes += refused_bytes_;
+  totals.disk_bytes += own_file_bytes_;
 }
 
 std::vector<QueueId> Index::ids(QueueId after, std::size_t limit) const {

@@ -114,17 +114,18 @@ class Index {
     std::uint64_t size = 0;
     bool held = false;
     bool counted_held = false;
+    bool counted_refused = false;
     boost::container::small_vector<Recipient, 1> recipients;
     boost::container::small_vector<Slot, 1> slots;  // never resized once linked
   };
   Slot* find_slot(QueueId id, const std::string& domain);
   void schedule(Item& item, WallTime now);
   void move(Slot& slot, Lot lot, WallTime due, std::uint64_t size);
-  void count_held(Item& item, bool held);
+  void count_held(Item& item, bool held, bool refused);
 
   std::map<QueueId, Item> items_;
   std::map<std::string, Domain, std::less<>> domains_;
-  std::uint64_t bytes_ = 0, held_ = 0, held_bytes_ = 0;
+  std::uint64_t bytes_ = 0, held_ = 0, refused_bytes_ = 0, own_file_bytes_ = 0;
 };
 
 // What of each segment is still needed. A segment may go when it is closed, holds no live message and no latest state

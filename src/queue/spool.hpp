@@ -73,8 +73,9 @@ struct DomainSummary {
 };
 
 struct Totals {
-  std::uint64_t messages = 0, bytes = 0, held = 0, held_bytes = 0;
-  std::uint64_t disk_bytes = 0;  // segments and large files
+  std::uint64_t messages = 0, bytes = 0, held = 0;
+  std::uint64_t refused_bytes = 0;  // of messages held since their bounces were refused, not by an admin
+  std::uint64_t disk_bytes = 0;     // segments and large files
   std::uint64_t free_bytes = 0;
   bool accepting = true;  // false: space is short or the disk failed
   std::string problem;    // why not

@@ -108,7 +108,7 @@ std::optional<std::vector<Taken>> Sweep::claim(const queue::Message& message,
 
 bool Sweep::crowded() const {
   const queue::Totals totals = parts_.spool.totals();
-  return totals.held_bytes > (totals.disk_bytes + totals.free_bytes) / held_share;
+  return totals.refused_bytes > (totals.disk_bytes + totals.free_bytes) / held_share;
 }
 
 void Sweep::note_near(const queue::Message& message, WallTime first_expiry) {

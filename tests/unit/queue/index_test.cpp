@@ -113,8 +113,13 @@ TEST_CASE("a held recipient holds only itself") {
   totals = {};
   index.add_to(totals);
   CHECK(totals.held == 1);
-  CHECK(totals.held_bytes == 100);
+  CHECK(totals.refused_bytes == 100);
   CHECK(index.domains()[0].held == 1);
+  index.edit(id, Edit{{}, "an admin's", {}, {}}, now);
+  totals = {};
+  index.add_to(totals);
+  CHECK(totals.held == 1);
+  CHECK(totals.refused_bytes == 0);
 }
 
 TEST_CASE("make_due moves what waits, step by step, and nothing that is held") {

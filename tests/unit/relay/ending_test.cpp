@@ -267,7 +267,7 @@ TEST_CASE_METHOD(World, "held mail fills at most a quarter of the spool's space,
   until_logged("held mail expired");
   io.run_for(100ms);
   const queue::Totals totals = spool->totals();
-  CHECK(totals.held_bytes <= (totals.disk_bytes + totals.free_bytes) / 4);
+  CHECK(totals.refused_bytes <= (totals.disk_bytes + totals.free_bytes) / 4);
   CHECK(totals.held > 0);
   CHECK_FALSE(spool->contains(ids.front()));
   CHECK(spool->contains(ids.back()));
