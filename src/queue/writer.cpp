@@ -155,6 +155,9 @@ Result<MessageState> Writer::known_state(QueueId id, const Snapshot& snapshot) c
   const std::scoped_lock lock(books_.mutex);
   if (!books_.index.contains(id)) return fail(ErrorKind::not_found, id.to_string() + " has left the queue");
   MessageState state = books_.index.state(id);
+  for (RecipientState& recipient : state.recipients) {  // held from now on, rather than since 1970
+    if (recipient.status == RecipientStatus::held) recipient.held_since = clock_.now();
+  }
   for (const Edit& edit : snapshot.edits) apply(edit, state);
   return state;
 }
@@ -232,7 +235,8 @@ Writer::Batch Writer::collect(bool lazy_too) {
     batch.records.push_back(std::move(next));
   }
   if (batch.records.empty() && batch.durable.empty() && durable_.empty() && !lazy_too) return batch;
-  while (!ends_.empty() && bytes < batch_limit_) {
+  const std::uint64_t most = std::max(batch_limit_, bytes + batch_limit_ / 4);  // however much mail there is
+  while (!ends_.empty() && bytes < most) {
     const auto& [id, places] = *ends_.begin();
     Entry entry;
     entry.id = id;
@@ -240,7 +244,7 @@ Writer::Batch Writer::collect(bool lazy_too) {
     bytes += record_header_length;
     ending_.insert(ends_.extract(ends_.begin()));
   }
-  while (!edits_.empty() && bytes < batch_limit_) {
+  while (!edits_.empty() && bytes < most) {
     bytes += state_bytes_guess * books_.index.recipients(edits_.begin()->first);
     writing_.insert(edits_.extract(edits_.begin()));
   }
@@ -352,6 +356,7 @@ void Writer::settle_record(const Append& append, WallTime now) {
     if (ended == ending_.end()) return;  // compaction moved an end
     books_.segments.release(ended->second);
     if (ended->second.own_file) ended_files_.push_back(entry.id);
+    ending_.erase(ended);
   } else if (Places* now_at = places(entry.id)) {
     books_.segments.release(*now_at);
     now_at->state = here;

@@ -1,4 +1,5 @@
 #include <array>
+#include <boost/asio/detached.hpp>
 #include <deque>
 #include <thread>
 
@@ -142,13 +143,18 @@ TEST_CASE("changes of a failed batch are written again, elsewhere") {
 TEST_CASE("a large body goes to a file of its own, synced with its name before the record") {
   OpenSpool t;
   const std::string large(50000, 'L');
+  t.must_accept();
+  t.tidy();
+  const std::uint64_t before = t.spool->totals().disk_bytes;
   const QueueId id = t.must_accept({"user@example.com"}, large);
+  CHECK(t.spool->totals().disk_bytes == before + large.size());
   const std::string path = "/spool/large/" + id.to_string();
   CHECK(t.files->content(path) == large);
   t.crash();
   REQUIRE(t.open().has_value());
   CHECK(t.content(id) == large);
-  CHECK(t.spool->totals().disk_bytes > 50000);
+  t.tidy();
+  CHECK(t.spool->totals().disk_bytes > before + large.size());
   t.finish(id);
   t.sync();
   t.tidy();
@@ -425,6 +431,49 @@ TEST_CASE("a damaged change costs the reason, not the message nor who has got it
   REQUIRE(t.open().has_value());
   CHECK(t.spool->peek(id)->state.recipients[0].status == RecipientStatus::done);
   CHECK(t.spool->peek(id)->state.recipients[1].reason == "mended");
+}
+
+TEST_CASE("what was held when a damaged change was written is held from now on, not since 1970") {
+  OpenSpool t;
+  const QueueId id = t.must_accept({"a@example.com"});
+  RecipientState held;
+  held.status = RecipientStatus::held;
+  held.held_since = t.clock.now();
+  held.reason = "a reason to be damaged";
+  t.spool->update(id, {{0, held}});
+  t.sync();
+  t.flip("a reason to be damaged");
+  CHECK(t.spool->peek(id)->state.recipients[0].held_since == t.clock.now());
+}
+
+TEST_CASE("changes are written however much mail comes in") {
+  OpenSpool t;
+  const QueueId first = t.must_accept();
+  t.sync();
+  std::vector<std::unique_ptr<Incoming>> incoming;
+  const auto more = [&] {  // more than one commit writes
+    for (int i = 0; i < 8; ++i) {
+      incoming.push_back(t.spool->begin());
+      REQUIRE(t.wait(incoming.back()->write(std::vector<char>(7000, 'x'))));
+      asio::co_spawn(t.io, incoming.back()->commit(envelope_to({"user@example.com"})), asio::detached);
+    }
+    t.io.restart();
+    t.io.poll();
+  };
+  more();
+  t.finish(first);
+  for (int i = 0; i < 3; ++i) {
+    more();
+    t.spool->commit();
+  }
+  TestSpool other(t.files->clone());
+  other.files->crash({});
+  t.sync();
+  t.io.restart();
+  t.io.poll();
+  t.spool->stop();
+  REQUIRE(other.open().has_value());
+  CHECK_FALSE(other.spool->contains(first));
 }
 
 TEST_CASE("damage found at start is copied to corrupt/ and reported in bytes; the rest lives and moves away from it") {
