@@ -54,8 +54,9 @@ class Connector {
   Connector(Parts& parts, DestinationSettings settings);
   // A new connection, to none of `avoid`.
   Task<Connected> open(std::vector<Endpoint> avoid);
-  unsigned connections() const { return *open_; }  // that live now
-  std::vector<Host>& known() { return known_; }    // the last good route
+  unsigned connections() const { return *open_; }            // that live now
+  const std::vector<Host>& known() const { return known_; }  // the last good route
+  void know(std::vector<Host> hosts) { known_ = std::move(hosts); }
 
  private:
   Task<Connected> try_host(Host host);

@@ -47,11 +47,21 @@ bool has_one_destination(const config::Domain& domain) {
   return !domain.wildcard || !domain.primary.empty();
 }
 
+const config::Domain* entry_for(const config::Config& config, const std::string& domain) {
+  if (domain.empty() && !config.domains.empty()) return &config.domains.front();
+  return config.find_domain(domain);
+}
+
+std::string name_of(const config::Config& config, const std::string& domain) {
+  const config::Domain* entry = entry_for(config, domain);
+  if (entry != nullptr && has_one_destination(*entry)) return shown_name(*entry);
+  return entry != nullptr && domain.empty() ? entry->name : domain;
+}
+
 DestinationSettings settings_for(const config::Config& config, const std::string& domain) {
   DestinationSettings settings;
-  const bool first = domain.empty() && !config.domains.empty();  // bare Postmaster
-  const config::Domain* entry = first ? &config.domains.front() : config.find_domain(domain);
-  settings.request.domain = first ? entry->name : domain;
+  const config::Domain* entry = entry_for(config, domain);
+  settings.request.domain = entry != nullptr && domain.empty() ? entry->name : domain;
   settings.request.mx_port = config.delivery.mx_port;
   settings.request.allow_private = config.delivery.private_targets;
   settings.request.own = entry != nullptr;
@@ -68,7 +78,10 @@ DestinationSettings settings_for(const config::Config& config, const std::string
   settings.key = fmt::format("{},{},{},{}", settings.request.own ? "own" : "report", static_cast<int>(settings.tls),
                              settings.fingerprint, settings.xforward);
   for (const config::HostPort& host : settings.request.hosts) settings.key += "," + host.to_string();
-  if (settings.request.hosts.empty()) settings.key += ",mx:" + settings.request.domain;
+  if (settings.request.hosts.empty()) {
+    settings.key +=
+        fmt::format(",mx:{}:{},{}", settings.request.domain, settings.request.mx_port, settings.request.allow_private);
+  }
   return settings;
 }
 
@@ -80,6 +93,17 @@ Destination::Destination(Parts& parts, DestinationSettings settings)
       wakes_(parts.executor) {}
 
 // --- life and health -------------------------------------------------------------------------------------------------
+
+Remembered Destination::remembered() const {
+  return {settings_.key,      health_.health(),   health_.since(), health_.reason(),
+          health_.on_trial(), health_.downtime(), known_hosts()};
+}
+
+void Destination::inherit(const Remembered& before) {
+  health_.inherit(before.health, before.since, before.reason, before.on_trial, before.downtime);
+  if (before.key == settings_.key && known_hosts().empty()) connector_.know(before.hosts);
+  if (health_.health() != Health::up) probe_now();
+}
 
 void Destination::start() {
   if (own()) parts_.background.spawn("probes of " + settings_.label, monitor(shared_from_this()));
@@ -97,10 +121,14 @@ void Destination::retire() {
   wakes_.notify_all();
 }
 
-void Destination::flush() {
+void Destination::probe_now() {
   next_probe_ = {};
-  if (own() && health_.flush(parts_.clock.now())) announce();
   wakes_.notify_all();
+}
+
+void Destination::flush() {
+  if (own() && health_.flush(parts_.clock.now())) announce();
+  probe_now();
   kick();
 }
 

@@ -14,11 +14,16 @@
 #include "relay/connector.hpp"
 #include "relay/drain.hpp"
 #include "relay/health.hpp"
+#include "relay/memory.hpp"
 
 namespace greymx::relay {
 
-// For the spool's domain `domain`: the configured entry that covers it, else a report's way out.
+// The configured entry that covers the spool's domain `domain`; null = not ours. Bare Postmaster is the first one's.
+const config::Domain* entry_for(const config::Config& config, const std::string& domain);
+// By that entry, else a report's way out.
 DestinationSettings settings_for(const config::Config& config, const std::string& domain);
+// What shares one destination by configuration: the entry's shown name, or the domain where each goes its own way.
+std::string name_of(const config::Config& config, const std::string& domain);
 std::string shown_name(const config::Domain& domain);    // "*.example.com" for wildcards
 std::string example_of(const config::Domain& domain);    // a domain of the spool's kind that the entry covers
 bool has_one_destination(const config::Domain& domain);  // by MX each subdomain goes its own way, when it has mail
@@ -29,16 +34,20 @@ class Destination : public std::enable_shared_from_this<Destination> {
 
   const DestinationSettings& settings() const { return settings_; }
   bool own() const { return settings_.request.own; }
-  HealthTracker& health() { return health_; }
-  std::vector<Host>& known_hosts() { return connector_.known(); }
+  const HealthTracker& health() const { return health_; }
+  const std::vector<Host>& known_hosts() const { return connector_.known(); }
   std::uint64_t size_limit() const { return size_limit_; }
   PrimaryStatus status() const;
+
+  Remembered remembered() const;
+  void inherit(const Remembered& before);  // before or after start()
 
   void start();   // an own one is probed from now on
   void reload();  // parts.config is a new one
   void retire();  // the configuration names it no more: what is in flight ends, nothing new begins
   bool unused() const { return workers_ == 0 && ready_.empty() && connector_.connections() == 0; }
   void work(const std::string& domain);  // there may be something due in this domain of the spool
+  void probe_now();                      // if it is not up
   void flush();                          // probed now, no longer suspect
   void tick();                           // every second
   // Would it take mail for `address`? Resumes by the deadline.

@@ -19,11 +19,8 @@ std::string_view to_string(Health health) {
 
 void Downtime::begin(WallTime now) {
   if (!spans_.empty() && spans_.back().second == WallTime::max()) return;
-  if (spans_.size() == most_spans) {  // two neighbours become one: too much downtime keeps mail longer, never shorter
-    spans_[1].first = spans_[0].first;
-    spans_.erase(spans_.begin());
-  }
   spans_.emplace_back(now, WallTime::max());
+  limit();
 }
 
 void Downtime::end(WallTime now) {
@@ -32,6 +29,29 @@ void Downtime::end(WallTime now) {
 
 void Downtime::forget_before(WallTime time) {
   std::erase_if(spans_, [time](const auto& span) { return span.second < time; });
+}
+
+void Downtime::add(const Downtime& other) {
+  spans_.insert(spans_.end(), other.spans_.begin(), other.spans_.end());
+  std::sort(spans_.begin(), spans_.end());
+  Spans joined;
+  for (const auto& [begin, end] : spans_) {
+    if (!joined.empty() && begin <= joined.back().second) {
+      joined.back().second = std::max(joined.back().second, end);
+    } else {
+      joined.emplace_back(begin, end);
+    }
+  }
+  spans_ = std::move(joined);
+  limit();
+}
+
+// The oldest become one: too much downtime keeps mail longer, never shorter.
+void Downtime::limit() {
+  if (spans_.size() <= most_spans) return;
+  const auto last = spans_.begin() + static_cast<std::ptrdiff_t>(spans_.size() - most_spans);
+  last->first = spans_.front().first;
+  spans_.erase(spans_.begin(), last);
 }
 
 std::chrono::seconds Downtime::within(WallTime from, WallTime to) const {
@@ -97,12 +117,14 @@ bool HealthTracker::flush(WallTime now) {
   return enter(Health::up, now);
 }
 
-void HealthTracker::restore(Health health, WallTime since, std::string reason, bool on_trial, Downtime downtime) {
+void HealthTracker::inherit(Health health, WallTime since, std::string reason, bool on_trial,
+                            const Downtime& downtime) {
+  downtime_.add(downtime);
+  if (health_ != Health::up) return;
   health_ = health;
-  since_ = since;
-  reason_ = std::move(reason);
-  downtime_ = std::move(downtime);
-  if (on_trial) begin_trial();
+  since_ = std::max(since_, since);
+  if (!reason.empty()) reason_ = std::move(reason);
+  if (on_trial && trial_left_ == 0) begin_trial();
 }
 
 }  // namespace greymx::relay

@@ -29,6 +29,7 @@ class Downtime {
   void begin(WallTime now);
   void end(WallTime now);
   void forget_before(WallTime time);
+  void add(const Downtime& other);
   std::chrono::seconds within(WallTime from, WallTime to) const;
 
   using Spans = std::vector<std::pair<WallTime, WallTime>>;  // in order; max() = not over
@@ -36,6 +37,7 @@ class Downtime {
   void restore(Spans spans) { spans_ = std::move(spans); }
 
  private:
+  void limit();
   Spans spans_;
 };
 
@@ -55,8 +57,9 @@ class HealthTracker {
   bool refused(WallTime now, std::string reason);  // a message, before DATA, while refusals do not count
   bool flush(WallTime now);
 
-  // Over a restart of ours. A trial begins anew.
-  void restore(Health health, WallTime since, std::string reason, bool on_trial, Downtime downtime);
+  // What was known of it over a restart of ours, or elsewhere: its outage and its trial go on here. The worse health
+  // wins, a trial begins anew.
+  void inherit(Health health, WallTime since, std::string reason, bool on_trial, const Downtime& downtime);
 
  private:
   bool enter(Health health, WallTime now);

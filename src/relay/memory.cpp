@@ -24,6 +24,7 @@ Health health_of(const std::string& text) {
 
 Remembered remembered(const json& entry) {
   Remembered result;
+  result.key = entry.value("key", "");
   result.health = health_of(entry.at("health").get<std::string>());
   result.since = time_of(entry.at("since"));
   result.reason = entry.at("reason").get<std::string>();
@@ -42,13 +43,14 @@ Remembered remembered(const json& entry) {
 
 std::string to_json(const Memory& memory) {
   json all = json::object();
-  for (const auto& [key, one] : memory) {
+  for (const auto& [name, one] : memory) {
     json downtime = json::array();
     for (const auto& [begin, end] : one.downtime.spans()) downtime.push_back({number(begin), number(end)});
     json hosts = json::array();
     for (const Host& host : one.hosts) hosts.push_back({host.name, host.endpoint.to_string()});
-    all[key] = {{"health", to_string(one.health)}, {"since", number(one.since)}, {"reason", one.reason},
-                {"on_trial", one.on_trial},        {"downtime", downtime},       {"hosts", hosts}};
+    all[name] = {{"key", one.key},       {"health", to_string(one.health)}, {"since", number(one.since)},
+                 {"reason", one.reason}, {"on_trial", one.on_trial},        {"downtime", downtime},
+                 {"hosts", hosts}};
   }
   return all.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -57,7 +59,7 @@ Result<Memory> memory_from_json(const std::string& text) {
   try {
     Memory memory;
     const json all = json::parse(text);
-    for (const auto& [key, entry] : all.items()) memory[key] = remembered(entry);
+    for (const auto& [name, entry] : all.items()) memory[name] = remembered(entry);
     return memory;
   } catch (const json::exception& error) {
     return fail(ErrorKind::invalid, error.what());
@@ -65,7 +67,7 @@ Result<Memory> memory_from_json(const std::string& text) {
 }
 
 Result<Memory> load_memory(const std::string& path) {
-  const Result<std::string> text = read_file(path, 16UL << 20);
+  const Result<std::string> text = read_file(path, 64UL << 20);
   if (!text && text.error().kind == ErrorKind::not_found) return Memory();
   if (!text) return std::unexpected(text.error());
   return memory_from_json(*text);

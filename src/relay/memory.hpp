@@ -11,6 +11,7 @@
 namespace greymx::relay {
 
 struct Remembered {
+  std::string key;  // DestinationSettings::key: `hosts` are of no use to another
   Health health = Health::up;
   WallTime since{};
   std::string reason;
@@ -18,7 +19,7 @@ struct Remembered {
   Downtime downtime;
   std::vector<Host> hosts;  // of the last good route
 };
-using Memory = std::map<std::string, Remembered>;  // by DestinationSettings::key
+using Memory = std::map<std::string, Remembered>;  // by name_of() a domain
 
 std::string to_json(const Memory& memory);
 Result<Memory> memory_from_json(const std::string& text);

@@ -29,8 +29,9 @@ struct Parts {
   Alerts& alerts;
   RecipientObserver* observer;
   std::function<void()> health_changed;
-  Gate gate;        // deliveries and reports: finished before we stop
-  Gate background;  // probes and farewells: cut off then
+  std::function<const Downtime*(const std::string&)> downtime_of;  // Destinations::downtime_of()
+  Gate gate;                                                       // deliveries and reports: finished before we stop
+  Gate background;                                                 // probes and farewells: cut off then
   asio::thread_pool disk{1};
   std::mt19937 random{std::random_device{}()};
   bool stopping = false;

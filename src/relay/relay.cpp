@@ -6,9 +6,7 @@
 #include <mutex>
 #include <set>
 
-#include "base/files.hpp"
-#include "relay/destination.hpp"
-#include "relay/memory.hpp"
+#include "relay/destinations.hpp"
 #include "relay/sweep.hpp"
 #include "relay/view.hpp"
 
@@ -17,7 +15,6 @@ namespace greymx::relay {
 namespace {
 
 constexpr auto tick_length = std::chrono::seconds(1);
-constexpr std::size_t most_passing = 1000;  // destinations that relay.conf does not name, all together
 
 Identity identity_of(const RelaySettings& settings) {
   return {settings.config->hostname, interface_addresses(), settings.listeners};
@@ -32,8 +29,6 @@ std::function<void(std::string, std::string)> report_exception(Log& log) {
 }  // namespace
 
 struct Relay::Impl : std::enable_shared_from_this<Impl> {
-  using DestinationPtr = std::shared_ptr<Destination>;
-
   Impl(asio::any_io_executor executor, RelaySettings settings, queue::Spool& spool, dns::Resolver& resolver,
        const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts, RecipientObserver* observer)
       : parts{.executor = executor,
@@ -48,18 +43,13 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
               .alerts = alerts,
               .observer = observer,
               .health_changed = [this] { on_health_change(); },
+              .downtime_of = [this](const std::string& domain) { return destinations.downtime_of(domain); },
               .gate = Gate(executor, report_exception(log)),
               .background = Gate(executor, report_exception(log))},
-        sweep(parts, [this](const std::string& domain) { return downtime_of(domain); }),
+        destinations(parts),
+        sweep(parts, parts.downtime_of),
         wakes(executor),
-        view(std::make_shared<const View>(parts.config, by_key)) {}
-
-  // --- destinations ------------------------------------------------------------------------------------------------
-  DestinationPtr destination(const std::string& domain);
-  std::set<std::string> named_keys() const;
-  void add_configured();
-  void drop(const std::set<std::string>& needed, bool in_use_too);
-  const Downtime* downtime_of(const std::string& domain);
+        view(std::make_shared<const View>(parts.config, destinations.by_key())) {}
 
   // --- life --------------------------------------------------------------------------------------------------------
   void start();
@@ -74,18 +64,15 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   // --- what others see ---------------------------------------------------------------------------------------------
   void on_health_change();
   void publish();
-  Task<> save();
   void flush(const std::function<bool(const std::string&)>& concerns);
   Task<Reply> etrn(std::string node, Client client);
   Task<Result<>> bounce(QueueId id, std::string reason);
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);
 
   Parts parts;
+  Destinations destinations;
   Sweep sweep;
   Event wakes;
-  Memory memory;
-  std::map<std::string, DestinationPtr> by_key;
-  std::map<std::string, DestinationPtr> by_domain;
   bool unsaved = false;
 
   std::shared_ptr<const View> shown() const;
@@ -94,67 +81,10 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   std::shared_ptr<const View> view;
 };
 
-// --- destinations ----------------------------------------------------------------------------------------------------
-
-Relay::Impl::DestinationPtr Relay::Impl::destination(const std::string& domain) {
-  if (const auto it = by_domain.find(domain); it != by_domain.end()) return it->second;
-  DestinationSettings settings = settings_for(*parts.config, domain);
-  DestinationPtr& found = by_key[settings.key];
-  if (!found) {
-    found = std::make_shared<Destination>(parts, settings);
-    if (const auto it = memory.find(settings.key); it != memory.end()) {
-      const Remembered& before = it->second;
-      found->health().restore(before.health, before.since, before.reason, before.on_trial, before.downtime);
-      found->known_hosts() = before.hosts;
-    }
-    found->start();
-  }
-  by_domain[domain] = found;
-  return found;
-}
-
-// Of what relay.conf names; all else comes and goes with its mail.
-std::set<std::string> Relay::Impl::named_keys() const {
-  std::set<std::string> keys;
-  for (const config::Domain& domain : parts.config->domains) {
-    if (has_one_destination(domain)) keys.insert(settings_for(*parts.config, example_of(domain)).key);
-  }
-  return keys;
-}
-
-void Relay::Impl::add_configured() {
-  for (const config::Domain& domain : parts.config->domains) {
-    if (has_one_destination(domain)) destination(example_of(domain));
-  }
-}
-
-void Relay::Impl::drop(const std::set<std::string>& needed, bool in_use_too) {
-  for (auto it = by_key.begin(); it != by_key.end();) {
-    if (needed.contains(it->first) || (!in_use_too && !it->second->unused())) {
-      ++it;
-      continue;
-    }
-    std::erase_if(by_domain, [&](const auto& entry) { return entry.second == it->second; });
-    it->second->retire();
-    it = by_key.erase(it);
-  }
-}
-
-const Downtime* Relay::Impl::downtime_of(const std::string& domain) {
-  const auto it = by_domain.find(domain);
-  return it == by_domain.end() || !it->second->own() ? nullptr : &it->second->health().downtime();
-}
-
 // --- life ------------------------------------------------------------------------------------------------------------
 
 void Relay::Impl::start() {
-  const std::string file = parts.config->state_path + "/primaries.json";
-  if (Result<Memory> loaded = load_memory(file)) {
-    memory = std::move(*loaded);
-  } else {
-    parts.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", file, loaded.error().text));
-  }
-  add_configured();
+  destinations.start();
   publish();
   parts.spool.on_work([weak = weak_from_this()](std::string domain) {
     if (const auto self = weak.lock()) self->on_work(std::move(domain));
@@ -168,21 +98,17 @@ Task<> Relay::Impl::stop() {
   parts.stopping = true;
   parts.spool.on_work([](const std::string&) {});
   wakes.notify_all();
-  for (const auto& [key, one] : by_key) one->retire();
+  destinations.retire();
   parts.background.cancel();
   co_await parts.background.close();
   co_await parts.gate.close();
-  co_await save();
+  co_await destinations.save();
 }
 
 void Relay::Impl::reload(config::ConfigPtr config) {
   if (parts.stopping) return;
-  parts.config = std::move(config);
-  parts.identity.hostname = parts.config->hostname;
-  by_domain.clear();
-  drop(named_keys(), true);
-  for (const auto& [key, one] : by_key) one->reload();
-  add_configured();
+  parts.identity.hostname = config->hostname;
+  destinations.reload(std::move(config));
   tick();
 }
 
@@ -199,14 +125,14 @@ void Relay::Impl::take_work() {
     domains.swap(fresh_work);
   }
   for (const std::string& domain : domains) {
-    if (!parts.stopping) destination(domain)->work(domain);
+    if (!parts.stopping) destinations.of(domain)->work(domain);
   }
 }
 
 Task<> Relay::Impl::run_ticks() {
   while (!parts.stopping) {
     tick();
-    if (std::exchange(unsaved, false)) co_await save();
+    if (std::exchange(unsaved, false)) co_await destinations.save();
     co_await wakes.wait(std::chrono::steady_clock::now() + tick_length);
   }
 }
@@ -224,15 +150,7 @@ Task<> Relay::Impl::run_sweeps() {
 }
 
 void Relay::Impl::tick() {
-  const WallTime now = parts.clock.now();
-  std::set<std::string> needed = named_keys();
-  for (const queue::DomainSummary& summary : parts.spool.domains()) {
-    if (summary.next_due <= now) destination(summary.domain)->work(summary.domain);
-    const auto it = by_domain.find(summary.domain);
-    if (it != by_domain.end()) needed.insert(it->second->settings().key);
-  }
-  for (const auto& [key, one] : by_key) one->tick();
-  drop(needed, false);
+  destinations.tick();
   publish();
 }
 
@@ -244,7 +162,7 @@ void Relay::Impl::on_health_change() {
 }
 
 void Relay::Impl::publish() {
-  auto next = std::make_shared<const View>(parts.config, by_key);
+  auto next = std::make_shared<const View>(parts.config, destinations.by_key());
   const std::scoped_lock lock(mutex);
   view.swap(next);
 }
@@ -254,32 +172,14 @@ std::shared_ptr<const View> Relay::Impl::shown() const {
   return view;
 }
 
-Task<> Relay::Impl::save() {
-  const WallTime oldest = parts.clock.now() - parts.config->queue.lifetime_max;
-  for (const std::string& key : named_keys()) {
-    const auto it = by_key.find(key);
-    if (it == by_key.end()) continue;
-    const HealthTracker& health = it->second->health();
-    Downtime downtime = health.downtime();
-    downtime.forget_before(oldest);
-    memory[key] = {health.health(),   health.since(),      health.reason(),
-                   health.on_trial(), std::move(downtime), it->second->known_hosts()};
-  }
-  auto write = [file = parts.config->state_path + "/primaries.json", text = to_json(memory)] {
-    return replace_file(file, text);
-  };
-  const Result<> written = co_await offload(parts.disk, std::move(write));
-  if (!written) parts.log.warning("qmgr", "state not saved: " + written.error().text);
-}
-
 void Relay::Impl::flush(const std::function<bool(const std::string&)>& concerns) {
   for (const queue::DomainSummary& summary : parts.spool.domains()) {
     if (!concerns(summary.domain)) continue;
     parts.spool.make_domain_due(summary.domain);
-    destination(summary.domain)->flush();
+    destinations.of(summary.domain)->flush();
   }
-  for (const auto& [domain, one] : by_domain) {
-    if (concerns(domain)) one->flush();
+  for (const auto& [name, one] : destinations.by_name()) {
+    if (concerns(name)) one->flush();
   }
 }
 
@@ -291,7 +191,7 @@ Task<Reply> Relay::Impl::etrn(std::string node, Client client) {
   const config::Domain* entry = name ? parts.config->find_domain(*name) : nullptr;
   bool allowed = entry != nullptr && client.trusted;
   if (entry != nullptr && !allowed) {
-    const std::vector<Host>& hosts = destination(*name)->known_hosts();
+    const std::vector<Host>& hosts = destinations.of(*name)->known_hosts();
     allowed = std::any_of(hosts.begin(), hosts.end(),
                           [&](const Host& host) { return host.endpoint.address == client.address; });
   }
@@ -321,8 +221,8 @@ Task<Result<>> Relay::Impl::bounce(QueueId id, std::string reason) {
 Task<ProbeResult> Relay::Impl::probe(std::string address, SteadyTime deadline) {
   const std::shared_ptr<Impl> self = shared_from_this();
   ProbeResult result;
-  if (parts.stopping || by_key.size() > parts.config->domains.size() + most_passing) co_return result;
-  const DestinationPtr primary = destination(queue::schedule_domain(address));
+  if (parts.stopping || destinations.crowded()) co_return result;
+  const Destinations::Pointer primary = destinations.of(queue::schedule_domain(address));
   result = co_await primary->callout(std::move(address), deadline);
   co_return result;
 }

@@ -46,8 +46,8 @@ RecipientState deferred_state(Parts& parts, const Job& job, const Fate& fate) {
   return state;
 }
 
-bool expired(Parts& parts, Destination& destination, const Job& job) {
-  const Downtime* downtime = destination.own() ? &destination.health().downtime() : nullptr;
+bool expired(Parts& parts, const Job& job) {
+  const Downtime* downtime = parts.downtime_of(job.taken.domain());
   const WallTime now = parts.clock.now();
   return now >= expires_at(job.taken.id().time(), now, downtime, rules_for(job.envelope(), parts.config->queue));
 }
@@ -81,7 +81,7 @@ void tell_destination(Destination& destination, const std::vector<Fate>& fates) 
 Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vector<Fate> fates) {
   const queue::Message& message = job.loaded.message;
   const bool refusals_count = !destination.own() || destination.health().refusals_count();
-  const bool too_old = expired(parts, destination, job);
+  const bool too_old = expired(parts, job);
   Changes changes;
   std::vector<ReportedRecipient> failed, too_late, relayed;
   for (Fate& fate : fates) {

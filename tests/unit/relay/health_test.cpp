@@ -101,11 +101,38 @@ TEST_CASE("an outage goes on over a restart of ours, and its end is an end of an
   HealthTracker before;
   before.unreachable(clock.now(), "refused");
   HealthTracker after;
-  after.restore(before.health(), before.since(), before.reason(), before.on_trial(), before.downtime());
+  after.inherit(before.health(), before.since(), before.reason(), before.on_trial(), before.downtime());
   clock.advance(48h);
   CHECK(after.reachable(clock.now()));
   CHECK_FALSE(after.refusals_count());
   CHECK(after.downtime().within(clock.now() - 100h, clock.now()) == 48h);
+}
+
+TEST_CASE("what is known from two sides adds up, the worse health wins, and saying it twice changes nothing") {
+  test::FakeClock clock;
+  const WallTime start = clock.now();
+  Downtime first, second;
+  first.begin(start - 20h);
+  first.end(start - 10h);
+  second.begin(start - 15h);
+  second.end(start - 5h);
+  HealthTracker health;
+  health.inherit(Health::up, start - 10h, "", false, first);
+  CHECK(health.refusals_count());
+  for (int i = 0; i < 2; ++i) {
+    health.inherit(Health::up, start - 5h, "", true, second);
+    CHECK(health.on_trial());
+    CHECK(health.downtime().spans() == Downtime::Spans{{start - 20h, start - 5h}});
+  }
+  second.begin(start);
+  health.inherit(Health::down, start, "refused", false, second);
+  CHECK(health.health() == Health::down);
+  CHECK(health.since() == start);
+  health.inherit(Health::up, start, "", false, first);
+  CHECK(health.health() == Health::down);
+  clock.advance(1h);
+  CHECK(health.reachable(clock.now()));
+  CHECK(health.downtime().within(start - 100h, clock.now()) == 16h);
 }
 
 TEST_CASE("downtime is counted where it overlaps") {

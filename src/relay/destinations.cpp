@@ -1,0 +1,149 @@
+#include "relay/destinations.hpp"
+
+#include <fmt/format.h>
+
+#include "base/files.hpp"
+
+namespace greymx::relay {
+
+namespace {
+
+constexpr std::size_t most_passing = 1000;  // destinations that relay.conf does not name, all together
+
+std::string state_file(const config::Config& config) {
+  return config.state_path + "/primaries.json";
+}
+
+}  // namespace
+
+// --- which there are -------------------------------------------------------------------------------------------------
+
+Destinations::Pointer Destinations::of(const std::string& domain) {
+  const std::string name = name_of(*parts_.config, domain);
+  if (const auto it = by_name_.find(name); it != by_name_.end()) return it->second;
+  const DestinationSettings settings = settings_for(*parts_.config, domain);
+  Pointer& found = by_key_[settings.key];
+  if (!found) {
+    found = std::make_shared<Destination>(parts_, settings);
+    // By its entry's name: where a wildcard's subdomains had one primary until now, each goes on with its history.
+    const auto before = memory_.find(settings.label);
+    if (found->own() && before != memory_.end()) found->inherit(before->second);
+    found->start();
+  }
+  by_name_[name] = found;
+  return found;
+}
+
+// Of what relay.conf names; all else comes and goes with its mail.
+std::set<std::string> Destinations::named_keys() const {
+  std::set<std::string> keys;
+  for (const config::Domain& domain : parts_.config->domains) {
+    if (has_one_destination(domain)) keys.insert(settings_for(*parts_.config, example_of(domain)).key);
+  }
+  return keys;
+}
+
+// What relay.conf names, what has mail, and with them all that is remembered.
+void Destinations::add_known() {
+  const config::Config& config = *parts_.config;
+  for (const config::Domain& domain : config.domains) {
+    if (has_one_destination(domain)) of(example_of(domain));
+  }
+  for (const queue::DomainSummary& summary : parts_.spool.domains()) {
+    if (entry_for(config, summary.domain) != nullptr) of(summary.domain);
+  }
+  for (const auto& [name, before] : memory_) {
+    const std::string domain = name.starts_with("*.") ? "any" + name.substr(1) : name;
+    const config::Domain* entry = entry_for(config, domain);
+    if (entry != nullptr && (domain == name || has_one_destination(*entry))) of(domain)->inherit(before);
+  }
+}
+
+void Destinations::drop(const std::set<std::string>& needed, bool in_use_too) {
+  for (auto it = by_key_.begin(); it != by_key_.end();) {
+    if (needed.contains(it->first) || (!in_use_too && !it->second->unused())) {
+      ++it;
+      continue;
+    }
+    std::erase_if(by_name_, [&](const auto& entry) { return entry.second == it->second; });
+    it->second->retire();
+    it = by_key_.erase(it);
+  }
+}
+
+void Destinations::reload(config::ConfigPtr config) {
+  remember();
+  parts_.config = std::move(config);
+  by_name_.clear();
+  add_known();
+  std::set<std::string> needed;
+  for (const auto& [name, one] : by_name_) needed.insert(one->settings().key);
+  drop(needed, true);
+  for (const auto& [key, one] : by_key_) one->reload();
+}
+
+void Destinations::tick() {
+  const WallTime now = parts_.clock.now();
+  std::set<std::string> needed = named_keys();
+  for (const queue::DomainSummary& summary : parts_.spool.domains()) {
+    if (summary.next_due <= now) of(summary.domain)->work(summary.domain);
+    const auto it = by_name_.find(name_of(*parts_.config, summary.domain));
+    if (it != by_name_.end()) needed.insert(it->second->settings().key);
+  }
+  for (const auto& [key, one] : by_key_) one->tick();
+  drop(needed, false);
+}
+
+void Destinations::retire() {
+  for (const auto& [key, one] : by_key_) one->retire();
+}
+
+bool Destinations::crowded() const {
+  return by_key_.size() > parts_.config->domains.size() + most_passing;
+}
+
+// --- what is remembered ----------------------------------------------------------------------------------------------
+
+const Downtime* Destinations::downtime_of(const std::string& domain) const {
+  const std::string name = name_of(*parts_.config, domain);
+  const auto now = by_name_.find(name);
+  if (now != by_name_.end() && now->second->own()) return &now->second->health().downtime();
+  const auto before = memory_.find(name);
+  return before == memory_.end() ? nullptr : &before->second.downtime;
+}
+
+void Destinations::remember() {
+  const WallTime oldest = parts_.clock.now() - parts_.config->queue.lifetime_max;
+  const std::set<std::string> named = named_keys();
+  Memory next;
+  for (const auto& [name, one] : by_name_) {
+    const bool passing = !named.contains(one->settings().key);
+    if (!one->own() || (passing && next.size() > named.size() + most_passing)) continue;
+    next[name] = one->remembered();
+    next[name].downtime.forget_before(oldest);
+  }
+  // A domain that relay.conf names no more may come back.
+  for (const queue::DomainSummary& summary : parts_.spool.domains()) {
+    if (auto before = memory_.extract(name_of(*parts_.config, summary.domain))) next.insert(std::move(before));
+  }
+  memory_ = std::move(next);
+}
+
+void Destinations::start() {
+  const std::string file = state_file(*parts_.config);
+  if (Result<Memory> loaded = load_memory(file)) {
+    memory_ = std::move(*loaded);
+  } else {
+    parts_.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", file, loaded.error().text));
+  }
+  add_known();
+}
+
+Task<> Destinations::save() {
+  remember();
+  auto write = [file = state_file(*parts_.config), text = to_json(memory_)] { return replace_file(file, text); };
+  const Result<> written = co_await offload(parts_.disk, std::move(write));
+  if (!written) parts_.log.warning("qmgr", "state not saved: " + written.error().text);
+}
+
+}  // namespace greymx::relay

@@ -1,0 +1,49 @@
+// All destinations there are, and what is remembered of ours: an outage goes on over a reload and a restart, whatever
+// primary the configuration names now.
+//
+// Thread: the relay's.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "relay/destination.hpp"
+#include "relay/memory.hpp"
+
+namespace greymx::relay {
+
+class Destinations {
+ public:
+  using Pointer = std::shared_ptr<Destination>;
+  using Map = std::map<std::string, Pointer>;
+
+  explicit Destinations(Parts& parts) : parts_(parts) {}
+
+  void start();  // with what the state file remembers; blocks
+  Task<> save();
+  void reload(config::ConfigPtr config);
+  void tick();  // every second
+  void retire();
+
+  Pointer of(const std::string& domain);  // of the spool; made if it is missing
+  // The time in which the domain's primary was not up, also of one that relay.conf names no more; null = unknown.
+  const Downtime* downtime_of(const std::string& domain) const;
+  bool crowded() const;  // too many that relay.conf does not name
+  const Map& by_key() const { return by_key_; }
+  const Map& by_name() const { return by_name_; }
+
+ private:
+  std::set<std::string> named_keys() const;
+  void add_known();
+  void drop(const std::set<std::string>& needed, bool in_use_too);
+  void remember();
+
+  Parts& parts_;
+  Memory memory_;
+  Map by_key_;   // DestinationSettings::key
+  Map by_name_;  // name_of() a domain
+};
+
+}  // namespace greymx::relay

@@ -1,0 +1,178 @@
+// An outage and its end belong to a domain, whatever relay.conf calls its primary meanwhile.
+#include "harness.hpp"
+
+namespace greymx::relay {
+namespace {
+
+using namespace std::chrono_literals;
+using test::Act;
+using test::FakePrimary;
+using test::Step;
+using Kind = Act::Kind;
+
+struct OnePrimary : Harness {
+  FakePrimary primary{io};
+  FakePrimary second{io, "127.0.0.1", "second.example"};
+  OnePrimary() {
+    add_domain("example.com", {primary.endpoint()});
+    config.delivery.mx_port = primary.endpoint().port;
+    config.delivery.private_targets = true;
+    config.queue.delay_warning = 10s;  // a sweep every second
+  }
+  ~OnePrimary() { stop(); }
+
+  void put_for(const std::string& address, int count = 1) {
+    for (int i = 0; i < count; ++i) {
+      put({.to = {address}, .change = [](Envelope& e) { e.authorised = Authorised::no; }});
+    }
+  }
+  void outage(const std::string& domain = "example.com") {
+    primary.down();
+    start();
+    until_health(Health::down, domain);
+    clock.advance(16 * 24h);
+    for (const QueueId id : spool->ids({}, 1000)) (void)spool->make_due(id, clock.now() + 1h);
+  }
+  void use(const FakePrimary& other) { config.domains[0].primary = {{"127.0.0.1", other.endpoint().port}}; }
+  void reload() { relay->reload(std::make_shared<config::Config>(config)); }
+  void reload_or_restart() {
+    const bool reloads = GENERATE(true, false);
+    CAPTURE(reloads);
+    reloads ? reload() : restart();
+  }
+  void sweep() { io.run_for(1500ms); }
+};
+
+TEST_CASE_METHOD(OnePrimary, "a new address for a dead primary expires nothing") {
+  put_for("user@example.com", 5);
+  outage();
+  use(second);
+  reload_or_restart();
+  sweep();
+  CHECK(log.count("status=expired") == 0);
+  clock.advance(1h);
+  until_empty();
+  CHECK(second.transactions.size() == 5);
+  CHECK(log.count("primary of example.com is up again after 16d") == 1);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a new primary without its user database does not bounce the backlog") {
+  put_for("user@example.com", 60);
+  outage();
+  use(second);
+  second.script = [](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::rcpt) return Act{Kind::reply, "550 5.1.1 no user database today"};
+    return std::nullopt;
+  };
+  reload_or_restart();
+  clock.advance(1h);
+  until_health(Health::suspect);
+  sweep();
+  CHECK(log.count("status=bounced") == 0);
+  CHECK(log.count("status=expired") == 0);
+  CHECK(learnt.bad.empty());
+  CHECK(spool->totals().messages == 60);
+}
+
+TEST_CASE_METHOD(OnePrimary, "other demands on a primary leave its outage as it is") {
+  put_for("user@example.com");
+  outage();
+  until([&] { return relay->status().at(0).health == Health::down; });
+  const WallTime since = relay->status().at(0).since;
+  config.domains[0].xforward = false;
+  reload_or_restart();
+  io.run_for(50ms);
+  CHECK(relay->health("example.com") == Health::down);
+  CHECK(relay->status().at(0).since == since);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a subdomain that goes its own way by MX keeps its history, too") {
+  add_domain("*.wild.example", {});
+  dns.add("sub.wild.example MX 10 mx.wild.example\nmx.wild.example A 127.0.0.1");
+  put_for("user@sub.wild.example", 3);
+  outage("sub.wild.example");
+  SECTION("by the same MX") {
+    reload_or_restart();
+  }
+  SECTION("by another port of it") {
+    config.delivery.mx_port = second.endpoint().port;
+    second.down();
+    reload_or_restart();
+    sweep();
+    second.up();
+  }
+  SECTION("by a primary for all subdomains") {
+    config.domains[1].primary = {{"127.0.0.1", second.endpoint().port}};
+    second.down();
+    reload_or_restart();
+    sweep();
+    second.up();
+  }
+  sweep();
+  CHECK(log.count("status=expired") == 0);
+  primary.up();
+  clock.advance(1h);
+  until_empty();
+}
+
+TEST_CASE_METHOD(OnePrimary, "a wildcard's primary may give way to MX") {
+  add_domain("*.wild.example", {second.endpoint()});
+  second.down();
+  put_for("user@sub.wild.example", 3);
+  outage("sub.wild.example");
+  config.domains[1].primary.clear();
+  dns.add("sub.wild.example ANY SERVFAIL");
+  reload_or_restart();
+  sweep();
+  CHECK(log.count("status=expired") == 0);
+  CHECK(relay->health("sub.wild.example") == Health::down);
+}
+
+TEST_CASE_METHOD(OnePrimary, "downtime counts for all that an entry covers, and for bare Postmaster, due or not") {
+  add_domain("*.wild.example", {primary.endpoint()});
+  put_for("user@sub.wild.example");
+  put_for("Postmaster");
+  outage();
+  reload_or_restart();
+  sweep();
+  CHECK(log.count("status=expired") == 0);
+  CHECK(spool->totals().messages == 2);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a domain that moves in with a healthy primary brings its history along") {
+  add_domain("sister.example", {second.endpoint()});
+  put_for("user@example.com", 3);
+  outage();
+  until([&] { return second.connections > 0; });
+  second.misbehave(Step::rcpt, {Kind::reply, "550 5.1.1 unknown"}, 3);
+  use(second);
+  reload_or_restart();
+  sweep();
+  CHECK(log.count("status=expired") == 0);
+  CHECK(relay->health("sister.example") == Health::up);
+  clock.advance(1h);
+  until([&] {
+    later();
+    return spool->totals().messages == 0;
+  });
+  CHECK(log.count("status=bounced") == 0);
+  CHECK(second.transactions.size() == 3);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a domain that was left out by mistake is as it was when it is named again") {
+  put_for("user@example.com", 3);
+  outage();
+  const config::Config before = config;
+  config.domains.clear();
+  add_domain("sister.example", {second.endpoint()});
+  reload_or_restart();
+  sweep();
+  config = before;
+  reload_or_restart();
+  sweep();
+  CHECK(log.count("status=expired") == 0);
+  CHECK(relay->health("example.com") == Health::down);
+}
+
+}  // namespace
+}  // namespace greymx::relay
