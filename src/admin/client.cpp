@@ -123,22 +123,23 @@ Talk talk(const std::string& socket_path, const Request& request, Printer& print
   }
   result.contact = Contact::answered;
   result.ending = {75, "greymxd closed the connection or did not answer within two minutes"};
-  const auto send_all = [descriptor](std::string_view bytes) {
+  bool taken = true;
+  const auto send_all = [&](std::string_view bytes) {
     while (!bytes.empty()) {
       const ssize_t sent = send(descriptor, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent <= 0) return false;
+      taken = sent > 0;
+      if (!taken) return false;
       bytes.remove_prefix(static_cast<std::size_t>(sent));
     }
     return true;
   };
   send_all(to_line(request));
-  if (feed) {
-    const Result<> fed = feed(send_all);
-    if (!fed) {
-      close(descriptor);
-      result.ending = failed(fed.error().text);
-      return result;
-    }
+  Result<> fed;
+  if (feed) fed = feed(send_all);
+  if (!fed && taken) {
+    close(descriptor);
+    result.ending = failed(fed.error().text);
+    return result;
   }
   shutdown(descriptor, SHUT_WR);
   std::string buffer(64 << 10, '\0'), pending;
@@ -155,7 +156,8 @@ Talk talk(const std::string& socket_path, const Request& request, Printer& print
   }
   close(descriptor);
   if (printer.ending()) result.ending = *printer.ending();
-  if (!heard && !printer.ending()) result.ending = {};  // the printer knows what it lost
+  if (!fed && result.ending.exit == 0) result.ending = failed(fed.error().text);  // else: the daemon said why
+  if (!heard && !printer.ending()) result.ending = {};                            // the printer knows what it lost
   return result;
 }
 

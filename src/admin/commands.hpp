@@ -19,7 +19,7 @@ class Sink {
 class Source {
  public:
   virtual ~Source() = default;
-  virtual Task<std::string> more() = 0;  // complete lines; empty: the end
+  virtual Task<Result<std::string>> more() = 0;  // complete lines; empty: the end, and all came
 };
 
 // A queue to read, running or not. `peek`, `content` and `domains` may block on disk.

@@ -52,13 +52,16 @@ class SocketSink final : public Sink {
 class SocketSource final : public Source {
  public:
   SocketSource(Socket& socket, std::string pending) : socket_(socket), pending_(std::move(pending)) {}
-  Task<std::string> more() override {
+  // A tool that reads a large database first says nothing for a while.
+  Task<Result<std::string>> more() override {
     if (pending_.find('\n') == pending_.npos) {
-      const SteadyTime deadline = std::chrono::steady_clock::now() + request_time;
-      co_await with_deadline(read_line(socket_, pending_), deadline);
+      const SteadyTime deadline = std::chrono::steady_clock::now() + stall_time;
+      const auto got = co_await with_deadline(read_line(socket_, pending_), deadline);
+      if (!got) co_return fail(ErrorKind::temporary, "nothing more came for an hour");
     }
     std::string lines = pending_.substr(0, pending_.rfind('\n') + 1);
     pending_.erase(0, lines.size());
+    if (lines.empty() && !pending_.empty()) co_return fail(ErrorKind::invalid, "a line is cut short or too long");
     co_return lines;
   }
 

@@ -2,7 +2,7 @@
 // file: mode 0660, owner and group of the daemon.
 //
 // Thread: the executor. Bounded: connections at once, the size of a request, the time until it is there, and how long
-// a reader may stall (an hour: somebody looks at the queue in a pager).
+// either side of a long transfer may stall (an hour: somebody looks at the queue in a pager).
 #pragma once
 
 #include <memory>

@@ -28,9 +28,10 @@ Task<bool> show(std::string lines, bool json, WallTime now, Sink& sink) {
 Task<Ending> import_all(greylist::Greylister& greylister, Source& source, Sink& sink) {
   greylist::ImportReport sum;
   for (;;) {
-    std::string lines = co_await source.more();
-    if (lines.empty()) break;
-    const auto report = co_await operate::import_lines(greylister, std::move(lines));
+    Result<std::string> lines = co_await source.more();
+    if (!lines) co_return failed(fmt::format("{}; imported so far: {}", lines.error().text, sum.imported));
+    if (lines->empty()) break;
+    const auto report = co_await operate::import_lines(greylister, std::move(*lines));
     if (!report) co_return failed(report.error().text);
     sum.read += report->read;
     sum.imported += report->imported;
@@ -142,6 +143,7 @@ Result<std::string> read_import(const std::string& path, const config::Greylist&
                                 WallTime now, const std::function<bool(std::string_view lines)>& send) {
   struct stat found{};
   if (stat(path.c_str(), &found) != 0) return fail_errno(errno, path);
+  const auto not_taken = fail(ErrorKind::temporary, path + ": greymxd did not take all of it");
   if (S_ISDIR(found.st_mode)) {
     const greylist::ImportRules rules{
         .keys = {config.ipv4_prefix, config.ipv6_prefix, config.lookup_by_host, config.sender_pools},
@@ -149,17 +151,20 @@ Result<std::string> read_import(const std::string& path, const config::Greylist&
         .delay = delay.count(),
         .now = unix_seconds(now)};
     std::string lines;
+    bool taken = true;
     const auto report = greylist::read_postgrey(path, rules, [&](const greylist::Stored& stored) {
       lines += operate::export_line(stored);
-      if (lines.size() > (48 << 10) && send(lines)) lines.clear();
+      if (lines.size() <= (48 << 10)) return;
+      taken = taken && send(lines);
+      lines.clear();
     });
     if (!report) return std::unexpected(report.error());
-    send(lines);
+    if (!taken || !send(lines)) return not_taken;
     return path + ": " + import_text(*report);
   }
   std::ifstream file(path, std::ios::binary);
   for (std::string line; std::getline(file, line);) {
-    if (!send(line + "\n")) break;
+    if (!send(line + "\n")) return not_taken;
   }
   if (file.bad() || !file.eof()) return fail(ErrorKind::temporary, path + ": cannot be read to its end");
   return std::string();

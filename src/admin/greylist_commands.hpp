@@ -13,7 +13,7 @@ std::string greylist_text(const Json& line, WallTime now);
 std::string import_text(const greylist::ImportReport& report);
 
 // Reads a postgrey database (a directory) or what export wrote (a file), in the tool, since the daemon may have no
-// right to; hands over complete lines as export writes them, until `send` says false. What was read, for people.
+// right to; hands over complete lines as export writes them, and fails if `send` says false. What was read, for people.
 Result<std::string> read_import(const std::string& path, const config::Greylist& config, std::chrono::seconds delay,
                                 WallTime now, const std::function<bool(std::string_view lines)>& send);
 

@@ -22,7 +22,7 @@ class Nowhere final : public Sink {
 class Once final : public Source {
  public:
   explicit Once(std::string lines) : lines_(std::move(lines)) {}
-  Task<std::string> more() override { co_return std::exchange(lines_, {}); }
+  Task<Result<std::string>> more() override { co_return std::exchange(lines_, {}); }
 
  private:
   std::string lines_;

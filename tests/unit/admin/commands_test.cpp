@@ -1,6 +1,11 @@
 #include "admin/commands.hpp"
+
+#include <fstream>
+
+#include "admin/greylist_commands.hpp"
 #include "fakes.hpp"
 #include "support/catch.hpp"
+#include "support/temp_dir.hpp"
 
 using namespace greymx;
 using namespace greymx::admin;
@@ -37,7 +42,9 @@ class Text final : public Sink {
 class Lines final : public Source {
  public:
   std::vector<std::string> chunks;
-  Task<std::string> more() override {
+  bool broken = false;  // after them
+  Task<Result<std::string>> more() override {
+    if (chunks.empty() && broken) co_return fail(ErrorKind::temporary, "nothing more came");
     if (chunks.empty()) co_return std::string();
     std::string next = std::move(chunks.front());
     chunks.erase(chunks.begin());
@@ -310,4 +317,26 @@ TEST_CASE("what greylist export prints, greylist import takes back") {
   CHECK_FALSE(world.store->records.empty());
   CHECK(world.run("greylist stats").exit == 0);
   CHECK(world.sink.text.find("waiting          1") != std::string::npos);
+  world.source.chunks = {lines};
+  world.source.broken = true;
+  const Ending ending = world.run("greylist import");
+  CHECK(ending.exit == 1);
+  CHECK(ending.error.starts_with("nothing more came; imported so far: "));
+}
+
+TEST_CASE("an import that the daemon does not take to its end fails") {
+  const test::TempDir dir;
+  const std::string path = dir / "export.json";
+  std::ofstream(path) << "one\ntwo\n";
+  std::vector<std::string> sent;
+  const auto take = [&](std::size_t most) {
+    sent.clear();
+    return read_import(path, {}, std::chrono::minutes(5), {}, [&](std::string_view lines) {
+      if (sent.size() < most) sent.emplace_back(lines);
+      return sent.size() < most;
+    });
+  };
+  CHECK(take(9));
+  CHECK(sent == std::vector<std::string>{"one\n", "two\n"});
+  CHECK(take(1).error().text.find("did not take all") != std::string::npos);
 }

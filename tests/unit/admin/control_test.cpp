@@ -153,6 +153,13 @@ TEST_CASE("a request beyond the limit ends the connection, and others go on") {
   CHECK(server.raw("{\"command\":\"mailq\"}\n").find("Mail queue is empty") != std::string::npos);
 }
 
+TEST_CASE("an import whose lines do not come whole has failed") {
+  Server server;
+  const std::string reply =
+      server.raw("{\"command\":\"greylist import\"}\nnonsense\n" + std::string(max_request + 10, 'x'));
+  CHECK(reply.find("{\"exit\":1,\"error\":\"a line is cut short or too long; imported so far: 0\"}") != reply.npos);
+}
+
 TEST_CASE("connections beyond the limit are closed at once") {
   Server server;
   std::vector<int> idle;
