@@ -47,8 +47,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   void retire();  // the configuration names it no more: what is in flight ends, nothing new begins
   bool unused() const { return workers_ == 0 && ready_.empty() && connector_.connections() == 0; }
   void work(const std::string& domain);  // there may be something due in this domain of the spool
-  void probe_now();                      // if it is not up
-  void flush();                          // probed now, no longer suspect
+  void probe_now();                      // if it is down; if it is suspect one message goes
+  void flush();                          // the admin's word: no longer suspect, nor on trial
   void tick();                           // every second
   // Would it take mail for `address`? Resumes by the deadline.
   Task<ProbeResult> callout(std::string address, SteadyTime deadline);

@@ -64,7 +64,9 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   // --- what others see ---------------------------------------------------------------------------------------------
   void on_health_change();
   void publish();
-  void flush(const std::function<bool(const std::string&)>& concerns);
+  using Concerns = std::function<bool(const std::string& domain)>;
+  void try_now(const Concerns& concerns, void (Destination::*how)());
+  void flush(const Concerns& concerns) { try_now(concerns, &Destination::flush); }
   Task<Reply> etrn(std::string node, Client client);
   Task<Result<>> bounce(QueueId id, std::string reason);
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);
@@ -172,14 +174,15 @@ std::shared_ptr<const View> Relay::Impl::shown() const {
   return view;
 }
 
-void Relay::Impl::flush(const std::function<bool(const std::string&)>& concerns) {
+void Relay::Impl::try_now(const Concerns& concerns, void (Destination::*how)()) {
   for (const queue::DomainSummary& summary : parts.spool.domains()) {
     if (!concerns(summary.domain)) continue;
     parts.spool.make_domain_due(summary.domain);
-    destinations.of(summary.domain)->flush();
+    const Destinations::Pointer one = destinations.of(summary.domain);
+    (one.get()->*how)();
   }
   for (const auto& [name, one] : destinations.by_name()) {
-    if (concerns(name)) one->flush();
+    if (concerns(name)) (one.get()->*how)();
   }
 }
 
@@ -208,7 +211,7 @@ Task<Reply> Relay::Impl::etrn(std::string node, Client client) {
   if (pending == 0 && held > 0)
     co_return Reply{458, {}, fmt::format("Unable to queue messages for node {}", shown_node)};
   if (pending == 0) co_return Reply{251, {}, fmt::format("OK, no messages waiting for node {}", shown_node)};
-  flush(concerns);
+  try_now(concerns, &Destination::probe_now);
   co_return Reply{253, {}, fmt::format("OK, {} pending messages for node {} started", pending, shown_node)};
 }
 

@@ -78,7 +78,7 @@ class Relay {
   bool is_primary_address(const IpAddress& ip) const;         // an address of an explicit primary
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);  // resumes on the caller's executor
   // RFC 1985: "example.com", "@example.com" (and what is below it), "#example.com". 459 unless the client is trusted or
-  // an address of that domain's primary.
+  // an address of that domain's primary. Due and tried now, as a primary that may be half dead is tried.
   Task<Reply> etrn(std::string node, Client client);
   // The admin's `bounce`: ends the message's open recipients with a report to its sender (or without one for null
   // senders). not_found.

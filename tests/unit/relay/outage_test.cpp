@@ -22,6 +22,10 @@ struct OnePrimary : Harness {
       return std::nullopt;
     };
   }
+  void etrn() {
+    const Client client{*IpAddress::parse("127.0.0.1"), 1, "unknown", false};
+    CHECK(test::run(io, relay->etrn("example.com", client)).code == 253);
+  }
   // Up again after an outage.
   void come_back() {
     primary.down();
@@ -107,11 +111,33 @@ TEST_CASE_METHOD(OnePrimary, "a half dead primary does not bounce the backlog") 
     CHECK(primary.transactions.size() == 60);
     CHECK(log.count("status=bounced") == 0);
   }
+  SECTION("not until it says ETRN") {
+    for (int i = 0; i < 3; ++i) {
+      const std::size_t before = primary.count("RCPT");
+      etrn();
+      until([&] { return primary.count("RCPT") > before; });
+    }
+    io.run_for(std::chrono::milliseconds(100));
+    CHECK(relay->health("example.com") == Health::suspect);
+    CHECK(log.count("status=bounced") == 0);
+    CHECK(learnt.bad.empty());
+  }
   SECTION("or the admin says flush") {
     relay->flush();
     until([&] { return learnt.bad.size() == 60; });
     CHECK(log.count("status=bounced") == 60);
   }
+}
+
+TEST_CASE_METHOD(OnePrimary, "ETRN does not end the trial of a primary that has come back") {
+  for (int i = 0; i < 4; ++i) put({.change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  refuse_all();
+  come_back();
+  until([&] { return log.count("status=deferred") == 4; });
+  etrn();
+  until([&] { return log.count("status=") == 8; });
+  CHECK(log.count("status=bounced") == 0);
+  CHECK(learnt.bad.empty());
 }
 
 TEST_CASE_METHOD(OnePrimary, "some refusals after an outage are believed once the first messages are through") {
