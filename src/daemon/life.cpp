@@ -20,13 +20,6 @@ void in_worker(Worker& worker, Fn fn) {
   asio::post(worker.thread.executor(), std::move(fn));
 }
 
-Task<> stop_relay(relay::Relay& relay, SteadyTime deadline) {
-  const bool finished = co_await with_deadline(relay.stop(), deadline);
-  if (finished) co_return;
-  relay.abort();
-  co_await relay.stop();
-}
-
 }  // namespace
 
 std::shared_ptr<const access::Shared> Daemon::Parts::access_parts() const {
@@ -211,7 +204,7 @@ void Daemon::Parts::stop() {
   admin_thread.wait(listener->stop(deadline));
   // Deliveries under way may take what is left of the grace, and a moment in any case.
   const SteadyTime relay_deadline = std::max(deadline, std::chrono::steady_clock::now() + 2s);
-  relay_thread.wait(stop_relay(*relay, relay_deadline));
+  relay_thread.wait(relay->stop(relay_deadline));
   workers.front()->thread.wait(policy_service->stop());
   admin_thread.wait(http->stop());
   admin_thread.wait(control->stop());

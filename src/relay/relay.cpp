@@ -53,7 +53,8 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
 
   // --- life --------------------------------------------------------------------------------------------------------
   void start();
-  Task<> stop();
+  Task<> stop(SteadyTime deadline);
+  Task<> abort_at(SteadyTime deadline);
   void reload(config::ConfigPtr config);
   void on_work(std::string domain);  // any thread
   void take_work();
@@ -95,16 +96,25 @@ void Relay::Impl::start() {
   parts.gate.spawn("sweep", run_sweeps());
 }
 
-Task<> Relay::Impl::stop() {
+Task<> Relay::Impl::stop(SteadyTime deadline) {
   const std::shared_ptr<Impl> self = shared_from_this();
   parts.stopping = true;
   parts.spool.on_work([](const std::string&) {});
   wakes.notify_all();
   destinations.retire();
   parts.background.cancel();
+  Gate watch(parts.executor);
+  watch.spawn("deadline", abort_at(deadline));
   co_await parts.background.close();
   co_await parts.gate.close();
+  watch.cancel();
+  co_await watch.close();
   co_await destinations.save();
+}
+
+Task<> Relay::Impl::abort_at(SteadyTime deadline) {
+  co_await sleep_until(deadline);
+  parts.gate.cancel();
 }
 
 void Relay::Impl::reload(config::ConfigPtr config) {
@@ -241,13 +251,8 @@ Relay::~Relay() = default;
 void Relay::start() {
   impl_->start();
 }
-Task<> Relay::stop() {
-  return impl_->stop();
-}
-void Relay::abort() {
-  impl_->parts.stopping = true;
-  impl_->parts.background.cancel();
-  impl_->parts.gate.cancel();
+Task<> Relay::stop(SteadyTime deadline) {
+  return impl_->stop(deadline);
 }
 
 void Relay::reload(config::ConfigPtr config) {

@@ -62,9 +62,9 @@ class Relay {
         const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts, RecipientObserver* observer);
   ~Relay();
 
-  void start();   // on the executor: probes and deliveries begin
-  Task<> stop();  // finishes what is in flight (the caller bounds it with a deadline), joins everything
-  void abort();   // cancels what is in flight; messages stay queued
+  void start();  // on the executor: probes and deliveries begin
+  // Finishes what is in flight, cancels at the deadline what still is (messages stay queued), joins everything.
+  Task<> stop(SteadyTime deadline);
 
   // --- any thread ------------------------------------------------------------------------------------------------
   void reload(config::ConfigPtr config);

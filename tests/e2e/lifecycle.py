@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import subprocess
+import threading
+import time
 
 from peers import *
 
@@ -102,4 +104,24 @@ tap.equal(mx.service.process.wait(60), 0, "and then it ends with 0")
 mx.start()
 tap.check(wait_for(lambda: any(b"in flight" in m["content"] for m in primary.messages)), "and that message is delivered")
 tap.equal(mx.stop(), 0, "stops")
+
+asked, go_on = threading.Event(), threading.Event()
+
+
+def hang_at_the_dot(verb, line, session):
+    if verb == "DOT":
+        asked.set()
+        go_on.wait(120)
+
+
+primary.script = hang_at_the_dot
+mx.write('shutdown_grace = "2s"\n' + BASE)
+mx.start()
+Smtp(mx.smtp).mail("alice@sender.test", ["bob@example.com"], "Subject: x\n\nnever answered\n")
+tap.check(asked.wait(30), "a primary does not answer the dot")
+began = time.monotonic()
+tap.equal(mx.stop(), 0, "SIGTERM ends a delivery that hangs")
+tap.check(time.monotonic() - began < 20, "after shutdown_grace", time.monotonic() - began)
+tap.equal(len(mx.queue()), 1, "and the message stays queued")
+go_on.set()
 tap.done()

@@ -213,6 +213,26 @@ TEST_CASE_METHOD(OnePrimary, "a server that calls itself by our name is not talk
   stop();
 }
 
+TEST_CASE_METHOD(OnePrimary, "stop waits for a server no longer than it may, and the message stays queued") {
+  const Step step = GENERATE(Step::greeting, Step::mail, Step::content, Step::dot);
+  CAPTURE(to_string(step));
+  primary.misbehave(step, {Kind::hang, ""}, 10);
+  bool hangs = false;
+  primary.script = [&](Step at, const std::string&) -> std::optional<Act> {
+    hangs = hangs || at == step;
+    return std::nullopt;
+  };
+  const QueueId id = put();
+  start();
+  until([&] { return hangs; });
+  const auto began = std::chrono::steady_clock::now();
+  stop(std::chrono::milliseconds(200));
+  CHECK(std::chrono::steady_clock::now() - began < std::chrono::seconds(5));
+  CHECK(spool->contains(id));
+  CHECK_FALSE(spool->active(id));
+  CHECK(std::filesystem::exists(config.state_path + "/primaries.json"));
+}
+
 TEST_CASE_METHOD(OnePrimary, "one connection too many is not an outage") {
   config.delivery.concurrency_start = config.delivery.concurrency = 8;
   primary.script = [&](Step step, const std::string&) -> std::optional<Act> {

@@ -84,9 +84,9 @@ class Harness {
                                     *spool, dns, clock, log, metrics, alerts, &learnt);
     relay->start();
   }
-  void stop() {
+  void stop(std::chrono::milliseconds grace = std::chrono::minutes(1)) {
     if (!relay) return;
-    test::run(io, relay->stop());
+    test::run(io, relay->stop(std::chrono::steady_clock::now() + grace));
     relay.reset();
   }
   void restart() {
