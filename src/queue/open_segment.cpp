@@ -19,8 +19,9 @@ RecordHeader header_of(const Append& append) {
 
 }  // namespace
 
-OpenSegment::OpenSegment(std::shared_ptr<Segment> segment, std::shared_ptr<File> file)
-    : segment_(std::move(segment)), file_(std::move(file)), end_(log_begin) {}
+OpenSegment::OpenSegment(std::shared_ptr<Segment> segment, std::shared_ptr<File> file, std::uint64_t end,
+                         SummaryBuilder summary)
+    : segment_(std::move(segment)), file_(std::move(file)), end_(end), summary_(std::move(summary)) {}
 
 bool OpenSegment::fits(std::span<const Append> records) const {
   std::uint64_t batch = record_header_length;

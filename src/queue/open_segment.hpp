@@ -10,7 +10,9 @@ namespace greymx::queue {
 
 class OpenSegment {
  public:
-  OpenSegment(std::shared_ptr<Segment> segment, std::shared_ptr<File> file);
+  // An empty one, or one whose batches are read again and summed up so far, to be sealed.
+  OpenSegment(std::shared_ptr<Segment> segment, std::shared_ptr<File> file, std::uint64_t end = log_begin,
+              SummaryBuilder summary = {});
 
   const std::shared_ptr<Segment>& segment() const { return segment_; }
   // Is there room for a batch of these, and for summary and seal after it?

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "queue/open_segment.hpp"
+
 namespace greymx::queue {
 
 namespace {
@@ -47,31 +49,49 @@ class Recovery {
     const bool summed_up =
         seal->summary && read_summary(*seal->summary, [&](const Entry& entry) { enter(number, entry); }).has_value();
     if (!summed_up) {
-      if (auto read = read_records(segment, seal->log_end); !read) return read;
+      if (auto read = read_records(*opened, seal->log_end); !read) return read;
     }
     segment.rest();
     segment.rest();  // twice: not used since the first time, so that its descriptor is closed
     return {};
   }
 
-  Result<> read_records(Segment& segment, std::uint64_t log_end) {
+  Result<> read_records(const std::shared_ptr<Segment>& segment, std::uint64_t log_end) {
     std::vector<Damage> senseless;  // intact, but what it says does not parse
-    const auto walk = segment.walk(
+    SummaryBuilder summary;
+    const auto walk = segment->walk(
         [&](const RecordHeader& header, std::uint64_t offset, std::string_view head, std::string_view) {
           const auto entry = make_entry(header, offset, head);
           if (!entry) senseless.push_back({offset, header.length()});
-          if (entry && *entry) enter(segment.number(), **entry);
+          if (!entry || !*entry) return;
+          enter(segment->number(), **entry);
+          summary.add(**entry);
         },
         log_end);
     if (!walk) return std::unexpected(walk.error());
     senseless.insert(senseless.end(), walk->damage.begin(), walk->damage.end());
     for (const Damage& damage : senseless) {
-      if (auto kept = quarantine_.keep(segment, damage); !kept) return kept;
-      books_.segments.find(segment.number())->evacuate = damaged_ = true;
+      if (auto kept = quarantine_.keep(*segment, damage); !kept) return kept;
+      books_.segments.find(segment->number())->evacuate = damaged_ = true;
     }
     // An empty segment keeps its length, to be used again.
-    if (log_end == 0 && walk->end > log_begin && walk->end < segment.size()) return segment.cut(walk->end);
-    return {};
+    if (log_end > 0 || walk->end == log_begin) return {};
+    const bool whole = senseless.empty() && !walk->torn;
+    if (whole && close(segment, *walk, std::move(summary))) return {};
+    return walk->end < segment->size() ? segment->cut(walk->end) : Result<>();
+  }
+
+  // What a crash left open is sealed, so that what the disk loses from now on is damage and no torn tail. The last
+  // batch is written again first: if its sync failed before the crash, memory may have it and the disk not.
+  Result<> close(const std::shared_ptr<Segment>& segment, const Segment::Walk& walk, SummaryBuilder summary) {
+    auto opened = files_.open(directory_ + "/" + segment->name(), OpenMode::write);
+    if (!opened) return std::unexpected(opened.error());
+    std::shared_ptr<File> file = std::move(*opened);
+    std::string batch(walk.end - walk.last, '\0');
+    const auto read = file->read(walk.last, batch);
+    if (!read) return std::unexpected(read.error());
+    if (auto written = file->write(walk.last, std::span(batch).first(*read)); !written) return written;
+    return OpenSegment(segment, file, walk.end, std::move(summary)).seal(true);
   }
 
   // In the order of the log: what comes later holds.

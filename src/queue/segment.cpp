@@ -144,10 +144,12 @@ Result<Segment::Walk> Segment::walk(const Visit& visit, std::uint64_t log_end) {
       continue;
     }
     confirm();
+    walk.last = at;
     const auto walked = walk_batch(at + record_header_length, (*batch)->body_length, visit, unsure);
     if (!walked) return std::unexpected(walked.error());
     at = walk.end = round_up(at + (*batch)->length(), block);
   }
+  walk.torn = !unsure.empty() && unsure.front().offset < walk.end;
   if (log_end > 0) confirm();
   return walk;
 }

@@ -69,7 +69,9 @@ class Segment {
   // Calls back for every intact record but batches. Damage is reported unless it is the tail of the log: what lies
   // after the last batch, or in that, was never acknowledged. With `log_end` (of a sealed segment) nothing is tail.
   struct Walk {
-    std::uint64_t end = log_begin;  // of the last batch, rounded up to a block
+    std::uint64_t last = log_begin;  // where the last batch begins
+    std::uint64_t end = log_begin;   // of it, rounded up to a block
+    bool torn = false;               // not all of it is there
     std::vector<Damage> damage;
   };
   using Visit = std::function<void(const RecordHeader& header, std::uint64_t offset, std::string_view head,

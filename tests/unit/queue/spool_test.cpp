@@ -498,6 +498,24 @@ TEST_CASE("damage found at start is copied to corrupt/ and reported in bytes; th
   CHECK_FALSE(t.log.contains("damaged"));
 }
 
+TEST_CASE("damage in what a crash left open is no torn tail once it has been read") {
+  OpenSpool t;
+  const QueueId id = t.must_accept({"user@example.com"}, "Subject: unlucky\r\n\r\n" + std::string(50000, 'L'));
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK(t.spool->contains(id));
+  const std::string path = "/spool/" + t.logs().front();
+  std::string bytes = *t.files->content(path);
+  bytes[bytes.find("sender@example.org")] ^= 1;
+  t.files->put(path, bytes);
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK(t.spool->contains(id));
+  CHECK_FALSE(t.wait(t.spool->load(id, 10)));
+  CHECK(t.alerts.contains("the spool is damaged"));
+  CHECK(t.files->content("/spool/corrupt/" + id.to_string()));
+}
+
 TEST_CASE("a segment whose headers are damaged is moved to corrupt/ as a whole, and orphans are kept with it") {
   OpenSpool t;
   t.must_accept();
