@@ -68,6 +68,8 @@ class Loader {
   }
 
   void unknown(const std::string& prefix, const toml::key& name, const std::string& full) {
+    const bool of_a_list = std::ranges::any_of(list_keys(), [&](const Key& key) { return key.name == name.str(); });
+    if (prefix == "dnsbl." && of_a_list) return unknown_key(name, full, "[[dnsbl.lists]]", {});
     std::vector<std::string> here = {"domains"};
     for (const Key& key : config_keys()) {
       here.push_back(key.name);

@@ -324,6 +324,7 @@ TEST_CASE("each mistake is told with its place and what would be right") {
       {"[limits]\nconections = 1", "2:1: limits.conections: unknown key; did you mean \"connections\"?"},
       {"[limits]\nretry_min = \"1m\"", "2:1: limits.retry_min: unknown key; did you mean \"queue.retry_min\"?"},
       {"[dnsbl]\nlist = []", "2:1: dnsbl.list: unknown key; did you mean \"lists\"?"},
+      {"[dnsbl]\nzone = \"bl.test\"", "2:1: dnsbl.zone: unknown key; did you mean \"[[dnsbl.lists]]\"?"},
       {"[tls]\nxyz = 1", "2:1: tls.xyz: unknown key; known here are certificate, inbound, key"},
       {"[domains.\"a.example\"]\nprimry = []",
        "2:1: domains.\"a.example\".primry: unknown key; did you mean \"primary\"?"},
