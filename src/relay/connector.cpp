@@ -21,6 +21,19 @@ bool contains(const std::vector<Endpoint>& list, const Endpoint& endpoint) {
   return std::find(list.begin(), list.end(), endpoint) != list.end();
 }
 
+bool same_server(const Host& a, const Host& b) {
+  return a.name == b.name && a.endpoint.port == b.endpoint.port;
+}
+
+// Whether there is a server that no address in `avoid` belongs to: a second address of one is not another.
+bool has_others(const Route& route, const std::vector<Endpoint>& avoid) {
+  return route.partial || std::any_of(route.hosts.begin(), route.hosts.end(), [&](const Host& host) {
+           return std::none_of(route.hosts.begin(), route.hosts.end(), [&](const Host& asked) {
+             return same_server(asked, host) && contains(avoid, asked.endpoint);
+           });
+         });
+}
+
 }  // namespace
 
 bool demands_tls(TlsLevel level, const std::string& fingerprint) {
@@ -78,6 +91,7 @@ Task<Connected> Connector::open(std::vector<Endpoint> avoid) {
     result.trouble.reason = route.reason;
     co_return result;
   }
+  const bool others = has_others(route, avoid);
   order(route.hosts);
   std::erase_if(route.hosts, [&](const Host& host) { return contains(avoid, host.endpoint); });
   if (route.hosts.size() > most_hosts) route.hosts.resize(most_hosts);
@@ -90,6 +104,7 @@ Task<Connected> Connector::open(std::vector<Endpoint> avoid) {
     if (failed_.size() > 100) failed_.clear();  // a zone that changes its addresses all the time
     failed_[host.endpoint] = std::chrono::steady_clock::now();
   }
+  result.others = others;
   co_return result;
 }
 

@@ -47,6 +47,7 @@ struct Connected {
   std::unique_ptr<Connection> connection;
   Outcome trouble;        // without a connection: why
   bool no_route = false;  // …and it was DNS or the configuration, not the hosts
+  bool others = true;     // …though there are hosts other than those to be avoided, or DNS cannot say
 };
 
 class Connector {

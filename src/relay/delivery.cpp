@@ -16,18 +16,37 @@ using queue::RecipientStatus;
 constexpr std::uint64_t whole_up_to = 256UL << 10;
 constexpr std::size_t piece = 128UL << 10;
 constexpr unsigned hosts_a_message = 2;  // tried in one attempt
+constexpr std::size_t hosts_asked = 10;  // …with those that do not offer what it needs
 constexpr auto pause = std::chrono::seconds(1);
 
 SteadyTime now() {
   return std::chrono::steady_clock::now();
 }
 
-bool needs_utf8(const Job& job) {
-  const Envelope& envelope = job.envelope();
-  if (!envelope.smtputf8) return false;
-  if (job.loaded.rest || !is_ascii(envelope.reverse_path) || !is_ascii(header_of(job.loaded.content))) return true;
-  return std::any_of(envelope.recipients.begin(), envelope.recipients.end(),
-                     [](const EnvelopeRecipient& recipient) { return !is_ascii(recipient.address); });
+// Reads it in pieces. One that cannot be read is found out when it is sent.
+bool has_ascii_header(queue::Content& content) {
+  std::string bytes = "\r\n";  // before an empty line without a header
+  for (std::uint64_t offset = 0; offset < content.size();) {
+    std::string next(piece, '\0');
+    const std::size_t count = content.read(offset, next).value_or(0);
+    if (count == 0) return true;
+    offset += count;
+    bytes += next.substr(0, count);
+    const std::size_t end = bytes.find("\r\n\r\n");
+    if (!is_ascii(std::string_view(bytes).substr(0, end))) return false;
+    if (end != std::string::npos) return true;
+    bytes.erase(0, bytes.size() - 3);
+  }
+  return true;
+}
+
+// Every host was asked, and none offers what the message needs.
+void give_up(std::vector<Fate>& fates) {
+  for (Fate& fate : fates) {
+    fate.outcome.result = Outcome::Result::failed;
+    fate.outcome.dsn = "5.6.7";
+    fate.refused_early = true;
+  }
 }
 
 class Worker {
@@ -37,11 +56,13 @@ class Worker {
 
  private:
   Task<std::unique_ptr<Job>> next_job();
+  Task<bool> needs_utf8(const Job& job);
   std::unique_ptr<Job> make_job(Taken taken, queue::Loaded loaded) const;
   std::vector<Fate> stray(const Job& job);
   Task<bool> deliver(Job& job);
   Task<std::vector<Fate>> attempt(Job& job, bool& stale);
   void log_activation(const Job& job);
+  bool lacks_utf8(const Job& job) const { return job.utf8 && !connection_->session->server().smtputf8; }
   std::optional<Fate> impossible(const Job& job) const;
   Task<std::optional<Outcome>> send_content(const Job& job);
   void put_away_connection() { destination_.give_back(std::move(connection_)); }
@@ -84,14 +105,18 @@ Task<std::unique_ptr<Job>> Worker::next_job() {
     }
     std::unique_ptr<Job> job = make_job(std::move(*taken), std::move(*loaded));
     if (job->recipients.empty()) continue;
-    if (destination_.own() || job->envelope().origin == Origin::report) co_return job;
+    if (destination_.own() || job->envelope().origin == Origin::report) {
+      const bool utf8 = co_await needs_utf8(*job);
+      job->utf8 = utf8;
+      co_return job;
+    }
     std::vector<Fate> fates = stray(*job);
     co_await settle(parts_, destination_, *job, std::move(fates));
   }
 }
 
 std::unique_ptr<Job> Worker::make_job(Taken taken, queue::Loaded loaded) const {
-  std::unique_ptr<Job> job(new Job{std::move(taken), std::move(loaded), {}, now(), {}, {}});
+  std::unique_ptr<Job> job(new Job{std::move(taken), std::move(loaded), {}, now(), {}, {}, false});
   const queue::Message& message = job->loaded.message;
   for (std::size_t i = 0; i < message.envelope.recipients.size(); ++i) {
     if (message.state.recipients[i].status == RecipientStatus::pending &&
@@ -101,6 +126,19 @@ std::unique_ptr<Job> Worker::make_job(Taken taken, queue::Loaded loaded) const {
   }
   job->connecting = job->sending = now();
   return job;
+}
+
+// SMTPUTF8 is asked of a server only for what it says, not since the client said so.
+Task<bool> Worker::needs_utf8(const Job& job) {
+  const Envelope& envelope = job.envelope();
+  if (!envelope.smtputf8) co_return false;
+  const bool plain = std::all_of(job.recipients.begin(), job.recipients.end(),
+                                 [&](std::size_t index) { return is_ascii(envelope.recipients[index].address); });
+  if (!plain || !is_ascii(envelope.reverse_path)) co_return true;
+  if (!job.loaded.rest) co_return !is_ascii(header_of(job.loaded.content));
+  auto look = [&content = *job.loaded.rest] { return has_ascii_header(content); };
+  const bool ascii = co_await offload(parts_.disk, std::move(look));
+  co_return !ascii;
 }
 
 // A client's mail for a domain that relay.conf names no more: never relayed to where DNS says.
@@ -118,34 +156,38 @@ std::vector<Fate> Worker::stray(const Job& job) {
 
 // False: no connection, and the message is as it was.
 Task<bool> Worker::deliver(Job& job) {
-  std::vector<Endpoint> avoid;
+  std::vector<Endpoint> asked;
   std::vector<Fate> open;  // that another host may still better
   bool active = false;
-  for (unsigned hosts = 0; hosts < hosts_a_message;) {
+  for (unsigned hosts = 0; hosts < hosts_a_message && asked.size() < hosts_asked;) {
     job.connecting = now();
     if (!connection_) {
-      Connected connected = co_await destination_.acquire(avoid);
+      Connected connected = co_await destination_.acquire(asked);
       connection_ = std::move(connected.connection);
       job.sending = now();
-      if (!connection_ && hosts > 0) break;
-      if (!connection_ && destination_.own()) co_return false;
-      if (!connection_) {
+      if (!connection_ && open.empty()) {
+        if (destination_.own()) co_return false;
         for (const std::size_t index : job.recipients) open.push_back({.index = index, .outcome = connected.trouble});
+        break;
+      }
+      if (!connection_) {
+        if (hosts == 0 && !connected.others) give_up(open);
         break;
       }
     }
     job.sending = now();
     if (!std::exchange(active, true)) log_activation(job);
-    avoid.push_back(connection_->host.endpoint);
+    asked.push_back(connection_->host.endpoint);
+    const bool able = !lacks_utf8(job);
     bool stale = false;
     std::vector<Fate> fates = co_await attempt(job, stale);
     const bool broken = connection_ && !connection_->session->usable();
     if (broken) connection_.reset();
     if (stale) {
-      avoid.pop_back();
+      asked.pop_back();
       continue;
     }
-    ++hosts;
+    if (able) ++hosts;
     const auto another = std::partition(fates.begin(), fates.end(), [](const Fate& f) { return !f.outcome.next_host; });
     open.assign(another, fates.end());
     fates.erase(another, fates.end());
@@ -177,16 +219,16 @@ std::optional<Fate> Worker::impossible(const Job& job) const {
   const std::string label = connection_->host.label();
   Fate fate;
   fate.remote = connection_->host.remote();
-  fate.outcome.result = Outcome::Result::failed;
   if (server.size_limit > 0 && size > server.size_limit) {
+    fate.outcome.result = Outcome::Result::failed;
     fate.refused_early = true;
     fate.outcome.dsn = "5.3.4";
     fate.outcome.reason =
         fmt::format("message size {} exceeds size limit {} of server {}", size, server.size_limit, label);
     return fate;
   }
-  if (!server.smtputf8 && needs_utf8(job)) {
-    fate.outcome.dsn = "5.6.7";
+  if (lacks_utf8(job)) {  // until every host was asked
+    fate.outcome.dsn = "4.6.7";
     fate.outcome.reason = fmt::format("SMTPUTF8 is required, but was not offered by host {}", label);
     fate.outcome.next_host = true;
     return fate;
@@ -209,7 +251,7 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
   smtp::MailTransaction transaction{.envelope = &job.envelope(),
                                     .recipients = job.recipients,
                                     .size = job.loaded.message.size,
-                                    .utf8 = needs_utf8(job),
+                                    .utf8 = job.utf8,
                                     .xforward = for_client && destination_.settings().xforward};
   smtp::EnvelopeResult result = co_await session.envelope(std::move(transaction));
   stale = connection_->kept && !result.replied;

@@ -64,7 +64,7 @@ Task<Route> find_route(RouteRequest request, dns::Resolver& resolver, const Iden
   } else if (request.hosts.empty()) {
     mx = co_await resolver.lookup(request.domain, dns::Type::mx, deadline);
   }
-  if (mx.outcome == dns::Outcome::failed && !known.empty()) co_return Route{known, {}, {}, false};
+  if (mx.outcome == dns::Outcome::failed && !known.empty()) co_return Route{known, true, {}, {}, false};
   std::vector<Task<HostAnswer>> lookups;
   for (HostAnswer& host : hosts_of(request, mx)) lookups.push_back(look_up(std::move(host), resolver, deadline));
   std::vector<HostAnswer> hosts = co_await join_all(std::move(lookups));

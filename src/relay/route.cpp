@@ -12,7 +12,7 @@ namespace {
 
 Route no_route(const RouteRequest& request, std::string dsn, std::string reason, bool permanent = false) {
   const bool final = permanent && !request.own;
-  return {{}, (final ? "5." : "4.") + dsn, printable(reason), final};
+  return {{}, false, (final ? "5." : "4.") + dsn, printable(reason), final};
 }
 
 // IPv6 and IPv4 in turns, so that a family that is dead here never hides the other: an attempt tries only a few.
@@ -128,6 +128,7 @@ Route plan_route(const RouteRequest& request, const dns::Answer& mx, std::vector
   Route route;
   std::string refused;
   for (const HostAnswer& host : hosts) {
+    route.partial = route.partial || host.addresses.outcome == dns::Outcome::failed;
     for (const IpAddress& address : interleave(host.addresses.addresses)) {
       const Host target{host.name, {address, host.port}};
       if (!by_mx && identity.is_listener(target.endpoint)) {

@@ -47,6 +47,7 @@ struct HostAnswer {
 
 struct Route {
   std::vector<Host> hosts;
+  bool partial = false;  // DNS fails for some host: there may be more
   // No hosts: why, and whether that is for good (only ever for domains that are not ours).
   std::string dsn;
   std::string reason;

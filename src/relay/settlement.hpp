@@ -16,6 +16,7 @@ struct Job {
   SteadyTime taken_at;
   SteadyTime connecting;  // began to look for a connection
   SteadyTime sending;     // had one
+  bool utf8 = false;      // needs SMTPUTF8
 
   const Envelope& envelope() const { return loaded.message.envelope; }
 };

@@ -202,6 +202,81 @@ TEST_CASE_METHOD(OnePrimary,
     until_empty();
     CHECK(primary.transactions.size() == 1);
   }
+  SECTION("asked for, not needed, large") {
+    message.content = "Subject: x\r\n\r\n" + std::string(300'000, 'x') + "\r\n\xc3\xa4\r\n";
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.transactions.size() == 1);
+  }
+  SECTION("needed for the end of a large header") {
+    for (int i = 0; i < 5000; ++i) message.content.insert(0, "X-Long: " + std::string(60, 'x') + "\r\n");
+    message.content.insert(message.content.find("\r\n\r\n"), " \xc3\xa4");
+    put(message);
+    start();
+    until_empty();
+    CHECK(second.transactions.size() == 1);
+  }
+  SECTION("needed for a recipient elsewhere") {
+    FakePrimary third(io);
+    add_domain("other.example", {third.endpoint()});
+    message.to = {"user@example.com", "m\xc3\xbcller@other.example"};
+    put(message);
+    start();
+    until_empty();
+    CHECK(primary.transactions.size() == 1);
+    CHECK(third.transactions.size() == 1);
+    stop();
+  }
+  SECTION("the host that offers it is down: it waits") {
+    message.sender = "grüße@sender.example";
+    second.down();
+    put(message);
+    start();
+    until_logged("dsn=4.6.7, status=deferred (SMTPUTF8 is required, but was not offered by host");
+    second.up();
+    until([&] {
+      later();
+      return second.transactions.size() == 1;
+    });
+    CHECK(log.count("status=bounced") == 0);
+  }
+  SECTION("a third host offers it") {
+    FakePrimary third(io);
+    config.domains[0].primary.push_back({"127.0.0.1", third.endpoint().port});
+    second.extensions = {};
+    message.sender = "grüße@sender.example";
+    put(message);
+    start();
+    until_empty();
+    CHECK(third.transactions.size() == 1);
+    stop();
+  }
+  SECTION("a dead address of a host that was asked is no other host") {
+    config.domains[0].primary = {{"mx.example.com", primary.endpoint().port}};
+    dns.add("mx.example.com A 127.0.0.1\nmx.example.com A 127.0.0.3");
+    message.sender = "grüße@sender.example";
+    put(message);
+    start();
+    until_logged("dsn=5.6.7, status=bounced");
+  }
+  SECTION("a primary on trial is not believed that it has not got it") {
+    config.domains[0].primary.pop_back();
+    primary.down();
+    message.sender = "grüße@sender.example";
+    put(message);
+    start();
+    until_health(Health::down);
+    primary.up();
+    until_logged("dsn=4.6.7, status=deferred");
+    primary.extensions.push_back("SMTPUTF8");
+    until([&] {
+      later();
+      return spool->totals().messages == 0;
+    });
+    CHECK(log.count("status=bounced") == 0);
+    CHECK(primary.transactions.size() == 1);
+  }
   stop();
 }
 
