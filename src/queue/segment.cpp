@@ -50,13 +50,15 @@ Result<std::shared_ptr<Segment>> Segment::open(Files& files, std::string directo
   const auto size = file->size();
   if (!size) return std::unexpected(size.error());
   Result<SegmentHeader> header = fail(ErrorKind::invalid, {});
+  Result<> unread;  // no damage: the other copy may tell
   for (const std::uint64_t copy : {std::uint64_t{0}, block}) {
     char bytes[segment_header_length];
     const auto read = file->read(copy, bytes);
-    if (!read) return std::unexpected(read.error());
-    header = decode_segment_header({bytes, *read});
+    if (!read) unread = std::unexpected(read.error());
+    if (read) header = decode_segment_header({bytes, *read});
     if (header || header.error().kind == ErrorKind::permanent) break;
   }
+  if (!header && header.error().kind == ErrorKind::invalid && !unread) return std::unexpected(unread.error());
   if (header && header->number != number) header = fail(ErrorKind::invalid, "the header has another segment's number");
   if (!header) return fail(header.error().kind, path + ": " + header.error().text);
   return std::make_shared<Segment>(files, std::move(directory), *header, std::move(file), *size);
@@ -291,6 +293,16 @@ Result<std::shared_ptr<Segment>> SegmentStore::make(WallTime now) {
   free_.pop_front();
   const SegmentHeader header{++last_number_, std::uint64_t{random_()} << 32 | random_(), now};
   lock.unlock();
+  auto made = name(free, header);
+  if (made) return made;
+  // As far as it has got, it may have its new name.
+  static_cast<void>(files_.rename(path(header.number, log_suffix), path(free, free_suffix)));
+  lock.lock();
+  if (made.error().kind != ErrorKind::not_found) free_.push_front(free);
+  return made;
+}
+
+Result<std::shared_ptr<Segment>> SegmentStore::name(std::uint32_t free, const SegmentHeader& header) {
   auto opened = files_.open(path(free, free_suffix), OpenMode::write);
   if (!opened) return std::unexpected(opened.error());
   std::shared_ptr<File> file = std::move(*opened);
@@ -315,7 +327,7 @@ Result<> SegmentStore::retire(const Segment& segment, bool shared) {
   if (!gone && gone.error().kind != ErrorKind::not_found) return gone;  // not found: done by a call that failed later
   if (auto synced = files_.sync_directory(directory_); !synced) return synced;
   lock.lock();
-  if (reuse) free_.push_back(segment.number());
+  if (reuse && gone) free_.push_back(segment.number());
   return {};
 }
 

@@ -113,6 +113,7 @@ class SegmentStore {
  private:
   Result<> make_free(bool zeroed);
   Result<std::shared_ptr<Segment>> make(WallTime now);
+  Result<std::shared_ptr<Segment>> name(std::uint32_t free, const SegmentHeader& header);
   std::size_t spare() const;
   std::uint32_t take_number();
   std::string path(std::uint32_t number, const char* suffix) const;

@@ -42,3 +42,51 @@ TEST_CASE(
   REQUIRE(second.has_value());
   CHECK((*first)->number() < (*second)->number());
 }
+
+TEST_CASE("segments: a free one is lost or counted twice by no error") {
+  for (std::uint64_t n = 1; n < 20; ++n) {
+    INFO("operation " << n);
+    MemoryFiles files;
+    REQUIRE(files.make_directory("/spool").has_value());
+    SegmentStore store(files, "/spool", 64 * 1024);
+    REQUIRE(store.refill(WallTime{}).has_value());
+    const auto consistent = [&] {
+      const auto names = files.list("/spool");
+      const auto count = [&](std::string_view suffix) {
+        return static_cast<std::uint64_t>(
+            std::ranges::count_if(*names, [&](const std::string& name) { return name.ends_with(suffix); }));
+      };
+      return count(".free") * 64 * 1024 == store.spare_bytes();
+    };
+    REQUIRE(store.next(WallTime{}, true).has_value());  // the one made ready
+    files.fail_at(n);
+    const auto made = store.next(WallTime{}, true);
+    files.heal();
+    CHECK(consistent());
+    const auto again = made ? made : store.next(WallTime{}, true);
+    REQUIRE(again.has_value());
+    files.fail_at(n);
+    const bool shared = n % 2 == 0;
+    if (!store.retire(**again, shared)) {
+      files.heal();
+      static_cast<void>(store.retire(**again, false));
+    }
+    files.heal();
+    CHECK(consistent());
+  }
+}
+
+TEST_CASE("segments: a header that cannot be read is no damage, and the other one serves") {
+  MemoryFiles files;
+  REQUIRE(files.make_directory("/spool").has_value());
+  SegmentStore store(files, "/spool", 64 * 1024);
+  const auto made = store.next(WallTime{}, false);
+  REQUIRE(made.has_value());
+  for (std::uint64_t n = 1; n <= 4; ++n) {  // open, size, first header, second
+    files.fail_at(n);
+    const auto opened = Segment::open(files, "/spool", (*made)->number());
+    CHECK(opened.has_value() == (n >= 3));
+    if (!opened) CHECK(opened.error().kind == ErrorKind::temporary);
+    files.heal();
+  }
+}
