@@ -11,7 +11,8 @@ namespace greymx::relay {
 namespace {
 
 Route no_route(const RouteRequest& request, std::string dsn, std::string reason, bool permanent = false) {
-  const bool final = permanent && !request.own;
+  // What an admin configured is his to mend.
+  const bool final = permanent && !request.own && request.hosts.empty();
   return {{}, false, (final ? "5." : "4.") + dsn, printable(reason), final};
 }
 

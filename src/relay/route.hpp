@@ -3,7 +3,7 @@
 //
 // Rules: RFC 5321 5.1, RFC 7505. Explicit primaries are taken in their order, no MX is asked. Of MX hosts, ourselves
 // and everything of equal or worse preference is left out, so that mail never loops. Nothing that DNS says about our
-// own domains is a reason to return mail.
+// own domains or explicit hosts is a reason to return mail.
 #pragma once
 
 #include <random>
@@ -48,7 +48,7 @@ struct HostAnswer {
 struct Route {
   std::vector<Host> hosts;
   bool partial = false;  // DNS fails for some host: there may be more
-  // No hosts: why, and whether that is for good (only ever for domains that are not ours).
+  // No hosts: why, and whether that is for good (only ever by MX, for domains that are not ours).
   std::string dsn;
   std::string reason;
   bool permanent = false;

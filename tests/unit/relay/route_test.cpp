@@ -167,6 +167,15 @@ TEST_CASE("DNS trouble about our own domains never returns mail, about strangers
   }
 }
 
+TEST_CASE("trouble about a smarthost is the admin's to mend, and ends no report") {
+  RouteRequest request = explicitly({{"gone.example", 25}});
+  request.own = false;
+  const Route route = find(request, "").route;
+  CHECK(route.hosts.empty());
+  CHECK_FALSE(route.permanent);
+  CHECK(route.dsn == "4.4.4");
+}
+
 TEST_CASE("the last known addresses stand in when DNS fails, not when it says no") {
   test::ScriptedResolver dns("example.com MX 10 mx.example\nmx.example A 198.51.100.1");
   Found found = find(by_mx(), dns);
