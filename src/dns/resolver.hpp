@@ -63,7 +63,13 @@ class Resolver {
   virtual void forget(const std::string& name, Type type);
 };
 
-// A and AAAA together. found if either is; otherwise failed if either failed. ttl is the smaller of those found.
+// A and AAAA, asked together.
+struct BothFamilies {
+  Answer v4, v6;
+};
+Task<BothFamilies> lookup_both(Resolver& resolver, std::string name, SteadyTime deadline);
+// found if either is; otherwise failed if either failed. ttl is the smaller of those found.
+Answer one_answer(BothFamilies both);
 Task<Answer> lookup_addresses(Resolver& resolver, std::string name, SteadyTime deadline);
 
 // The forward-confirmed PTR name of an address (RFC 1912 2.1; Postfix's rule): at most 5 names tried, at most 16

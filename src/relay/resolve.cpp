@@ -9,13 +9,27 @@ namespace {
 constexpr std::size_t most_hosts = 16;     // MX records looked at
 constexpr std::size_t most_addresses = 8;  // of one host
 
-Task<HostAnswer> look_up(HostAnswer host, dns::Resolver& resolver, SteadyTime deadline) {
+// What DNS cannot say now of a family, it said before.
+void recall(dns::Answer& answer, bool v4, const HostAnswer& host, const std::vector<Host>& known) {
+  if (answer.outcome != dns::Outcome::failed) return;
+  for (const Host& before : known) {
+    const bool same = before.name == host.name && before.endpoint.port == host.port;
+    if (!same || before.endpoint.address.is_v4() != v4) continue;
+    answer.outcome = dns::Outcome::found;
+    answer.addresses.push_back(before.endpoint.address);
+  }
+}
+
+Task<HostAnswer> look_up(HostAnswer host, dns::Resolver& resolver, std::vector<Host> known, SteadyTime deadline) {
   if (const std::optional<IpAddress> address = IpAddress::parse(host.name)) {
     host.addresses.outcome = dns::Outcome::found;
     host.addresses.addresses = {*address};
     co_return host;
   }
-  host.addresses = co_await dns::lookup_addresses(resolver, host.name, deadline);
+  dns::BothFamilies both = co_await dns::lookup_both(resolver, host.name, deadline);
+  recall(both.v4, true, host, known);
+  recall(both.v6, false, host, known);
+  host.addresses = dns::one_answer(std::move(both));
   if (host.addresses.addresses.size() > most_addresses) host.addresses.addresses.resize(most_addresses);
   co_return host;
 }
@@ -42,17 +56,6 @@ std::vector<HostAnswer> hosts_of(const RouteRequest& request, const dns::Answer&
   return hosts;
 }
 
-// What DNS cannot say now, it said before.
-void recall(HostAnswer& host, const std::vector<Host>& known) {
-  if (host.addresses.outcome != dns::Outcome::failed || !host.addresses.addresses.empty()) return;
-  for (const Host& before : known) {
-    if (before.name == host.name && before.endpoint.port == host.port) {
-      host.addresses.outcome = dns::Outcome::found;
-      host.addresses.addresses.push_back(before.endpoint.address);
-    }
-  }
-}
-
 }  // namespace
 
 Task<Route> find_route(RouteRequest request, dns::Resolver& resolver, const Identity& identity,
@@ -66,9 +69,8 @@ Task<Route> find_route(RouteRequest request, dns::Resolver& resolver, const Iden
   }
   if (mx.outcome == dns::Outcome::failed && !known.empty()) co_return Route{known, true, {}, {}, false};
   std::vector<Task<HostAnswer>> lookups;
-  for (HostAnswer& host : hosts_of(request, mx)) lookups.push_back(look_up(std::move(host), resolver, deadline));
+  for (HostAnswer& host : hosts_of(request, mx)) lookups.push_back(look_up(std::move(host), resolver, known, deadline));
   std::vector<HostAnswer> hosts = co_await join_all(std::move(lookups));
-  for (HostAnswer& host : hosts) recall(host, known);
   Route route = plan_route(request, mx, std::move(hosts), identity, random);
   if (!route.hosts.empty()) known = route.hosts;
   co_return route;

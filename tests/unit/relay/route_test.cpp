@@ -189,6 +189,23 @@ TEST_CASE("the last known addresses stand in when DNS fails, not when it says no
     CHECK(list(find(explicitly({{"mx.example", 25}}), down, found.known).route) == "mx.example[198.51.100.1]:25");
     CHECK(find(explicitly({{"other.example", 25}}), down, found.known).route.hosts.empty());
   }
+  SECTION("one family fails") {
+    const bool v4 = GENERATE(true, false);
+    CAPTURE(v4);
+    test::ScriptedResolver up("mx.example A 198.51.100.1\nmx.example AAAA 2001:db8::1");
+    const RouteRequest request = explicitly({{"mx.example", 25}});
+    found = find(request, up, found.known);
+    const std::string both = "mx.example[2001:db8::1]:25 mx.example[198.51.100.1]:25";
+    REQUIRE(list(found.route) == both);
+    test::ScriptedResolver half(v4 ? "mx.example A SERVFAIL\nmx.example AAAA 2001:db8::1"
+                                   : "mx.example A 198.51.100.1\nmx.example AAAA SERVFAIL");
+    found = find(request, half, found.known);
+    CHECK(list(found.route) == both);
+    test::ScriptedResolver down("mx.example ANY SERVFAIL");
+    CHECK(list(find(request, down, found.known).route) == both);
+    test::ScriptedResolver none("mx.example A SERVFAIL\nmx.example AAAA NODATA");
+    CHECK(list(find(request, none, found.known).route) == "mx.example[198.51.100.1]:25");
+  }
   SECTION("the domain is gone") {
     test::ScriptedResolver gone("other.example A 198.51.100.9");
     CHECK(find(by_mx(), gone, found.known).route.hosts.empty());
