@@ -40,6 +40,21 @@ bool has_ascii_header(queue::Content& content) {
   return true;
 }
 
+bool any_delivered(const std::vector<Fate>& fates) {
+  return std::any_of(fates.begin(), fates.end(),
+                     [](const Fate& fate) { return fate.outcome.result == Outcome::Result::delivered; });
+}
+
+// What another host may still better, or, where some were taken and these were too many, this one at once.
+std::vector<Fate> take_open(std::vector<Fate>& fates, bool some) {
+  const auto open = std::partition(fates.begin(), fates.end(), [some](const Fate& fate) {
+    return !fate.outcome.next_host && !(some && fate.too_many);
+  });
+  std::vector<Fate> result(std::make_move_iterator(open), std::make_move_iterator(fates.end()));
+  fates.erase(open, fates.end());
+  return result;
+}
+
 // Every host was asked, and none offers what the message needs.
 void give_up(std::vector<Fate>& fates) {
   for (Fate& fate : fates) {
@@ -157,7 +172,7 @@ std::vector<Fate> Worker::stray(const Job& job) {
 // False: no connection, and the message is as it was.
 Task<bool> Worker::deliver(Job& job) {
   std::vector<Endpoint> asked;
-  std::vector<Fate> open;  // that another host may still better
+  std::vector<Fate> open;
   bool active = false;
   for (unsigned hosts = 0; hosts < hosts_a_message && asked.size() < hosts_asked;) {
     job.connecting = now();
@@ -187,15 +202,18 @@ Task<bool> Worker::deliver(Job& job) {
       asked.pop_back();
       continue;
     }
-    if (able) ++hosts;
-    const auto another = std::partition(fates.begin(), fates.end(), [](const Fate& f) { return !f.outcome.next_host; });
-    open.assign(another, fates.end());
-    fates.erase(another, fates.end());
+    const bool some = any_delivered(fates);
+    open = take_open(fates, some);
     if (broken) destination_.trouble();
     if (!fates.empty()) co_await settle(parts_, destination_, job, std::move(fates));
     if (open.empty()) break;
     job.recipients.clear();
     for (const Fate& fate : open) job.recipients.push_back(fate.index);
+    if (some) {  // the rest is for the same host
+      asked.pop_back();
+      continue;
+    }
+    if (able) ++hosts;
     put_away_connection();
   }
   if (!open.empty()) co_await settle(parts_, destination_, job, std::move(open));
@@ -273,6 +291,7 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
     Fate fate{.index = job.recipients[i], .remote = host.remote(), .server_reports = server_reports};
     fate.outcome = end && answer.positive() ? *end : judge(answer, host);
     fate.refused_early = refused_early(answer);
+    fate.too_many = too_many_recipients(answer);
     if (refuses_recipient(answer)) fate.no_recipient = answer.reply;
     fates.push_back(std::move(fate));
   }

@@ -53,7 +53,7 @@ Outcome judge_reply(const Answer& answer, const Host& host) {
   if (answer.stage == Stage::dot && reply.positive()) {
     outcome.result = Result::delivered;
     outcome.reason = outcome.said;
-  } else if (reply.permanent() && about_message) {
+  } else if (reply.permanent() && about_message && !too_many_recipients(answer)) {
     outcome.result = Result::failed;
   }
   outcome.next_host = reply.code == 421 || !about_message;
@@ -121,7 +121,15 @@ std::string_view to_string(Result result) {
   return result == Result::failed ? "bounced" : "deferred";
 }
 
+bool too_many_recipients(const Answer& answer) {
+  if (answer.stage != Stage::rcpt || answer.kind != Answer::Kind::reply) return false;
+  const int code = answer.reply.code;
+  const std::string& enhanced = answer.reply.enhanced;
+  return (code == 452 || code == 552) && (enhanced.empty() || enhanced[2] == '5' || enhanced[2] == '0');
+}
+
 bool refused_early(const Answer& answer) {
+  if (too_many_recipients(answer)) return false;
   const bool early = answer.stage == Stage::mail || answer.stage == Stage::rcpt || answer.stage == Stage::data;
   return early && answer.kind == Answer::Kind::reply && answer.reply.permanent() && answer.reply.code != 503;
 }

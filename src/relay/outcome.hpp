@@ -36,6 +36,9 @@ Outcome judge(const smtp::Answer& answer, const Host& host);
 Outcome unreachable(const Host& host, const std::string& error);
 std::string_view to_string(Outcome::Result result);  // as in the log: "sent" "deferred" "bounced"
 
+// 452, or 552 as RFC 821 had it: it takes no more recipients with this message (RFC 5321 4.5.3.1.10). Not if the status
+// speaks of the mailbox or the system.
+bool too_many_recipients(const smtp::Answer& answer);
 // A 5yz before any content was sent.
 bool refused_early(const smtp::Answer& answer);
 // The server says that this recipient does not exist, and not that it dislikes us or the sender.

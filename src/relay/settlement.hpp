@@ -28,6 +28,7 @@ struct Fate {
   std::string remote{};                             // who said so; empty = nobody
   std::optional<smtp::ServerReply> no_recipient{};  // with this it said that there is no such recipient
   bool refused_early = false;
+  bool too_many = false;        // as many as it takes at once came before
   bool server_reports = false;  // it offers DSN: success is its to report
 };
 

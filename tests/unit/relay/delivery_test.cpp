@@ -344,6 +344,37 @@ TEST_CASE_METHOD(OnePrimary, "a thousand recipients do not lock up a pipelined e
   CHECK(primary.transactions[0].rcpt.size() == 1000);
 }
 
+TEST_CASE_METHOD(OnePrimary, "a server that takes so many recipients at once gets the rest at once") {
+  const char* reply = GENERATE("552 too many", "552 5.5.3 too many", "452 4.5.3 too many");
+  unsigned taken = 0;
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::mail) taken = 0;
+    if (step == Step::rcpt && ++taken > 100) return Act{Kind::reply, reply};
+    return std::nullopt;
+  };
+  Message message;
+  message.to.clear();
+  for (int i = 0; i < 250; ++i) message.to.push_back("user" + std::to_string(i) + "@example.com");
+  put(message);
+  start();
+  until_empty();
+  REQUIRE(primary.transactions.size() == 3);
+  CHECK(primary.transactions[2].rcpt.size() == 50);
+  CHECK(log.count("status=sent") == 250);
+  CHECK(log.count("status=deferred") == 0);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a server that takes no recipient at all is not asked again at once") {
+  primary.misbehave(Step::rcpt, {Kind::reply, "552 5.5.3 too many"}, 2);
+  const QueueId id = put({.to = {"a@example.com", "b@example.com"}});
+  start();
+  until_logged("dsn=4.5.3, status=deferred", 2);
+  until([&] { return !spool->active(id); });
+  CHECK(primary.count("MAIL") == 1);
+  later();
+  until_empty();
+}
+
 TEST_CASE_METHOD(OnePrimary, "a message for two domains goes to both, and neither waits for the other") {
   FakePrimary slow(io);
   add_domain("slow.example", {slow.endpoint()});

@@ -124,6 +124,26 @@ TEST_CASE("only a 5yz before content is an early refusal") {
   CHECK_FALSE(refused_early(broke(Stage::rcpt, Answer::Kind::lost)));
 }
 
+TEST_CASE("552 to RCPT is not final, unless it speaks of the mailbox or the system") {
+  using Result = Outcome::Result;
+  for (const char* reply :
+       {"552 too many recipients", "552 5.5.3 too many", "552 5.0.0 no more", "452 4.5.3 no more"}) {
+    CAPTURE(reply);
+    CHECK(too_many_recipients(said(Stage::rcpt, reply)));
+    CHECK(judge(said(Stage::rcpt, reply), host).result == Result::deferred);
+    CHECK_FALSE(refused_early(said(Stage::rcpt, reply)));
+  }
+  CHECK(judge(said(Stage::rcpt, "552 5.5.3 too many"), host).dsn == "4.5.3");
+  for (const char* reply : {"552 5.2.2 mailbox full", "552 5.3.4 too large", "550 5.5.3 no"}) {
+    CAPTURE(reply);
+    CHECK_FALSE(too_many_recipients(said(Stage::rcpt, reply)));
+    CHECK(judge(said(Stage::rcpt, reply), host).result == Result::failed);
+  }
+  CHECK_FALSE(too_many_recipients(said(Stage::mail, "552 too large")));
+  CHECK_FALSE(too_many_recipients(said(Stage::rcpt, "452 4.2.2 mailbox full")));
+  CHECK(judge(said(Stage::dot, "552 too large"), host).result == Result::failed);
+}
+
 TEST_CASE("attempts back off from retry_min to retry_max") {
   const test::FakeClock clock;
   const config::Queue rules;
