@@ -22,8 +22,8 @@ constexpr std::uint8_t idle = in({State::start, State::greeted});
 // clang-format off
 constexpr std::array<CommandRule, verb_count - 1> rules = {{
     // verb          legal in                            last   before TLS argument junk
-    {Verb::helo,     any,                                true,  true,  true,  false},
-    {Verb::ehlo,     any,                                true,  true,  true,  false},
+    {Verb::helo,     any,                                true,  true,  true,  true},
+    {Verb::ehlo,     any,                                true,  true,  true,  true},
     {Verb::xclient,  idle,                               true,  true,  true,  false},
     {Verb::starttls, idle,                               true,  true,  false, false},
     {Verb::auth,     any,                                true,  false, true,  false},
