@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <deque>
 
 #include "access/decision.hpp"
+#include "access/turns.hpp"
 #include "base/bounded.hpp"
 #include "spf/spf.hpp"
 
@@ -25,48 +25,6 @@ Authority authority_of(spf::Result result) {
 bool same_sender(const Facts& a, const Facts& b) {
   return a.instance == b.instance && a.sender == b.sender && a.helo == b.helo;
 }
-
-// Runs lookups of one kind, a bounded number at once: one under way weighs more than the idle session that began it,
-// and a name server that is asked tens of thousands of questions in a burst loses most of them.
-class Turns {
- public:
-  Turns(Gate& gate, const char* name) : gate_(gate), name_(name) {}
-  void add(std::function<Task<>()> lookup) {
-    waiting_.push_back(std::move(lookup));
-    next();
-  }
-  void clear() { waiting_.clear(); }
-
- private:
-  static constexpr std::size_t at_once = 250;
-
-  void next() {
-    if (std::exchange(in_next_, true)) return;  // one that ended at once, below
-    while (!waiting_.empty() && running_ < at_once) {
-      const std::function<Task<>()> lookup = std::move(waiting_.front());
-      waiting_.pop_front();
-      ++running_;
-      if (!gate_.spawn(name_, run(lookup()))) --running_;
-    }
-    in_next_ = false;
-  }
-  Task<> run(Task<> lookup) {
-    struct Turn {
-      Turns& turns;
-      ~Turn() {
-        --turns.running_;
-        turns.next();
-      }
-    } const turn{*this};
-    co_await std::move(lookup);
-  }
-
-  Gate& gate_;
-  const char* name_;
-  std::deque<std::function<Task<>()>> waiting_;
-  std::size_t running_ = 0;
-  bool in_next_ = false;
-};
 
 // Clients and senders come in bursts: what has been looked up for one serves the next of the same name too, for as
 // long as the DNS cache would keep a failure.
@@ -107,8 +65,18 @@ struct Pipeline::Impl {
   Gate gate;
   Turns name_turns{gate, "client name"};
   Turns score_turns{gate, "dnsbl client"};
+  Turns domain_turns{gate, "sender domain"};
+  Turns sender_turns{gate, "dnsbl sender"};
   Recent<IpAddress, std::shared_ptr<ClientLookups>> recent_clients;
   Recent<std::string, MailDomain> recent_domains;
+
+  // Of one session.
+  struct SenderPlaces {
+    explicit SenderPlaces(Impl& impl)
+        : domain(std::make_shared<Place>(impl.domain_turns)), score(std::make_shared<Place>(impl.sender_turns)) {}
+    std::shared_ptr<Place> domain;
+    std::shared_ptr<Place> score;
+  };
 
   Impl(asio::any_io_executor ex, Setup initial, dns::Resolver& dns)
       : executor(std::move(ex)), setup(std::move(initial)), resolver(dns), gate(executor, reporter()) {}
@@ -154,17 +122,19 @@ struct Pipeline::Impl {
     if (scored && std::ranges::any_of(*scores, uncertain)) return;
     recent_clients.remember(ip, lookups, time());
   }
-  Task<> score_sender(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<SenderLookups> to, Facts facts,
-                      SteadyTime deadline) {
-    Task<dnsbl::Score> sender = lists->check_domain("sender", facts.sender.domain, deadline);
-    Task<dnsbl::Score> helo = lists->check_domain("helo", facts.helo, deadline);
+  Task<> score_sender(std::shared_ptr<SenderLookups> to, Facts facts, Setup by) {
+    if (!to) co_return;
+    const SteadyTime deadline = lookup_deadline(by);
+    Task<dnsbl::Score> sender = by.lists->check_domain("sender", facts.sender.domain, deadline);
+    Task<dnsbl::Score> helo = by.lists->check_domain("helo", facts.helo, deadline);
     std::vector<dnsbl::Score> scores(2);
     scores[0] = co_await std::move(sender);
     scores[1] = co_await std::move(helo);
     to->scores.set(std::move(scores));
   }
-  Task<> look_up_domain(std::shared_ptr<SenderLookups> to, std::string domain, SteadyTime deadline) {
-    MailDomain state = co_await look_up_mail_domain(resolver, domain, deadline);
+  Task<> look_up_domain(std::shared_ptr<SenderLookups> to, std::string domain, Setup by) {
+    if (!to) co_return;
+    MailDomain state = co_await look_up_mail_domain(resolver, domain, lookup_deadline(by));
     if (state.state != MailDomain::State::failed) recent_domains.remember(domain, state, time());
     to->domain.set(std::move(state));
   }
@@ -195,9 +165,10 @@ struct Pipeline::Impl {
     if (score) score_turns.add([this, to, ip, now, named] { return score_client(to.lock(), ip, now, named); });
     return lookups;
   }
-  std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts, bool afresh) {
+  std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts, bool afresh, SenderPlaces& places) {
     const config::Config& config = now.config();
     const auto lookups = std::make_shared<SenderLookups>();
+    const std::weak_ptr<SenderLookups> to = lookups;
     const bool check = config.access.unknown_sender_domain != config::CheckMode::off && !facts.client.trusted;
     if (check && needs_lookup(config, facts.sender)) {
       const std::string& domain = facts.sender.domain;
@@ -205,11 +176,11 @@ struct Pipeline::Impl {
       if (known != nullptr)
         lookups->domain.set(*known);
       else
-        gate.spawn("sender domain", look_up_domain(lookups, domain, lookup_deadline(now)));
+        places.domain->add([this, to, domain, now] { return look_up_domain(to.lock(), domain, now); });
     }
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
     if (score && (now.lists->ask_about("sender") || now.lists->ask_about("helo")))
-      gate.spawn("dnsbl sender", score_sender(now.lists, lookups, facts, lookup_deadline(now)));
+      places.score->add([this, to, facts, now] { return score_sender(to.lock(), facts, now); });
     else if (score)
       lookups->scores.set({});
     return lookups;
@@ -244,7 +215,7 @@ class Session final : public SessionChecks {
   void mail(const Facts& facts) override {
     if (sender_ && same_sender(facts, facts_)) return;
     facts_ = facts;
-    sender_ = pipeline_->begin(setup_, facts, afresh_);
+    sender_ = pipeline_->begin(setup_, facts, afresh_, places_);
     postponed_.clear();
     headers_.clear();
   }
@@ -319,6 +290,7 @@ class Session final : public SessionChecks {
   Setup setup_;
   bool afresh_;
   std::shared_ptr<ClientLookups> client_;
+  Pipeline::Impl::SenderPlaces places_{*pipeline_};
   std::shared_ptr<SenderLookups> sender_;
   Facts facts_;                       // those that sender_ is about
   std::vector<Mailbox> postponed_;    // greylisted at DATA
@@ -338,6 +310,8 @@ Pipeline::~Pipeline() = default;
 Task<> Pipeline::stop() {
   impl_->name_turns.clear();
   impl_->score_turns.clear();
+  impl_->domain_turns.clear();
+  impl_->sender_turns.clear();
   impl_->gate.cancel();
   co_await impl_->gate.close();
 }

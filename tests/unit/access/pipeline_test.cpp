@@ -757,6 +757,39 @@ TEST_CASE_METHOD(World, "of a crowd of clients a bounded number is looked up at 
   CHECK(run(io, crowd[598]->client_name()) == "unknown");
 }
 
+TEST_CASE_METHOD(World, "a session that names many senders in a row has one looked up at a time, and the last") {
+  list("bl.example");
+  config->dnsbl.domain_lists.emplace_back().zone = "dbl.example";
+  config->dnsbl.domain_lists.back().check_client = config->dnsbl.domain_lists.back().check_helo = false;
+  start();
+  resolver.clear_asked();
+  for (int i = 0; i < 1000; ++i) {
+    const std::string domain = fmt::format("slow{}.example", i);
+    resolver.delay(domain, 5s, clock);
+    resolver.delay(domain + ".dbl.example", 5s, clock);
+    facts.sender = Mailbox::split("a@" + domain);
+    mail();
+    io.restart();
+    io.poll();
+  }
+  CHECK(resolver.asked() == std::vector<std::string>{"slow0.example MX", "slow0.example.dbl.example A"});
+  const auto settle = [&] {
+    for (int i = 0; i < 4; ++i) {
+      clock.advance(5s);
+      resolver.tick();
+      io.restart();
+      io.poll();
+    }
+  };
+  settle();
+  CHECK(resolver.count("slow999.example MX") == 1);
+  CHECK(resolver.count("slow999.example.dbl.example A") == 1);
+  CHECK(resolver.count("slow1.example MX") + resolver.count("slow998.example MX") == 0);
+  settle();
+  facts.sender = Mailbox::split("joe@sender.example");
+  CHECK(rcpt().pass());
+}
+
 TEST_CASE_METHOD(World, "a client's slow name does not hold up the lists of addresses") {
   list("bl.example");
   start();
