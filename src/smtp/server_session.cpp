@@ -16,6 +16,7 @@ constexpr auto proxy_header_timeout = 5s;  // it comes in the connection's first
 constexpr auto rate_window = 60s;
 constexpr auto longest_silence = 30s;  // of one wait, towards the rate: longer ones are data_timeout's business
 constexpr auto farewell_timeout = 10s;
+constexpr auto handshake_timeout = 60s;
 constexpr std::size_t output_limit = 16384;
 constexpr std::size_t store_size = 8192;  // so much content is handed on at once
 constexpr std::size_t kept_output = 512;  // bytes of memory that an idle session may keep for replies
@@ -178,32 +179,42 @@ Task<bool> ServerSession::take_over_client() {
 
 // --- reading and writing ---------------------------------------------------------------------------------------------
 
+// The next command, or the rest of its line.
 Task<bool> ServerSession::more_input() {
   if (!flush_now()) {
     const bool sent = co_await flush();
     if (!sent) co_return false;
   }
   if (!command_deadline_) command_deadline_ = in(config_->limits.command_timeout);
-  while (input_.empty()) {
+  bool readable = !input_.empty();  // the rest may have come
+  for (;;) {
     if (leaving_ != nullptr) {
       co_await hang_up(*leaving_);
       co_return false;
     }
-    input_.release();
-    if (session_.output().capacity() > kept_output) session_.output() = std::string();
-    ticket_->idle();
+    const std::optional<std::size_t> bytes =
+        readable ? stream_->read_now(input_.space()) : std::optional<std::size_t>(0);
+    if (!bytes) {
+      const bool got = co_await read(*command_deadline_);
+      co_return got;
+    }
+    input_.filled(*bytes);
+    if (*bytes > 0) co_return true;
+    rest();
     const ReadStatus status = co_await stream_->wait_readable(*command_deadline_);
     ticket_->busy();
-    if (status == ReadStatus::data) break;
-    if (status == ReadStatus::timed_out && leaving_ != nullptr) continue;
+    readable = status == ReadStatus::data;
+    if (readable || (status == ReadStatus::timed_out && leaving_ != nullptr)) continue;
     co_await lose(status);
     co_return false;
   }
-  const std::size_t bytes = stream_->read_now(input_.space());
-  input_.filled(bytes);
-  if (bytes > 0) co_return true;
-  const bool got = co_await read(*command_deadline_);
-  co_return got;
+}
+
+// Before a wait that may be long: gives up what memory it can, and may be shed.
+void ServerSession::rest() {
+  if (input_.empty()) input_.release();
+  if (session_.output().capacity() > kept_output) session_.output() = std::string();
+  ticket_->idle();
 }
 
 Task<bool> ServerSession::read(SteadyTime deadline) {
@@ -428,9 +439,13 @@ Task<bool> ServerSession::start_tls() {
   append_reply(session_.output(), make_reply(replies::start_tls));
   const bool sent = co_await flush();
   if (!sent) co_return false;
-  const Result<TlsInfo> info = co_await stream_->start_tls_server(context.get(), in(config_->limits.command_timeout));
+  const auto patience = std::min<std::chrono::seconds>(config_->limits.command_timeout, handshake_timeout);
+  ticket_->idle();
+  const Result<TlsInfo> info = co_await stream_->start_tls_server(context.get(), in(patience));
+  ticket_->busy();
   if (!info) {
-    parts_.log.info("smtpd", fmt::format("SSL_accept error from {}: {}", session_.client(), info.error().text));
+    const std::string why = leaving_ != nullptr ? "told to leave" : info.error().text;
+    parts_.log.info("smtpd", fmt::format("SSL_accept error from {}: {}", session_.client(), why));
     co_return false;
   }
   parts_.metrics.count("tls_sessions_total", {{"direction", "in"}, {"version", info->protocol}});

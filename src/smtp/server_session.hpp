@@ -1,8 +1,8 @@
 // One SMTP connection from accept to close: reads, lets the Session act, performs its effects, writes.
 //
 // Replies of a pipelined group leave in one write, when nothing more can be answered without reading. While a session
-// waits for its client's next command it holds no buffer. Between commands it may be told to leave (421); content on
-// its way is always finished.
+// waits for its client's next command it holds no buffer, unless a part of it has come. Until that is complete, and in
+// a TLS handshake, it may be told to leave (421); content on its way is always finished.
 //
 // Thread: the stream's executor. Everything in ServerParts must outlive it.
 #pragma once
@@ -47,7 +47,7 @@ class ServerSession {
   ServerSession& operator=(const ServerSession&) = delete;
 
   Task<> run();
-  // Ends it with 421 as soon as it waits for a command.
+  // Ends it with 421 as soon as it waits for a command, or for the rest of one.
   void shut_down() { leave(replies::shutting_down); }
   void shed() { leave(replies::shed); }
 
@@ -61,6 +61,7 @@ class ServerSession {
   void log_loss(bool timeout);
   Task<bool> take_over_client();
   Task<bool> more_input();
+  void rest();
   Task<bool> read(SteadyTime deadline);
   Task<bool> read_content();
   Task<bool> perform(Effect effect);

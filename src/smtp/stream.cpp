@@ -182,10 +182,12 @@ class SocketStream final : public Stream {
     co_return Result<>();
   }
 
-  std::size_t read_now(std::span<char> into) override {
+  std::optional<std::size_t> read_now(std::span<char> into) override {
     if (unyielding_ == most_unyielding) return 0;
     ++unyielding_;
-    return try_read(into).bytes;
+    const Attempt attempt = try_read(into);
+    const bool sound = attempt.outcome == Outcome::done || attempt.outcome == Outcome::wait_read;
+    return sound ? std::optional(attempt.bytes) : std::nullopt;
   }
 
   std::size_t write_now(std::span<const char> bytes) override { return bytes.empty() ? 0 : try_write(bytes).bytes; }
@@ -197,14 +199,13 @@ class SocketStream final : public Stream {
   }
 
   Task<ReadStatus> wait_readable(SteadyTime deadline) override {
-    if (ssl_ && SSL_has_pending(ssl_.get()) == 1) co_return ReadStatus::data;
-    if (std::exchange(woken_, false)) co_return ReadStatus::timed_out;
-    idle_ = true;
-    const ReadStatus status = co_await ready(Outcome::wait_read, deadline);
-    idle_ = false;
-    if (status != ReadStatus::failed || !woken_) co_return status;
-    woken_ = false;
-    co_return ReadStatus::timed_out;
+    if (ssl_ && !starved_ && SSL_has_pending(ssl_.get()) == 1) {
+      unyielding_ = 0;
+      co_await asio::post(executor(), asio::use_awaitable);
+      co_return ReadStatus::data;
+    }
+    const ReadStatus status = co_await ready_or_woken(Outcome::wait_read, deadline);
+    co_return status;
   }
 
   void wake() override {
@@ -252,7 +253,9 @@ class SocketStream final : public Stream {
       prepare_errors();
       std::size_t bytes = 0;
       const int result = SSL_read_ex(ssl_.get(), into.data(), into.size(), &bytes);
-      return tls_attempt(ssl_.get(), result, bytes);
+      Attempt attempt = tls_attempt(ssl_.get(), result, bytes);
+      starved_ = attempt.outcome == Outcome::wait_read;
+      return attempt;
     }
     const ssize_t result = ::recv(handle(), into.data(), into.size(), MSG_DONTWAIT);
     if (result < 0 && (errno == EAGAIN || errno == EINTR)) return {Outcome::wait_read, 0, {}};
@@ -280,6 +283,16 @@ class SocketStream final : public Stream {
     co_return io->end(error);
   }
 
+  Task<ReadStatus> ready_or_woken(Outcome direction, SteadyTime deadline) {
+    if (std::exchange(woken_, false)) co_return ReadStatus::timed_out;
+    idle_ = true;
+    const ReadStatus status = co_await ready(direction, deadline);
+    idle_ = false;
+    if (status != ReadStatus::failed || !woken_) co_return status;
+    woken_ = false;
+    co_return ReadStatus::timed_out;
+  }
+
   Task<Result<TlsInfo>> handshake(SSL_CTX* context, int (*step)(SSL*), std::function<void(SSL*)> setup,
                                   SteadyTime deadline) {
     ssl_.reset(SSL_new(context));
@@ -292,7 +305,7 @@ class SocketStream final : public Stream {
       if (attempt.outcome == Outcome::done) break;
       if (attempt.outcome == Outcome::closed) co_return fail(ErrorKind::temporary, "connection closed");
       if (attempt.outcome == Outcome::failed) co_return fail(ErrorKind::temporary, std::move(attempt.error));
-      const ReadStatus status = co_await ready(attempt.outcome, deadline);
+      const ReadStatus status = co_await ready_or_woken(attempt.outcome, deadline);
       if (status == ReadStatus::timed_out) co_return fail(ErrorKind::timed_out, "TLS handshake timed out");
       if (status != ReadStatus::data) co_return fail(ErrorKind::temporary, "connection closed");
     }
@@ -303,7 +316,8 @@ class SocketStream final : public Stream {
   std::shared_ptr<Socket> io_;
   std::unique_ptr<SSL, FreeSsl> ssl_;
   unsigned unyielding_ = 0;  // reads since the last wait
-  bool idle_ = false;        // in wait_readable()
+  bool starved_ = false;     // of what TLS has, nothing can be read before the socket has more
+  bool idle_ = false;        // in a wait that wake() ends
   bool woken_ = false;
 };
 

@@ -8,6 +8,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -45,15 +46,18 @@ class Stream {
   virtual Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) = 0;
   // All of it or an error (kind timed_out for the deadline).
   virtual Task<Result<>> write(std::span<const char> bytes, SteadyTime deadline) = 0;
-  // What can be had or sent without waiting, and without a coroutine: 0 bytes too for any other reason, which the two
-  // above will tell.
-  virtual std::size_t read_now(std::span<char>) { return 0; }
+  // What can be had without waiting, and without a coroutine: 0 if there is nothing yet, absent for the end or trouble,
+  // which read_some() will tell.
+  virtual std::optional<std::size_t> read_now(std::span<char> into) = 0;
+  // What can be sent so: 0 for any reason that there is, which write() will tell.
   virtual std::size_t write_now(std::span<const char>) { return 0; }
   // True if bytes have already arrived that nobody has read (early talkers). Does not wait.
   virtual bool has_pending() = 0;
-  // Waits until there is something to read, without needing a buffer: idle sessions hold no memory.
+  // Waits until there is something to read, without needing a buffer: idle sessions hold no memory. Under TLS it may
+  // turn out to be a part of a record, of which read_now() has 0 bytes; then this waits for more of it.
   virtual Task<ReadStatus> wait_readable(SteadyTime deadline) = 0;
-  // A wait_readable() that is pending, or else the next one, ends at once as timed_out; nothing is lost by that.
+  // A wait_readable() that is pending, or else the next one, ends at once as timed_out; nothing is lost by that. A
+  // handshake ends so too, and with it the connection.
   virtual void wake() = 0;
   // The handshake; the caller has made sure that no byte was buffered before it (CVE-2011-0411). `setup` may set SNI,
   // verification, a session to resume. On error the connection is finished.

@@ -66,18 +66,26 @@ Task<ReadEvent> PipeStream::read_some(std::span<char> into, SteadyTime deadline)
   const std::shared_ptr<Direction> in = in_;
   for (;;) {
     if (closed_) co_return ReadEvent{ReadStatus::failed, 0, "connection closed"};
-    if (!in->bytes.empty()) {
-      const std::size_t bytes = std::min({into.size(), in->bytes.size(), max_read_});
-      std::copy_n(in->bytes.begin(), bytes, into.begin());
-      in->bytes.erase(0, bytes);
-      co_return ReadEvent{ReadStatus::data, bytes, {}};
-    }
+    if (!in->bytes.empty()) co_return ReadEvent{ReadStatus::data, move_to(into), {}};
     if (in->ended) co_return ReadEvent{ReadStatus::closed, 0, {}};
     if (clock_.steady() >= deadline) co_return ReadEvent{ReadStatus::timed_out, 0, {}};
     in->awaited = true;
     co_await in->changed.async_wait(asio::as_tuple(asio::use_awaitable));
     in->awaited = false;
   }
+}
+
+std::optional<std::size_t> PipeStream::read_now(std::span<char> into) {
+  if (fails_now()) close();
+  if (closed_ || (in_->bytes.empty() && in_->ended)) return std::nullopt;
+  return move_to(into);
+}
+
+std::size_t PipeStream::move_to(std::span<char> into) {
+  const std::size_t bytes = std::min({into.size(), in_->bytes.size(), max_read_});
+  std::copy_n(in_->bytes.begin(), bytes, into.begin());
+  in_->bytes.erase(0, bytes);
+  return bytes;
 }
 
 Task<Result<>> PipeStream::write(std::span<const char> bytes, SteadyTime) {

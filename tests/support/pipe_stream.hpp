@@ -37,6 +37,7 @@ class PipeStream final : public smtp::Stream {
   Endpoint peer() const override { return peer_; }
   Task<smtp::ReadEvent> read_some(std::span<char> into, SteadyTime deadline) override;
   Task<Result<>> write(std::span<const char> bytes, SteadyTime deadline) override;
+  std::optional<std::size_t> read_now(std::span<char> into) override;
   bool has_pending() override;
   Task<smtp::ReadStatus> wait_readable(SteadyTime deadline) override;
   void wake() override;
@@ -47,6 +48,7 @@ class PipeStream final : public smtp::Stream {
   void close() override;
 
  private:
+  std::size_t move_to(std::span<char> into);
   struct Direction;
   PipeStream(asio::any_io_executor executor, const Clock& clock, Endpoint local, Endpoint peer);
   bool fails_now() { return fail_at_ > 0 && --fail_at_ == 0; }

@@ -83,8 +83,10 @@ void ServerRig::start() {
   client = std::move(ours);
   server = theirs.get();
   const smtp::ServerParts parts{policy, intake, tls, clock, log, metrics};
+  auto entered = connections.enter(settings.limits);
+  ticket = entered.get();
   session = std::make_shared<smtp::ServerSession>(parts, std::make_shared<config::Config>(settings), std::move(theirs),
-                                                  connections.enter(settings.limits), proxy_protocol_);
+                                                  std::move(entered), proxy_protocol_);
   gate_.spawn("session", session->run());
 }
 

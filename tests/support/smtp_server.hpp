@@ -83,7 +83,8 @@ class ServerRig {
   smtp::TlsServer tls{clock, log, metrics, alerts};
   smtp::Connections connections{clock, metrics};
   std::unique_ptr<PipeStream> client;
-  PipeStream* server = nullptr;  // dies with the session
+  PipeStream* server = nullptr;                 // dies with the session
+  smtp::Connections::Ticket* ticket = nullptr;  // so does this
   std::shared_ptr<smtp::ServerSession> session;
 
  private:

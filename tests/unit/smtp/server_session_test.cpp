@@ -147,6 +147,28 @@ TEST_CASE("a command must be complete within command_timeout, however its bytes 
   CHECK(rig.log.contains("smtpd: timeout after NOOP from mail.example.org[192.0.2.10]"));
 }
 
+TEST_CASE("a session with part of a command is idle, and may be shed") {
+  config::Config settings = test::server_config();
+  settings.limits.connections = 10;
+  ServerRig rig(settings);
+  rig.say("EHLO x\r\nNO");
+  rig.ticket->on_shed([&] { rig.session->shed(); });
+  rig.clock.advance(2s);
+  std::vector<std::unique_ptr<Connections::Ticket>> crowd;
+  for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
+  rig.pump();
+  CHECK(rig.ended());
+}
+
+TEST_CASE("the end of the connection in a command is its end") {
+  ServerRig rig;
+  rig.say("EHLO x\r\nNO");
+  rig.client->finish();
+  rig.pump();
+  CHECK(rig.ended());
+  CHECK(rig.log.contains("lost connection after EHLO"));
+}
+
 TEST_CASE("each command has its own time") {
   ServerRig rig;
   for (int i = 0; i < 5; ++i) {
@@ -210,6 +232,21 @@ TEST_CASE("a session that is told to leave does so between commands, never in co
     CHECK(replies.starts_with("250 2.0.0 Ok: queued as"));
     CHECK(last_line(replies).starts_with("421 4.3.2"));
     CHECK(rig.intake.messages.size() == 1);
+    CHECK(rig.ended());
+  }
+  SECTION("with part of a command") {
+    ServerRig rig;
+    rig.say("EHLO x\r\nNO");
+    rig.session->shed();
+    rig.pump();
+    CHECK(rig.client->take().starts_with("421 4.3.2 mx2.example.net Server is busy"));
+    CHECK(rig.ended());
+  }
+  SECTION("with part of a command that goes on and on") {
+    ServerRig rig;
+    rig.say("EHLO x\r\nNO");
+    rig.session->shut_down();
+    CHECK(last_line(rig.say("O")).starts_with("421 4.3.2"));
     CHECK(rig.ended());
   }
   SECTION("by shedding") {

@@ -27,6 +27,7 @@ struct Pair {
   Pair() : acceptor(io, tcp::endpoint(asio::ip::address_v4::loopback(), 0)), gate(io.get_executor()) {
     tcp::socket a(io);
     a.connect(acceptor.local_endpoint());
+    client_socket = a.native_handle();
     tcp::socket b = acceptor.accept();
     client = make_stream(std::move(a));
     server = make_stream(std::move(b));
@@ -45,6 +46,7 @@ struct Pair {
   asio::io_context io{1};
   tcp::acceptor acceptor;
   Gate gate;
+  int client_socket = -1;  // the client's
   std::unique_ptr<Stream> client;
   std::unique_ptr<Stream> server;
 };
@@ -165,6 +167,57 @@ TEST_CASE("wake ends a pending wait, or the next one, but never a read") {
   std::string buffer(10, 0);
   const ReadEvent event = pair.run(pair.server->read_some(buffer, after(20s)));
   CHECK(event.status == ReadStatus::closed);
+}
+
+TEST_CASE("what can be had without waiting: bytes, nothing yet, or word of the end") {
+  Pair pair;
+  std::string buffer(10, 0);
+  CHECK(pair.server->read_now(buffer) == 0);
+  pair.run(pair.client->write(std::string_view("x"), after(10s)));
+  pair.run(pair.server->wait_readable(after(10s)));
+  CHECK(pair.server->read_now(buffer) == 1);
+  pair.client->close();
+  pair.run(pair.server->wait_readable(after(10s)));
+  CHECK_FALSE(pair.server->read_now(buffer));
+}
+
+TEST_CASE("part of a TLS record is waited for, and wake ends that") {
+  Pair pair;
+  const Context server = server_context();
+  const Context client(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  Result<TlsInfo> client_result;
+  pair.gate.spawn("client", shake_hands(*pair.client, client.get(), &client_result));
+  const auto info = pair.run(pair.server->start_tls_server(server.get(), after(20s)));
+  REQUIRE(info);
+  pair.run(pair.gate.close());
+  REQUIRE(::send(pair.client_socket, "\x17\x03\x03", 3, 0) == 3);
+  const ReadStatus first = pair.run(pair.server->wait_readable(after(10s)));
+  CHECK(first == ReadStatus::data);
+  std::string buffer(10, 0);
+  CHECK(pair.server->read_now(buffer) == 0);
+  const ReadStatus rest = pair.run(pair.server->wait_readable(after(20ms)));
+  CHECK(rest == ReadStatus::timed_out);
+  REQUIRE(::send(pair.client_socket, "\x00", 1, 0) == 1);
+  const ReadStatus more = pair.run(pair.server->wait_readable(after(10s)));
+  CHECK(more == ReadStatus::data);
+  CHECK(pair.server->read_now(buffer) == 0);
+  pair.server->wake();
+  const ReadStatus woken = pair.run(pair.server->wait_readable(after(20s)));
+  CHECK(woken == ReadStatus::timed_out);
+}
+
+TEST_CASE("wake ends a handshake that is pending, or the next one") {
+  const Context server = server_context();
+  const SteadyTime begin = std::chrono::steady_clock::now();
+  Pair pair;
+  pair.gate.spawn("waker", later([&] { pair.server->wake(); }));
+  const auto pending = pair.run(pair.server->start_tls_server(server.get(), after(20s)));
+  CHECK_FALSE(pending);
+  Pair other;
+  other.server->wake();
+  const auto next = other.run(other.server->start_tls_server(server.get(), after(20s)));
+  CHECK_FALSE(next);
+  CHECK(std::chrono::steady_clock::now() - begin < 10s);
 }
 
 TEST_CASE("close ends a pending read as failed") {
