@@ -38,7 +38,7 @@ class Files {
   virtual Result<> sync_directory(const std::string& path) = 0;
   virtual Result<std::vector<std::string>> list(const std::string& directory) = 0;  // names, sorted
   virtual Result<std::uint64_t> free_bytes(const std::string& path) = 0;            // for an unprivileged user
-  // Held until the returned object dies; not_found if another process holds it (flock).
+  // Held until the returned object dies; not_found if another process holds it (fcntl F_OFD_SETLK).
   virtual Result<std::unique_ptr<File>> lock(const std::string& path) = 0;
 };
 

@@ -44,7 +44,27 @@ class FileContent final : public Content {
   std::uint64_t checked_ = 0;
 };
 
+class Watched final : public Content {
+ public:
+  Watched(std::unique_ptr<Content> content, std::function<Error(Error)> on_error)
+      : content_(std::move(content)), on_error_(std::move(on_error)) {}
+  std::uint64_t size() const override { return content_->size(); }
+  Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
+    auto read = content_->read(offset, into);
+    if (!read) return std::unexpected(on_error_(std::move(read.error())));
+    return read;
+  }
+
+ private:
+  std::unique_ptr<Content> content_;
+  std::function<Error(Error)> on_error_;
+};
+
 }  // namespace
+
+std::unique_ptr<Content> watch(std::unique_ptr<Content> content, std::function<Error(Error)> on_error) {
+  return std::make_unique<Watched>(std::move(content), std::move(on_error));
+}
 
 std::unique_ptr<Content> make_content(std::string text) {
   return std::make_unique<TextContent>(std::move(text));

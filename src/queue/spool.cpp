@@ -361,6 +361,10 @@ Result<Loaded> SpoolImpl::read(QueueId id, bool with_content, std::uint64_t whol
     if (auto opened = read_own_file(*stored, whole_up_to, loaded); !opened) {
       return std::unexpected(damaged(id, *snapshot, opened.error()));
     }
+    if (loaded.rest) {
+      auto on_error = [this, id, snapshot = *snapshot](Error error) { return damaged(id, snapshot, std::move(error)); };
+      loaded.rest = watch(std::move(loaded.rest), std::move(on_error));
+    }
   } else if (stored->size <= whole_up_to) {
     loaded.content = record->body();
   } else {
@@ -386,6 +390,9 @@ Result<> SpoolImpl::read_own_file(const StoredMessage& stored, std::uint64_t who
 // leaves the queue. An I/O error may pass; the message stays.
 Error SpoolImpl::damaged(QueueId id, const Snapshot& snapshot, Error error) {
   if (error.kind != ErrorKind::invalid) return error;
+  const auto now = writer_.snapshot(id);
+  if (!now) return {ErrorKind::not_found, id.to_string() + " has left the queue"};
+  if (now->places != snapshot.places) return {ErrorKind::temporary, error.text};  // what was moved was whole
   const Location& place = snapshot.places.message;
   Result<> kept = quarantine_.keep(*snapshot.message, {place.offset, place.length()});
   if (kept && snapshot.places.own_file) {

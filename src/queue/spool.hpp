@@ -49,7 +49,8 @@ class Incoming {  // one message on its way in; not thread-safe
   virtual Task<Result<>> commit(Envelope envelope) = 0;
 };
 
-// Content of a queued message, read in pieces. Stays readable while it exists, even if the message ends or moves.
+// Content of a queued message, read in pieces. Stays readable while it exists, even if the message ends or moves. Dies
+// before the spool, which it tells when it turns out to be damaged: the message leaves the queue then.
 class Content {
  public:
   virtual ~Content() = default;

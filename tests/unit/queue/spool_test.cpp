@@ -405,6 +405,23 @@ TEST_CASE("a large message whose file the disk has changed leaves the queue with
   CHECK_FALSE(t.spool->contains(short_one));
 }
 
+TEST_CASE("so does one that is found damaged while it is read piece by piece, unless it has ended meanwhile") {
+  OpenSpool t;
+  for (const bool ended : {false, true}) {
+    const QueueId id = t.must_accept({"user@example.com"}, std::string(50000, 'L'));
+    t.files->put("/spool/large/" + id.to_string(), std::string(49999, 'L') + "l");
+    const auto loaded = t.wait(t.spool->load(id, 10));
+    REQUIRE(loaded.has_value());
+    REQUIRE(loaded->rest);
+    if (ended) t.finish(id);
+    std::vector<char> bytes(50000);
+    CHECK_FALSE(loaded->rest->read(0, bytes));
+    CHECK_FALSE(t.spool->contains(id));
+    CHECK(t.alerts.contains("message " + id.to_string() + " is damaged") == !ended);
+    CHECK(t.files->content("/spool/corrupt/" + id.to_string()).has_value() == !ended);
+  }
+}
+
 TEST_CASE("an I/O error while reading is no damage") {
   OpenSpool t;
   const QueueId id = t.must_accept();
