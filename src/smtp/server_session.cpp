@@ -13,12 +13,9 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr auto proxy_header_timeout = 5s;  // it comes in the connection's first packet
-constexpr auto rate_window = 60s;
-constexpr auto longest_silence = 30s;  // of one wait, towards the rate: longer ones are data_timeout's business
 constexpr auto farewell_timeout = 10s;
 constexpr auto handshake_timeout = 60s;
 constexpr std::size_t output_limit = 16384;
-constexpr std::size_t store_size = 8192;  // so much content is handed on at once
 constexpr std::size_t kept_output = 512;  // bytes of memory that an idle session may keep for replies
 
 }  // namespace
@@ -187,6 +184,7 @@ Task<bool> ServerSession::more_input() {
   }
   if (!command_deadline_) command_deadline_ = in(config_->limits.command_timeout);
   bool readable = !input_.empty();  // the rest may have come
+  const SteadyTime begin = parts_.clock.steady();
   for (;;) {
     if (leaving_ != nullptr) {
       co_await hang_up(*leaving_);
@@ -199,7 +197,12 @@ Task<bool> ServerSession::more_input() {
       co_return got;
     }
     input_.filled(*bytes);
-    if (*bytes > 0) co_return true;
+    if (*bytes > 0) {
+      const bool dawdles = session_.state() == State::chunks && too_slow(begin, *bytes);
+      if (!dawdles) co_return true;
+      co_await hang_up(replies::too_slow);
+      co_return false;
+    }
     rest();
     const ReadStatus status = co_await stream_->wait_readable(*command_deadline_);
     ticket_->busy();
@@ -223,29 +226,6 @@ Task<bool> ServerSession::read(SteadyTime deadline) {
   if (event.status == ReadStatus::data) co_return true;
   co_await lose(event.status);
   co_return false;
-}
-
-// For content: also watches that it moves.
-Task<bool> ServerSession::read_content() {
-  const bool sent = co_await flush();
-  if (!sent) co_return false;
-  const SteadyTime begin = parts_.clock.steady();
-  const bool got = co_await read(begin + config_->limits.data_timeout);
-  if (!got) co_return false;
-  received_ += input_.view().size();
-  waited_ += std::min<std::chrono::steady_clock::duration>(parts_.clock.steady() - begin, longest_silence);
-  if (waited_ < rate_window) co_return true;
-  const config::Rate& wanted = config_->limits.data_rate_min;
-  const double seconds = std::chrono::duration<double>(waited_).count();
-  if (static_cast<double>(received_) / seconds * static_cast<double>(wanted.period.count()) <
-      static_cast<double>(wanted.count)) {
-    parts_.log.info("smtpd", fmt::format("data too slow after {}", place()));
-    co_await hang_up(replies::too_slow);
-    co_return false;
-  }
-  waited_ = {};
-  received_ = 0;
-  co_return true;
 }
 
 std::string ServerSession::place() {
@@ -334,95 +314,6 @@ Task<bool> ServerSession::perform(Effect effect) {
       going = false;
   }
   co_return going;
-}
-
-Task<bool> ServerSession::ask_data() {
-  Facts facts = session_.facts();
-  std::vector<Mailbox> recipients = session_.transaction()->recipients;
-  Verdict verdict = co_await admission_->data(std::move(facts), std::move(recipients));
-  waited_ = {};
-  received_ = 0;
-  co_return session_.on_data(std::move(verdict));
-}
-
-// False: the connection is gone, and with it the message.
-Task<bool> ServerSession::receive_data() {
-  const bool welcome = co_await ask_data();
-  if (!welcome) co_return true;
-  in_content_ = true;
-  BodyDecoder& decoder = session_.transaction()->decoder;
-  std::string content = session_.trace_headers();
-  content.reserve(store_size);
-  for (auto status = BodyDecoder::Status::more; status == BodyDecoder::Status::more;) {
-    if (input_.empty()) {
-      const bool got = co_await read_content();
-      if (!got) co_return false;
-    }
-    std::string_view rest = input_.view();
-    status = decoder.decode_data(rest, content);
-    input_.drop_to(rest);
-    if (status == BodyDecoder::Status::end || content.size() >= store_size) co_await store(content);
-  }
-  in_content_ = false;
-  co_await finish();
-  co_return true;
-}
-
-Task<bool> ServerSession::receive_chunk() {
-  const Chunk chunk = session_.chunk();
-  bool wanted = !chunk.refusal;
-  std::string content;
-  if (wanted && chunk.first) {
-    wanted = co_await ask_data();
-    if (wanted) content = session_.trace_headers();
-  }
-  in_content_ = true;
-  for (std::uint64_t left = chunk.size; left > 0;) {
-    if (input_.empty()) {
-      const bool got = co_await read_content();
-      if (!got) co_return false;
-    }
-    const std::string_view view = input_.view();
-    const std::string_view piece = view.substr(0, static_cast<std::size_t>(std::min<std::uint64_t>(left, view.size())));
-    if (wanted) session_.transaction()->decoder.decode_chunk(piece, content);
-    input_.drop_to(view.substr(piece.size()));
-    left -= piece.size();
-    if (content.size() >= store_size) co_await store(content);
-  }
-  in_content_ = false;
-  if (wanted && chunk.last) session_.transaction()->decoder.finish_chunks(content);
-  if (wanted) co_await store(content);
-  if (wanted && chunk.last) {
-    co_await finish();
-  } else {
-    session_.on_chunk();
-  }
-  co_return true;
-}
-
-Task<> ServerSession::store(std::string& content) {
-  Transaction& transaction = *session_.transaction();
-  if (session_.still_wanted() && !transaction.discard && !content.empty()) {
-    const Result<> written = co_await transaction.body->write(content);
-    if (!written) session_.on_write_error(written.error());
-  }
-  content.clear();
-}
-
-// The instant of commitment: when commit() has returned, the message is on disk and ours, and 250 is said. If we die
-// before, the client has no answer and sends it again; if we die between, it does too, and the message comes twice
-// (RFC 5321 6.1, RFC 1047). After any 4yz or 5yz the body is gone and is never delivered (RFC 5321 4.2.5).
-Task<> ServerSession::finish() {
-  const bool wanted = session_.on_end_of_content();
-  if (!wanted) co_return;
-  Result<> result;
-  if (!session_.transaction()->discard) {
-    Facts facts = session_.facts();
-    const Authorised authorised = co_await admission_->authorised(std::move(facts));
-    Envelope envelope = session_.seal(authorised);
-    result = co_await session_.transaction()->body->commit(std::move(envelope));
-  }
-  session_.on_commit(result);
 }
 
 Task<bool> ServerSession::start_tls() {

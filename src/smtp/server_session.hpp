@@ -64,6 +64,7 @@ class ServerSession {
   void rest();
   Task<bool> read(SteadyTime deadline);
   Task<bool> read_content();
+  bool too_slow(SteadyTime since, std::size_t bytes);
   Task<bool> perform(Effect effect);
   Task<bool> ask_data();  // false: content is not welcome
   Task<bool> receive_data();
@@ -96,7 +97,7 @@ class ServerSession {
   bool in_content_ = false;
   std::optional<SteadyTime> command_deadline_;
   const ReplyText* leaving_ = nullptr;
-  // How fast content comes: time spent waiting for it, and what came, since the last look.
+  // How fast content comes: time spent waiting for it (and for the next chunk), and what came, since the last look.
   std::chrono::steady_clock::duration waited_{};
   std::uint64_t received_ = 0;
 };

@@ -61,6 +61,7 @@ struct Transaction {
   bool discard = false;
   std::unique_ptr<Body> body;  // from the first recipient on; gone once the content is refused
   BodyDecoder decoder;
+  std::string content;           // of chunks: decoded and not yet stored
   std::optional<Reply> failure;  // why the content, or the rest of it, is read and dropped
   std::string failed_check;
   bool failure_told = false;

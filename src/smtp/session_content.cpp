@@ -77,7 +77,7 @@ void Session::on_write_error(const Error& error) {
 
 void Session::on_chunk() {
   if (chunk_.refusal) return answer(*chunk_.refusal);
-  if (transaction_->failure) {
+  if (!still_wanted()) {
     if (!chunk_.answered) tell_failure("BDAT");
     if (chunk_.last) end_transaction();
   } else {

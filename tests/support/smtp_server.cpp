@@ -9,6 +9,7 @@ class FakeIntake::Body final : public smtp::Body {
   QueueId id() const override { return id_; }
   Task<Result<>> write(std::span<const char> bytes) override {
     content_.append(bytes.data(), bytes.size());
+    ++owner_.writes;
     co_return owner_.write_result;
   }
   Task<Result<>> commit(Envelope envelope) override {

@@ -31,6 +31,7 @@ class FakeIntake final : public smtp::Intake {
   std::vector<Message> messages;
   bool room = true;
   std::size_t open = 0;  // bodies begun and not gone
+  std::size_t writes = 0;
   Result<> write_result;
   Result<> commit_result;
 

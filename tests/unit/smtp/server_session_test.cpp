@@ -214,6 +214,74 @@ TEST_CASE("one pause is not a low rate") {
   CHECK(rig.say("\r\nhello\r\n.\r\n").starts_with("250 2.0.0 Ok: queued as"));
 }
 
+TEST_CASE("chunks must move at data_rate_min, too") {
+  ServerRig rig;
+  rig.say(envelope);
+  std::string reply;
+  int chunks = 0;
+  for (; chunks < 10 && !rig.ended(); ++chunks) {
+    reply = rig.say("BDAT 1\r\nx");
+    rig.advance(60s);
+  }
+  CHECK(chunks == 3);  // the first comes at once
+  CHECK(reply.starts_with("421 4.4.2"));
+  CHECK(rig.log.contains("data too slow after BDAT from mail.example.org[192.0.2.10]"));
+  CHECK(rig.intake.open == 0);
+}
+
+TEST_CASE("one pause between chunks is not a low rate") {
+  ServerRig rig;
+  rig.say(envelope + "BDAT 3\r\nx: ");
+  rig.advance(200s);
+  CHECK(rig.say("BDAT 3 LAST\r\ny\r\n").starts_with("250 2.0.0 Ok: queued as"));
+}
+
+TEST_CASE("small chunks are stored together") {
+  ServerRig rig;
+  rig.say(envelope);
+  for (int i = 0; i < 1000; ++i) CHECK(rig.say("BDAT 1\r\nx") == "250 2.0.0 Ok: 1 bytes\r\n");
+  CHECK(rig.intake.writes == 0);
+  CHECK(rig.say("BDAT 2 LAST\r\n\r\n").starts_with("250 2.0.0 Ok: queued as"));
+  CHECK(rig.intake.writes == 1);
+  CHECK(rig.intake.messages.at(0).content.ends_with("\r\n" + std::string(1000, 'x') + "\r\n"));
+  rig.say("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nBDAT 3\r\nabcRSET\r\n");
+  rig.say("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\nBDAT 20000 LAST\r\n" + std::string(20000, 'y'));
+  CHECK(rig.intake.writes > 2);
+  CHECK(rig.intake.messages.at(1).content.find("abc") == std::string::npos);
+}
+
+TEST_CASE("of a chunk that is dropped not more than a message is read") {
+  config::Config settings = test::server_config();
+  settings.limits.message_size = 20000;
+  SECTION("refused at once") {
+    ServerRig rig(settings);
+    CHECK(last_line(rig.say("EHLO x\r\nBDAT 20001\r\n")) == "503 5.5.1 Error: need RCPT command");
+    CHECK(rig.ended());
+  }
+  SECTION("refused, but short") {
+    ServerRig rig(settings);
+    rig.say("EHLO x\r\nBDAT 20000\r\n" + std::string(20000, 'x'));
+    CHECK(rig.line("NOOP") == "250 2.0.0 Ok\r\n");
+  }
+  SECTION("by Admission") {
+    ServerRig rig(settings);
+    rig.policy.data = [](const Facts&) {
+      Verdict verdict;
+      verdict.reply = Reply{450, "4.2.0", "Greylisted"};
+      return verdict;
+    };
+    CHECK(last_line(rig.say(envelope + "BDAT 20001\r\n")) == "450 4.2.0 Greylisted");
+    CHECK(rig.ended());
+  }
+  SECTION("when it has become too large") {
+    ServerRig rig(settings);
+    rig.say(envelope);
+    CHECK(rig.say("BDAT 99999999999999\r\n" + std::string(20000, 'x')).empty());
+    CHECK(rig.say(std::string(10000, 'x')) == "552 5.3.4 Error: message file too big\r\n");
+    CHECK(rig.ended());
+  }
+}
+
 TEST_CASE("a session that is told to leave does so between commands, never in content") {
   SECTION("idle") {
     ServerRig rig;
