@@ -79,7 +79,7 @@ RecipientState Endings::state_after(const queue::Message& message, const Reporte
   return state;
 }
 
-Task<> Endings::end(const queue::Loaded& loaded, std::vector<ReportedRecipient> failed, Why why) {
+Task<bool> Endings::end(const queue::Loaded& loaded, std::vector<ReportedRecipient> failed, Why why) {
   const queue::Message& message = loaded.message;
   const Envelope& envelope = message.envelope;
   const config::Queue rules = parts_.config->queue;
@@ -105,7 +105,7 @@ Task<> Endings::end(const queue::Loaded& loaded, std::vector<ReportedRecipient> 
   }
   if (!held.empty()) parts_.log.info("bounce", message.id, fmt::format("held, {}", held));
   update(message.id, std::move(changes));
-  if (reported.empty()) co_return;
+  if (reported.empty()) co_return true;
   const std::optional<QueueId> queued = co_await report(loaded, ReportKind::failed, std::move(reported), WallTime{});
   if (queued) parts_.log.info("bounce", message.id, "sender non-delivery notification: " + queued->to_string());
   for (auto& [index, state] : reported_changes) {
@@ -114,6 +114,7 @@ Task<> Endings::end(const queue::Loaded& loaded, std::vector<ReportedRecipient> 
     state.next_attempt = parts_.clock.now() + rules.retry_min;
   }
   update(message.id, std::move(reported_changes));
+  co_return queued.has_value();
 }
 
 void Endings::update(QueueId id, Changes changes) {

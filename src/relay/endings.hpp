@@ -26,9 +26,9 @@ class Endings {
  public:
   explicit Endings(Parts& parts) : parts_(parts) {}
 
-  // Recipients that failed for good are done, or held where no report may go out; they stay pending if the report
-  // could not be queued.
-  Task<> end(const queue::Loaded& loaded, std::vector<ReportedRecipient> failed, Why why);
+  // Recipients that failed for good are done, or held where no report may go out. False: the report could not be
+  // queued, and they stay pending.
+  Task<bool> end(const queue::Loaded& loaded, std::vector<ReportedRecipient> failed, Why why);
   // A delayed or relayed report; whether it was queued.
   Task<bool> tell(const queue::Loaded& loaded, ReportKind kind, std::vector<ReportedRecipient> about,
                   WallTime retry_until);

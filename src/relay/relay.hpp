@@ -81,7 +81,7 @@ class Relay {
   // an address of that domain's primary. Due and tried now, as a primary that may be half dead is tried.
   Task<Reply> etrn(std::string node, Client client);
   // The admin's `bounce`: ends the message's open recipients with a report to its sender (or without one for null
-  // senders). not_found.
+  // senders). not_found; temporary: it is being delivered, or the report could not be queued.
   Task<Result<>> bounce(QueueId id, std::string reason);
   // Queues a message of our own (alerts): null sender, through smarthost or MX.
   Task<Result<QueueId>> submit_report(std::string recipient, std::string content);

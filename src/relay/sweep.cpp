@@ -27,6 +27,14 @@ std::vector<ReportedRecipient> about(const queue::Message& message, const std::v
   return result;
 }
 
+std::vector<std::size_t> open_in(const queue::Message& message) {
+  std::vector<std::size_t> open;
+  for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
+    if (message.state.recipients[i].status != RecipientStatus::done) open.push_back(i);
+  }
+  return open;
+}
+
 }  // namespace
 
 Due due_of(const queue::Message& message, WallTime now, const config::Queue& all_rules, const DowntimeOf& downtime_of) {
@@ -187,18 +195,19 @@ Task<> Sweep::report_delay(const queue::Loaded& loaded, std::vector<std::size_t>
 }
 
 Task<Result<>> Sweep::bounce(QueueId id, std::string reason) {
+  auto peek = [&spool = parts_.spool, id] { return spool.peek(id); };
+  const Result<queue::Message> seen = co_await offload(parts_.disk, std::move(peek));
+  if (!seen) co_return std::unexpected(seen.error());
+  const std::optional<std::vector<Taken>> claims = claim(*seen, open_in(*seen));
+  if (!claims) co_return fail(ErrorKind::temporary, "it is being delivered now");
+  // What a delivery did since it was seen counts; from now on nobody else touches it.
   const Result<queue::Loaded> loaded = co_await parts_.spool.load(id, report_load);
   if (!loaded) co_return std::unexpected(loaded.error());
-  const queue::Message& message = loaded->message;
-  std::vector<std::size_t> open;
-  for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
-    if (message.state.recipients[i].status != RecipientStatus::done) open.push_back(i);
-  }
-  const std::optional<std::vector<Taken>> claims = claim(message, open);
-  if (!claims) co_return fail(ErrorKind::temporary, "it is being delivered now");
-  std::vector<ReportedRecipient> failed = about(message, open, "5.0.0", "returned by the administrator: " + reason);
+  std::vector<ReportedRecipient> failed =
+      about(loaded->message, open_in(loaded->message), "5.0.0", "returned by the administrator: " + reason);
   Endings endings(parts_);
-  co_await endings.end(*loaded, std::move(failed), Why::admin);
+  const bool ended = co_await endings.end(*loaded, std::move(failed), Why::admin);
+  if (!ended) co_return fail(ErrorKind::temporary, "the report could not be queued: see the log");
   co_return Result<>();
 }
 

@@ -1,4 +1,6 @@
 // Mail that cannot be delivered: who is told, what is held, what expires.
+#include <thread>
+
 #include "harness.hpp"
 #include "relay/sweep.hpp"
 
@@ -309,6 +311,50 @@ TEST_CASE_METHOD(World, "an admin's bounce ends what is open, held or not") {
   until_empty();
   CHECK(smart.transactions.size() == 2);
   CHECK(smart.transactions[0].content.find("returned by the administrator: by request") != std::string::npos);
+}
+
+TEST_CASE_METHOD(World, "an admin's bounce whose report cannot be queued is a failure, and changes nothing") {
+  primary.down();
+  const QueueId id = put();
+  start();
+  until_health(Health::down);
+  until([&] { return !spool->active(id); });
+  io.run_for(50ms);
+  const std::uint64_t before = files.operations();
+  (void)peek(id);
+  (void)test::run(io, spool->load(id, 64 << 10));
+  files.fail_at(files.operations() - before + 1, test::Fault::no_space, true);  // it can be read
+  CHECK(test::run(io, relay->bounce(id, "by request")).error().text == "the report could not be queued: see the log");
+  files.heal();
+  CHECK(peek(id).state.recipients[0].status == RecipientStatus::pending);
+}
+
+TEST_CASE_METHOD(World, "an admin's bounce does not return what a delivery ended meanwhile") {
+  primary.down();
+  start();
+  until_health(Health::down);
+  std::optional<Result<>> done;
+  const auto keep = [&](std::exception_ptr, std::optional<Result<>> result) { done = std::move(result); };
+  for (bool between = false; !between;) {  // between its look at the message and its claim
+    const QueueId id = put({.to = {"first@example.com", "second@example.com"}});
+    io.run_for(50ms);
+    io.restart();
+    done.reset();
+    const std::uint64_t before = files.operations();
+    asio::co_spawn(io, detail::boxed(relay->bounce(id, "by request")), keep);
+    while (files.operations() == before) io.poll_one();
+    std::this_thread::sleep_for(50ms);
+    between = !spool->active(id);
+    queue::RecipientState state;
+    state.status = RecipientStatus::done;
+    if (between) spool->update(id, {{0, state}});
+    until([&] { return done.has_value(); });
+  }
+  CHECK(done->has_value());
+  until_empty();
+  const std::string& report = smart.transactions.back().content;
+  CHECK(report.find("Final-Recipient: rfc822;first@example.com") == std::string::npos);
+  CHECK(report.find("Final-Recipient: rfc822;second@example.com") != std::string::npos);
 }
 
 TEST_CASE_METHOD(World, "alerts leave as mail of ours") {
