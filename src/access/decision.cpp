@@ -199,23 +199,27 @@ Task<> Decision::remembered_recipient() {
   settled_ = settled_ || domain_ == nullptr || !domain_->verify_recipients || is_postmaster(recipient_);
   if (!enter(name, address_, !settled_, "not to be asked for")) co_return;
   const Known known = co_await shared().memory->recall(plain_);
-  if (known == Known::unknown && !shared().primaries->is_down(plain_.domain)) {
+  const bool good = known == Known::good;
+  memory_fails_ = known == Known::unclear;
+  if (!good && known != Known::bad) {
+    if (shared().primaries->is_down(plain_.domain)) {
+      settled_ = true;
+      co_return unknown_while_down(name);
+    }
     co_return step(name, address_, "unknown", "the primary will be asked");
   }
   settled_ = true;
-  if (known == Known::unknown) co_return unknown_while_down(name);
-  const bool good = known == Known::good;
   conclude(name, address_, config::CheckMode::reject, good ? Findings() : Finding{unknown_recipient(recipient_)},
            good ? "known to the primary" : "refused by the primary");
 }
 
 void Decision::unknown_while_down(std::string_view check) {
   const std::string why = "the primary cannot be asked";
+  auto policy = domain_->unknown_while_down;
+  if (policy == config::UnknownWhileDown::reject && memory_fails_) policy = config::UnknownWhileDown::defer;
   Findings finding;
-  if (domain_->unknown_while_down == config::UnknownWhileDown::reject) finding = {unknown_recipient(recipient_)};
-  if (domain_->unknown_while_down == config::UnknownWhileDown::defer) {
-    finding = {unverified_recipient(recipient_, why), true};
-  }
+  if (policy == config::UnknownWhileDown::reject) finding = {unknown_recipient(recipient_)};
+  if (policy == config::UnknownWhileDown::defer) finding = {unverified_recipient(recipient_, why), true};
   conclude(check, address_, config::CheckMode::reject, finding, why);
 }
 

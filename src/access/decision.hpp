@@ -84,8 +84,9 @@ class Decision {
   bool exempt_ = false;                     // trusted, bare Postmaster (RFC 5321 4.5.1), or an access file said OK
   bool allow_listed_ = false;
   bool at_data_ = false;
-  bool postponed_ = false;  // the greylist, to DATA
-  bool settled_ = false;    // recipient validity is decided: no callout
+  bool postponed_ = false;     // the greylist, to DATA
+  bool settled_ = false;       // recipient validity is decided: no callout
+  bool memory_fails_ = false;  // the recipient may be a known one all the same
   Verdict verdict_;
   std::optional<Reply> pending_;  // the first defer_if_permit
   std::string pending_check_;

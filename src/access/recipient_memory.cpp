@@ -89,17 +89,21 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     return own->take(now) && everybody.take(now);
   }
 
-  Task<Remembered> recall(std::string key) {
-    if (const auto known = recalled(key)) co_return *known;
-    const auto found = std::make_shared<Eventual<Remembered>>();
-    asio::post(thread, [self = shared_from_this(), key, found] {
-      const Remembered stored = self->store.get(key);
-      const std::scoped_lock lock(self->mutex);
-      const Remembered* newer = self->recent.find(key);
-      found->set(newer != nullptr ? *newer : self->recent.insert(key, stored));
-    });
-    const Remembered* record = co_await found->wait(std::chrono::steady_clock::now() + disk_wait);
-    co_return record != nullptr ? *record : Remembered{};
+  // Absent: the store fails or takes too long.
+  Task<std::optional<Remembered>> recall(std::string key) {
+    if (const auto known = recalled(key)) co_return known;
+    const auto found = std::make_shared<Eventual<std::optional<Remembered>>>();
+    asio::post(thread, [self = shared_from_this(), key, found] { found->set(self->read(key)); });
+    const auto* record = co_await found->wait(std::chrono::steady_clock::now() + disk_wait);
+    co_return record != nullptr ? *record : std::nullopt;
+  }
+  std::optional<Remembered> read(const std::string& key) {  // store thread
+    const std::optional<Remembered> stored = store.get(key);
+    const std::scoped_lock lock(mutex);
+    const Remembered* newer = recent.find(key);
+    if (newer != nullptr) return *newer;
+    if (stored) recent.insert(key, *stored);
+    return stored;
   }
   std::optional<Remembered> recalled(const std::string& key) {
     const std::scoped_lock lock(mutex);
@@ -137,9 +141,9 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   }
   // Does the primary take any local part? Absent: nobody has asked within a day.
   Task<std::optional<bool>> takes_all(std::string domain) {
-    const Remembered known = co_await recall(std::move(domain));
-    const bool valid = std::chrono::seconds(seconds(clock.now()) - known.at) <= accept_all_for;
-    co_return valid ? std::optional(known.good) : std::nullopt;
+    const auto known = co_await recall(std::move(domain));
+    const bool valid = known && std::chrono::seconds(seconds(clock.now()) - known->at) <= accept_all_for;
+    co_return valid ? std::optional(known->good) : std::nullopt;
   }
   Task<> verify(std::shared_ptr<Asking> question, Mailbox recipient) {
     const std::string domain = domain_key(recipient);
@@ -215,8 +219,14 @@ Result<std::unique_ptr<RecipientMemory>> RecipientMemory::open(const std::string
 }
 
 Task<Known> RecipientMemory::recall(Mailbox recipient) {
-  const Remembered known = co_await impl_->recall(recipient.key());
-  co_return judge(known, impl_->clock.now(), impl_->primaries.is_down(recipient.domain));
+  const auto own = co_await impl_->recall(recipient.key());
+  const bool down = impl_->primaries.is_down(recipient.domain);
+  const Known known = own ? judge(*own, impl_->clock.now(), down) : Known::unclear;
+  if (!down || known == Known::good || known == Known::bad) co_return known;
+  // Of a primary that takes everybody no address is remembered; its word holds until it can be asked again.
+  const auto all = co_await impl_->recall(domain_key(recipient));
+  if (all && all->good) co_return Known::good;
+  co_return all ? known : Known::unclear;
 }
 
 Task<Primaries::Answer> RecipientMemory::ask(Gate& gate, Mailbox recipient, IpAddress client, SteadyTime deadline) {

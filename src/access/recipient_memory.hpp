@@ -4,11 +4,12 @@
 // Rules: an accepted address is good for 31 days, and for as long as its primary is down; a refused one is bad for 2
 // hours. Only a true recipient refusal makes it bad (is_recipient_refusal); a primary that refuses us, our sender or
 // everything for a while teaches nothing. A primary that takes a random local part takes everybody: such answers are
-// not remembered an address each. Many who ask for one address wait for one callout; a client and all together have a
-// budget, so that a dictionary attack stops here.
+// not remembered an address each, and while it is down its addresses are good. Many who ask for one address wait for
+// one callout; a client and all together have a budget, so that a dictionary attack stops here.
 //
 // Thread: any. Memory answers first; Berkeley DB works on a thread of its own, which a network thread waits for only
-// 200 ms. A store that fails is said once a minute and costs callouts, nothing else.
+// 200 ms. A store that fails or is slow makes all that is not in memory unclear, which costs callouts, and while the
+// primary is down a delay where it would have been a refusal; a failure is said once a minute.
 #pragma once
 
 #include <memory>
@@ -19,7 +20,7 @@
 
 namespace greymx::access {
 
-enum class Known : std::uint8_t { unknown, good, bad };
+enum class Known : std::uint8_t { unknown, good, bad, unclear };  // unclear: it cannot be told now
 
 // A 5yz answer to RCPT that means "no such recipient": an enhanced code 5.1.x about the recipient, or 550, 551, 553
 // without one (RFC 5321 4.2.2, RFC 3463 3.2: 5.1.7 and 5.1.8 are about the sender).

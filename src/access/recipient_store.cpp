@@ -64,31 +64,32 @@ bool RecipientStore::ready() {
   return true;
 }
 
-// One transaction; on any error the environment is closed, since what follows would fail as well.
+// One transaction; on any error the environment is closed, since what follows would fail as well, and false comes back.
 template <class Work>
-void RecipientStore::work(Work work) {
-  if (!ready()) return;
+bool RecipientStore::work(Work work) {
+  if (!ready()) return false;
   auto result = [&]() -> Result<> {
     auto transaction = environment_->begin();
     if (!transaction) return std::unexpected(transaction.error());
     const Result<> done = work(*transaction);
     return done ? transaction->commit() : done;
   }();
-  if (result) return;
+  if (result) return true;
   log_.warning("verify", "recipient memory fails and is opened again in a minute: " + printable(result.error().text));
   environment_.reset();
   try_again_ = clock_.steady() + retry;
+  return false;
 }
 
-Remembered RecipientStore::get(const std::string& key) {
+std::optional<Remembered> RecipientStore::get(const std::string& key) {
   Remembered record;
-  work([&](const bdb::Transaction& transaction) -> Result<> {
+  const bool read = work([&](const bdb::Transaction& transaction) -> Result<> {
     std::string value;
     const auto found = database_->get(transaction, key, value);
     if (found && *found) record = decode(value);
     return found ? Result<>() : std::unexpected(found.error());
   });
-  return record;
+  return read ? std::optional(record) : std::nullopt;
 }
 
 void RecipientStore::put(const Records& records) {

@@ -2,7 +2,7 @@
 // -> was it taken, and when we learnt that.
 //
 // Thread: one, which may block. A store that fails closes itself and is opened again a minute later; until then it
-// holds nothing and takes nothing.
+// tells nothing and takes nothing.
 #pragma once
 
 #include <functional>
@@ -29,7 +29,7 @@ class RecipientStore {
   using Records = std::vector<std::pair<std::string, Remembered>>;
 
   RecipientStore(std::string directory, const Clock& clock, Log& log, Alerts& alerts);
-  Remembered get(const std::string& key);
+  std::optional<Remembered> get(const std::string& key);  // absent: the store fails; who knows?
   void put(const Records& records);
   // Erases of the next thousand records those that `expired` names; true at the end of a round.
   bool expire(const std::function<bool(const std::string& key, const Remembered&)>& expired);
@@ -40,7 +40,7 @@ class RecipientStore {
   bool ready();  // opens it if it is time to try again
   Result<> prove(bdb::Environment& environment);
   template <class Work>
-  void work(Work work);
+  bool work(Work work);
 
   std::string directory_;
   const Clock& clock_;

@@ -1,6 +1,9 @@
 // What the tests of access share.
 #pragma once
 
+#include <sys/resource.h>
+
+#include <csignal>
 #include <fstream>
 #include <map>
 #include <set>
@@ -15,6 +18,26 @@ inline std::string write(const TempDir& directory, const std::string& name, std:
   std::ofstream(directory / name, std::ios::binary) << content;
   return directory / name;
 }
+
+// While it lives, no file can be written.
+class FullDisk {
+ public:
+  FullDisk() {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit none{0, before_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &none);
+  }
+  ~FullDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, SIG_DFL);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit before_{};
+};
 
 // Primaries that answer as told, and remember what they were asked.
 class FakePrimaries final : public access::Primaries {

@@ -625,6 +625,25 @@ TEST_CASE("while the primary is down, the known are taken, the refused refused, 
   }
 }
 
+TEST_CASE("while the primary is down, nobody is refused for what the memory cannot tell, or for its taking everybody") {
+  World world;
+  world.config->domains[0].verify_recipients = true;
+  world.config->domains[0].unknown_while_down = config::UnknownWhileDown::reject;
+  SECTION("a store in trouble") {
+    const test::FullDisk full;
+    world.start();
+    world.primaries.down.insert("example.com");
+    CHECK(world.reply("new@example.com") ==
+          "450 4.1.1 <new@example.com>: Recipient address rejected: unverified address: the primary cannot be asked");
+  }
+  SECTION("a primary that takes everybody") {
+    world.primaries.otherwise = Callout::accepted;
+    CHECK(world.reply("one@example.com") == "");
+    world.primaries.down.insert("example.com");
+    CHECK(world.reply("two@example.com") == "");
+  }
+}
+
 TEST_CASE("a listed client is told so although its recipient is deferred while the primary is down") {
   World world;
   world.list("bl.example");

@@ -261,6 +261,36 @@ TEST_CASE("expired records leave the store, those of a primary that is down stay
   CHECK(store.get("user5@example.com") == Remembered{});
 }
 
+TEST_CASE("what a store in trouble cannot tell is unclear, not unheard of, and known again when it is well") {
+  World world;
+  world.memory->accepted("joe@example.com");
+  world.memory.reset();
+  world.primaries.down.insert("example.com");
+  {
+    const test::FullDisk full;
+    world.open();
+    CHECK(world.recall("joe@example.com") == Known::unclear);
+  }
+  world.clock.advance(1min);
+  CHECK(world.recall("joe@example.com") == Known::good);
+  CHECK(world.recall("other@example.com") == Known::unknown);
+}
+
+TEST_CASE("while a primary that takes everybody is down, all its addresses are good but those it refused") {
+  World world;
+  world.primaries.otherwise = Callout::accepted;
+  CHECK(world.ask("one@example.com").outcome == Callout::accepted);
+  world.memory->refused("bad@example.com", reply(550, "5.1.1"));
+  world.clock.advance(25h);
+  world.memory->refused("worse@example.com", reply(550, "5.1.1"));
+  CHECK(world.recall("two@example.com") == Known::unknown);
+  world.primaries.down = {"example.com", "example.org"};
+  CHECK(world.recall("two@example.com") == Known::good);
+  CHECK(world.recall("bad@example.com") == Known::good);  // that was long ago
+  CHECK(world.recall("worse@example.com") == Known::bad);
+  CHECK(world.recall("two@example.org") == Known::unknown);
+}
+
 TEST_CASE("a damaged store is moved aside with an alert and starts anew") {
   World world;
   world.memory->accepted("joe@example.com");
