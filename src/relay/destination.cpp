@@ -90,7 +90,13 @@ Destination::Destination(Parts& parts, DestinationSettings settings)
       settings_(std::move(settings)),
       connector_(parts, settings_),
       drain_(parts.config->delivery.concurrency_start, parts.config->delivery.concurrency),
-      wakes_(parts.executor) {}
+      wakes_(parts.executor) {
+  std::vector<Host> hosts;
+  for (const config::HostPort& host : settings_.request.hosts) {
+    if (const auto address = IpAddress::parse(host.host)) hosts.push_back({host.host, {*address, host.port}});
+  }
+  connector_.know(std::move(hosts));
+}
 
 // --- life and health -------------------------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ Remembered Destination::remembered() const {
 
 void Destination::inherit(const Remembered& before) {
   health_.inherit(before.health, before.since, before.reason, before.on_trial, before.downtime);
-  if (before.key == settings_.key && known_hosts().empty()) connector_.know(before.hosts);
+  if (before.key == settings_.key && !last_contact_ && !before.hosts.empty()) connector_.know(before.hosts);
   if (health_.health() != Health::up) probe_now();
 }
 
@@ -153,7 +159,7 @@ Task<> Destination::monitor(std::shared_ptr<Destination> self) {
     std::uniform_real_distribution<double> part(0.5, 1.0);
     const auto wait = std::chrono::duration<double>(interval) * part(self->parts_.random);
     self->next_probe_ = now() + std::chrono::duration_cast<SteadyTime::duration>(wait);
-    const bool quiet = now() - self->last_contact_ > interval * quiet_intervals;
+    const bool quiet = !self->last_contact_ || now() - *self->last_contact_ > interval * quiet_intervals;
     if (self->health_.health() == Health::suspect) {
       self->canary_ = true;
       self->kick();

@@ -9,6 +9,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "relay/connector.hpp"
@@ -35,6 +36,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   const DestinationSettings& settings() const { return settings_; }
   bool own() const { return settings_.request.own; }
   const HealthTracker& health() const { return health_; }
+  // Of the last good route; before that what relay.conf gives by address.
   const std::vector<Host>& known_hosts() const { return connector_.known(); }
   std::uint64_t size_limit() const { return size_limit_; }
   PrimaryStatus status() const;
@@ -86,7 +88,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   std::set<std::string> is_ready_;
   Event wakes_;  // monitor and waiting callouts: something changed
   SteadyTime next_probe_{};
-  SteadyTime last_contact_{};
+  std::optional<SteadyTime> last_contact_;
   std::uint64_t size_limit_ = 0;
   unsigned workers_ = 0;
   unsigned takes_ = 0;

@@ -191,6 +191,14 @@ TEST_CASE_METHOD(World, "addresses of explicit primaries are known, those of MX 
   stop();
 }
 
+TEST_CASE_METHOD(World, "a primary that is given by address is known at once") {
+  config.domains[0].primary = {{"mx.example.com", 25}, {"192.0.2.1", 25}, {"2001:db8::1", 25}};
+  start();
+  CHECK(relay->is_primary_address(*IpAddress::parse("192.0.2.1")));
+  CHECK(relay->is_primary_address(*IpAddress::parse("2001:db8::1")));
+  CHECK_FALSE(relay->is_primary_address(*IpAddress::parse("192.0.2.2")));
+}
+
 TEST_CASE_METHOD(World, "subdomains of a wildcard leave nothing behind") {
   add_domain("*.wild.example", {});
   start();
