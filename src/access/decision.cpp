@@ -230,9 +230,16 @@ Task<> Decision::dnsbl() {
                        domain_->dnsbl && !is_postmaster_or_abuse(recipient_);
   if (!enter("dnsbl", input, applies, "no lists, off, exempt, postmaster or abuse")) co_return;
   std::vector<const dnsbl::Score*> scores;
-  for (auto* eventual : {&evidence_.client->scores, &evidence_.sender->scores}) {
-    const std::vector<dnsbl::Score>* answer = co_await eventual->wait(deadline_);
-    if (answer == nullptr) continue;
+  const bool named = evidence_.client->name.get() != nullptr;  // else its score has not even been begun
+  for (auto* eventual : {&evidence_.client->scores, &evidence_.client->name_scores, &evidence_.sender->scores}) {
+    const bool hopeless = eventual == &evidence_.client->name_scores && !named;
+    const std::vector<dnsbl::Score>* answer = co_await eventual->wait(hopeless ? SteadyTime() : deadline_);
+    if (answer == nullptr) {
+      shared().metrics->count("dnsbl_lookups_total", {{"list", "all"}, {"result", "timeout"}});
+      shared().log->warning("dnsbl", fmt::format("{} passes for not listed: some lists were not asked in time",
+                                                 facts_.client.to_string()));
+      continue;
+    }
     for (const dnsbl::Score& one : *answer) {
       if (!one.results.empty()) scores.push_back(&one);
     }

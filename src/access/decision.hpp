@@ -28,7 +28,8 @@ enum class Authority : std::uint8_t { unknown, no, yes };
 // Lookups begin as early as their input is known and are awaited where it is needed.
 struct ClientLookups {
   Eventual<dns::ClientName> name;
-  Eventual<std::vector<dnsbl::Score>> scores;
+  Eventual<std::vector<dnsbl::Score>> scores;       // of the address
+  Eventual<std::vector<dnsbl::Score>> name_scores;  // begun once the name is known
 };
 struct SenderLookups {
   Eventual<MailDomain> domain;

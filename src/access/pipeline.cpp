@@ -65,6 +65,7 @@ struct Pipeline::Impl {
   Gate gate;
   Turns name_turns{gate, "client name"};
   Turns score_turns{gate, "dnsbl client"};
+  Turns name_score_turns{gate, "dnsbl client name"};
   Turns domain_turns{gate, "sender domain"};
   Turns sender_turns{gate, "dnsbl sender"};
   Recent<IpAddress, std::shared_ptr<ClientLookups>> recent_clients;
@@ -94,32 +95,39 @@ struct Pipeline::Impl {
   Task<> look_up_name(std::shared_ptr<ClientLookups> to, IpAddress ip, Setup by, bool scored) {
     if (!to) co_return;
     dns::ClientName name = co_await dns::lookup_client_name(resolver, ip, lookup_deadline(by));
+    if (scored) score_name(to, name.name, ip, by, false);
     to->name.set(std::move(name));
     keep(to, ip, by, scored);
   }
-  Task<dnsbl::Score> score_name(std::shared_ptr<dnsbl::Lists> lists, std::shared_ptr<ClientLookups> from,
-                                SteadyTime deadline) {
-    if (!lists->ask_about("client")) co_return dnsbl::Score{};  // nor is the name waited for
-    const dns::ClientName* name = co_await from->name.wait(patience_ends(setup));
-    if (name == nullptr || name->name.empty()) co_return dnsbl::Score{};
-    co_return co_await lists->check_domain("client", name->name, deadline);
-  }
   Task<> score_client(std::shared_ptr<ClientLookups> to, IpAddress ip, Setup by, bool named) {
     if (!to) co_return;
-    const SteadyTime deadline = lookup_deadline(by);
-    Task<dnsbl::Score> asked = by.lists->check_client(ip, deadline);
-    std::vector<dnsbl::Score> scores(2);
-    scores[1] = co_await score_name(by.lists, to, deadline);
-    scores[0] = co_await std::move(asked);
+    std::vector<dnsbl::Score> scores(1);
+    scores[0] = co_await by.lists->check_client(ip, lookup_deadline(by));
     to->scores.set(std::move(scores));
+    if (!named) keep(to, ip, by, true);
+  }
+  // A turn of its own, once the name is known: what a client's slow name server may hold up is its own name alone.
+  void score_name(const std::shared_ptr<ClientLookups>& lookups, const std::string& name, IpAddress ip, const Setup& by,
+                  bool named) {
+    if (name.empty() || !by.lists->ask_about("client")) return lookups->name_scores.set({});
+    const std::weak_ptr<ClientLookups> to = lookups;
+    name_score_turns.add([=, this] { return ask_about_name(to.lock(), name, ip, by, named); });
+  }
+  Task<> ask_about_name(std::shared_ptr<ClientLookups> to, std::string name, IpAddress ip, Setup by, bool named) {
+    if (!to) co_return;
+    std::vector<dnsbl::Score> scores(1);
+    scores[0] = co_await by.lists->check_domain("client", name, lookup_deadline(by));
+    to->name_scores.set(std::move(scores));
     if (!named) keep(to, ip, by, true);
   }
   // For the sessions to come, once all is there: unless DNS failed somewhere, or a reload came between.
   void keep(const std::shared_ptr<ClientLookups>& lookups, const IpAddress& ip, const Setup& by, bool scored) {
     const dns::ClientName* name = lookups->name.get();
-    const std::vector<dnsbl::Score>* scores = lookups->scores.get();
-    if (name == nullptr || name->failed || (scored && scores == nullptr) || by.shared != setup.shared) return;
-    if (scored && std::ranges::any_of(*scores, uncertain)) return;
+    if (name == nullptr || name->failed || by.shared != setup.shared) return;
+    for (auto* eventual : {&lookups->scores, &lookups->name_scores}) {
+      const std::vector<dnsbl::Score>* scores = eventual->get();
+      if (scored && (scores == nullptr || std::ranges::any_of(*scores, uncertain))) return;
+    }
     recent_clients.remember(ip, lookups, time());
   }
   Task<> score_sender(std::shared_ptr<SenderLookups> to, Facts facts, Setup by) {
@@ -158,10 +166,10 @@ struct Pipeline::Impl {
     const std::weak_ptr<ClientLookups> to = lookups;
     const IpAddress ip = client.address;
     const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
-    if (named)
-      lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
-    else
-      name_turns.add([this, to, ip, now, score] { return look_up_name(to.lock(), ip, now, score); });
+    if (named) lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
+    if (score && !now.lists->ask_about("client")) lookups->name_scores.set({});
+    if (named && score) score_name(lookups, client.name, ip, now, true);
+    if (!named) name_turns.add([this, to, ip, now, score] { return look_up_name(to.lock(), ip, now, score); });
     if (score) score_turns.add([this, to, ip, now, named] { return score_client(to.lock(), ip, now, named); });
     return lookups;
   }
@@ -308,10 +316,10 @@ Pipeline::Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared>
 Pipeline::~Pipeline() = default;
 
 Task<> Pipeline::stop() {
-  impl_->name_turns.clear();
-  impl_->score_turns.clear();
-  impl_->domain_turns.clear();
-  impl_->sender_turns.clear();
+  for (Turns* turns : {&impl_->name_turns, &impl_->score_turns, &impl_->name_score_turns, &impl_->domain_turns,
+                       &impl_->sender_turns}) {
+    turns->clear();
+  }
   impl_->gate.cancel();
   co_await impl_->gate.close();
 }

@@ -824,6 +824,62 @@ TEST_CASE_METHOD(World, "a client's slow name does not hold up the lists of addr
   io.poll();
 }
 
+TEST_CASE_METHOD(World, "many clients' slow names hold up nobody's list of addresses") {
+  list("bl.example");
+  config->dnsbl.domain_lists.emplace_back().zone = "dbl.example";
+  start();
+  std::vector<std::unique_ptr<SessionChecks>> crowd;
+  for (unsigned i = 0; i < 300; ++i) {
+    resolver.delay(fmt::format("{}.{}.0.203.in-addr.arpa", i % 256, i / 256), 60s, clock);
+    crowd.push_back(pipeline->begin({.address = *IpAddress::parse(fmt::format("203.0.{}.{}", i / 256, i % 256))}));
+  }
+  from("198.51.100.9");
+  session = pipeline->begin(facts.client);
+  io.restart();
+  io.poll();
+  CHECK(resolver.count("9.100.51.198.bl.example A") == 1);
+  for (int i = 0; i < 2; ++i) {
+    clock.advance(60s);
+    resolver.tick();
+    io.restart();
+    io.poll();
+  }
+}
+
+TEST_CASE_METHOD(World, "a client's name is looked up in lists of domains, whoever told it") {
+  config->dnsbl.domain_lists.emplace_back().zone = "dbl.example";
+  resolver.add("12.100.51.198.in-addr.arpa PTR listed.example\nlisted.example A 198.51.100.12\n");
+  const std::string refused = "554 5.7.1 Service unavailable; Client host [listed.example] blocked using dbl.example";
+  from("198.51.100.12");
+  CHECK(reply().starts_with(refused));
+  from("198.51.100.13");
+  facts.client.name = "listed.example";
+  connect();
+  CHECK(reply().starts_with(refused));
+}
+
+TEST_CASE_METHOD(World, "lists that were not asked in time are logged and counted, and count as not listed") {
+  list("bl.example");
+  resolver.delay("7.100.51.198.bl.example", 60s, clock);
+  start();
+  config->dns.timeout = 0s;  // as long as we wait
+  CHECK(rcpt().pass());
+  CHECK(
+      log.contains("dnsbl: warning: mail.sender.example[198.51.100.7] passes for not listed: some lists were not "
+                   "asked in time"));
+  CHECK(metrics.value("dnsbl_lookups_total", {{"list", "all"}, {"result", "timeout"}}) == 1);
+
+  resolver.delay("8.100.51.198.in-addr.arpa", 60s, clock);  // but no list asks for the name
+  from("198.51.100.8");
+  connect();
+  CHECK(rcpt().pass());
+  CHECK(metrics.value("dnsbl_lookups_total", {{"list", "all"}, {"result", "timeout"}}) == 1);
+  clock.advance(60s);
+  resolver.tick();
+  io.restart();
+  io.poll();
+}
+
 TEST_CASE_METHOD(World, "what is known of a client and a sender's domain serves the next for 5 s, not explain") {
   const std::vector<std::string> questions = {"7.100.51.198.in-addr.arpa PTR", "7.100.51.198.bl.example A",
                                               "sender.example MX"};
