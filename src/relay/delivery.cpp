@@ -174,6 +174,7 @@ Task<bool> Worker::deliver(Job& job) {
   std::vector<Endpoint> asked;
   std::vector<Fate> open;
   bool active = false;
+  bool able = true;  // the host asked last offers what the message needs
   for (unsigned hosts = 0; hosts < hosts_a_message && asked.size() < hosts_asked;) {
     job.connecting = now();
     if (!connection_) {
@@ -186,14 +187,14 @@ Task<bool> Worker::deliver(Job& job) {
         break;
       }
       if (!connection_) {
-        if (hosts == 0 && !connected.others) give_up(open);
+        if (hosts == 0 && !able && !connected.others) give_up(open);
         break;
       }
     }
     job.sending = now();
     if (!std::exchange(active, true)) log_activation(job);
     asked.push_back(connection_->host.endpoint);
-    const bool able = !lacks_utf8(job);
+    able = !lacks_utf8(job);
     bool stale = false;
     std::vector<Fate> fates = co_await attempt(job, stale);
     const bool broken = connection_ && !connection_->session->usable();
