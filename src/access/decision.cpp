@@ -297,7 +297,11 @@ Task<> Decision::callout() {
   const SteadyTime deadline = std::chrono::steady_clock::now() + longest_callout;
   const Primaries::Answer answer = co_await shared().memory->ask(gate_, plain_, facts_.client.address, deadline);
   if (answer.outcome == Callout::inconclusive && shared().primaries->is_down(plain_.domain)) {
-    co_return unknown_while_down("callout");
+    // It has gone down meanwhile: now what is remembered holds, however old.
+    const Known known = co_await shared().memory->recall(plain_);
+    memory_fails_ = known == Known::unclear;
+    if (known != Known::good) co_return unknown_while_down("callout");
+    co_return step("callout", address_, "pass", "known to the primary");
   }
   Findings finding;
   if (answer.outcome == Callout::refused) finding = {unknown_recipient(recipient_)};

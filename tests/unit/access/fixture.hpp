@@ -49,6 +49,7 @@ class FakePrimaries final : public access::Primaries {
   access::Callout otherwise = access::Callout::refused;
   std::vector<std::string> asked;
   std::optional<Event> gate;  // set: answers wait for it
+  bool dies_when_asked = false;
 
   bool is_up(const std::string& domain) const override { return !down.contains(domain) && !suspect.contains(domain); }
   bool is_down(const std::string& domain) const override { return down.contains(domain); }
@@ -56,6 +57,7 @@ class FakePrimaries final : public access::Primaries {
   Task<Answer> call(std::string address, SteadyTime) override {
     asked.push_back(address);
     if (gate) co_await gate->wait(SteadyTime::max());
+    if (dies_when_asked) down.insert(address.substr(address.rfind('@') + 1));
     const auto it = answers.find(address);
     const access::Callout outcome = it == answers.end() ? otherwise : it->second;
     co_return Answer{outcome, "the primary said so"};

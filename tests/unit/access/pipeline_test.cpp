@@ -644,6 +644,21 @@ TEST_CASE("while the primary is down, nobody is refused for what the memory cann
   }
 }
 
+TEST_CASE("a primary that goes down while it is asked is believed for what it said long ago") {
+  World world;
+  world.config->domains[0].verify_recipients = true;
+  world.config->domains[0].unknown_while_down = config::UnknownWhileDown::reject;
+  world.primaries.answers["user@example.com"] = Callout::accepted;
+  CHECK(world.reply() == "");
+  world.clock.advance(32 * 24h);
+  world.primaries.otherwise = world.primaries.answers["user@example.com"] = Callout::inconclusive;
+  world.primaries.dies_when_asked = true;
+  CHECK(world.reply() == "");
+  CHECK(world.primaries.down.contains("example.com"));
+  world.primaries.down.clear();
+  CHECK(world.rcpt("new@example.com").check == "callout");
+}
+
 TEST_CASE("a listed client is told so although its recipient is deferred while the primary is down") {
   World world;
   world.list("bl.example");
