@@ -233,7 +233,8 @@ Task<> Decision::dnsbl() {
   const bool named = evidence_.client->name.get() != nullptr;  // else its score has not even been begun
   for (auto* eventual : {&evidence_.client->scores, &evidence_.client->name_scores, &evidence_.sender->scores}) {
     const bool hopeless = eventual == &evidence_.client->name_scores && !named;
-    const std::vector<dnsbl::Score>* answer = co_await eventual->wait(hopeless ? SteadyTime() : deadline_);
+    const SteadyTime deadline = hopeless ? SteadyTime() : deadline_;
+    const std::vector<dnsbl::Score>* answer = co_await eventual->wait(deadline);
     if (answer == nullptr) {
       shared().metrics->count("dnsbl_lookups_total", {{"list", "all"}, {"result", "timeout"}});
       shared().log->warning("dnsbl", fmt::format("{} passes for not listed: some lists were not asked in time",
