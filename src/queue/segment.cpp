@@ -295,10 +295,12 @@ Result<std::shared_ptr<Segment>> SegmentStore::make(WallTime now) {
   lock.unlock();
   auto made = name(free, header);
   if (made) return made;
-  // As far as it has got, it may have its new name.
+  // The disk may be bad just there: another one is made. As far as it has got, it may have its new name.
   static_cast<void>(files_.rename(path(header.number, log_suffix), path(free, free_suffix)));
+  const auto gone = files_.remove(path(free, free_suffix));
+  if (gone || gone.error().kind == ErrorKind::not_found) return made;
   lock.lock();
-  if (made.error().kind != ErrorKind::not_found) free_.push_front(free);
+  free_.push_back(free);
   return made;
 }
 
@@ -327,7 +329,8 @@ Result<> SegmentStore::retire(const Segment& segment, bool shared) {
   if (!gone && gone.error().kind != ErrorKind::not_found) return gone;  // not found: done by a call that failed later
   if (auto synced = files_.sync_directory(directory_); !synced) return synced;
   lock.lock();
-  if (reuse && gone) free_.push_back(segment.number());
+  const bool there = gone || files_.open(path(segment.number(), free_suffix), OpenMode::read);
+  if (reuse && there) free_.push_back(segment.number());
   return {};
 }
 

@@ -392,7 +392,8 @@ Error SpoolImpl::damaged(QueueId id, const Snapshot& snapshot, Error error) {
   if (error.kind != ErrorKind::invalid) return error;
   const auto now = writer_.snapshot(id);
   if (!now) return {ErrorKind::not_found, id.to_string() + " has left the queue"};
-  if (now->places != snapshot.places) return {ErrorKind::temporary, error.text};  // what was moved was whole
+  if (now->places.message != snapshot.places.message)
+    return {ErrorKind::temporary, error.text};  // what was moved was whole
   const Location& place = snapshot.places.message;
   Result<> kept = quarantine_.keep(*snapshot.message, {place.offset, place.length()});
   if (kept && snapshot.places.own_file) {

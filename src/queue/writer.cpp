@@ -143,17 +143,22 @@ std::optional<Snapshot> Writer::snapshot(QueueId id) const {
   return take_snapshot(id, *places);
 }
 
-Result<MessageState> Writer::state(QueueId id, const Snapshot& snapshot) const {
+Result<MessageState> Writer::state(QueueId id, const Snapshot& snapshot) {
   auto state = read_state(id, snapshot);
   if (!state) return state.error().kind == ErrorKind::invalid ? known_state(id, snapshot) : state;
   for (const Edit& edit : snapshot.edits) apply(edit, *state);
   return state;
 }
 
-Result<MessageState> Writer::known_state(QueueId id, const Snapshot& snapshot) const {
+// And it is written anew.
+Result<MessageState> Writer::known_state(QueueId id, const Snapshot& snapshot) {
   log_.warning("spool", id.to_string() + ": the reason for its delay cannot be read and is lost");
   const std::scoped_lock lock(books_.mutex);
   if (!books_.index.contains(id)) return fail(ErrorKind::not_found, id.to_string() + " has left the queue");
+  if (!edits_.contains(id) && !writing_.contains(id)) {
+    start_lazy(false);
+    edits_[id].push_back({});
+  }
   MessageState state = books_.index.state(id);
   for (RecipientState& recipient : state.recipients) {  // held from now on, rather than since 1970
     if (recipient.status == RecipientStatus::held) recipient.held_since = clock_.now();

@@ -47,7 +47,7 @@ class Writer {
   bool end(QueueId id);
   std::optional<Snapshot> snapshot(QueueId id) const;
   // The state that the snapshot tells where to find, edits applied; if that record is damaged, what memory knows of it.
-  Result<MessageState> state(QueueId id, const Snapshot& snapshot) const;
+  Result<MessageState> state(QueueId id, const Snapshot& snapshot);
   std::string problem() const;              // why nothing can be written; empty if all is well
   std::uint64_t failures() const;           // so far: batches and appends that came to nothing
   std::size_t unsaved() const;              // changes and ends that wait for the disk
@@ -70,7 +70,7 @@ class Writer {
   void settle(Batch& batch);
   void settle_record(const Append& append, WallTime now);
   void abandon(Batch& batch, const Error& error);
-  Result<MessageState> known_state(QueueId id, const Snapshot& snapshot) const;
+  Result<MessageState> known_state(QueueId id, const Snapshot& snapshot);
   void start_lazy(bool urgent);
   void end_now(QueueId id);
   Snapshot take_snapshot(QueueId id, const Places& places) const;

@@ -44,8 +44,10 @@ TEST_CASE(
 }
 
 TEST_CASE("segments: a free one is lost or counted twice by no error") {
-  for (std::uint64_t n = 1; n < 20; ++n) {
-    INFO("operation " << n);
+  for (std::uint64_t i = 2; i < 40; ++i) {
+    const std::uint64_t n = i / 2;
+    const bool shared = i % 2 == 0;
+    INFO("operation " << n << (shared ? ", shared" : ""));
     MemoryFiles files;
     REQUIRE(files.make_directory("/spool").has_value());
     SegmentStore store(files, "/spool", 64 * 1024);
@@ -66,7 +68,6 @@ TEST_CASE("segments: a free one is lost or counted twice by no error") {
     const auto again = made ? made : store.next(WallTime{}, true);
     REQUIRE(again.has_value());
     files.fail_at(n);
-    const bool shared = n % 2 == 0;
     if (!store.retire(**again, shared)) {
       files.heal();
       static_cast<void>(store.retire(**again, false));
@@ -89,4 +90,24 @@ TEST_CASE("segments: a header that cannot be read is no damage, and the other on
     if (!opened) CHECK(opened.error().kind == ErrorKind::temporary);
     files.heal();
   }
+}
+
+TEST_CASE("segments: a free file that the disk refuses is left behind") {
+  class BadFile final : public MemoryFiles {
+   public:
+    std::string bad;
+    Result<std::unique_ptr<File>> open(const std::string& path, OpenMode mode) override {
+      if (path == bad && mode == OpenMode::write) return fail(ErrorKind::temporary, "bad sector");
+      return MemoryFiles::open(path, mode);
+    }
+  } files;
+  REQUIRE(files.make_directory("/spool").has_value());
+  SegmentStore store(files, "/spool", 64 * 1024);
+  REQUIRE(store.refill(WallTime{}).has_value());
+  REQUIRE(store.next(WallTime{}, false).has_value());
+  const auto names = files.list("/spool");
+  files.bad = "/spool/" + *std::ranges::find_if(*names, [](const auto& name) { return name.ends_with(".free"); });
+  CHECK_FALSE(store.next(WallTime{}, true));
+  CHECK(store.next(WallTime{}, true));
+  CHECK(store.next(WallTime{}, true));
 }

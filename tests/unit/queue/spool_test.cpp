@@ -414,6 +414,8 @@ TEST_CASE("so does one that is found damaged while it is read piece by piece, un
     REQUIRE(loaded.has_value());
     REQUIRE(loaded->rest);
     if (ended) t.finish(id);
+    if (!ended) t.spool->update(id, {{0, deferred(t.clock.now(), "meanwhile")}});
+    t.sync();
     std::vector<char> bytes(50000);
     CHECK_FALSE(loaded->rest->read(0, bytes));
     CHECK_FALSE(t.spool->contains(id));
@@ -460,7 +462,11 @@ TEST_CASE("what was held when a damaged change was written is held from now on, 
   t.spool->update(id, {{0, held}});
   t.sync();
   t.flip("a reason to be damaged");
-  CHECK(t.spool->peek(id)->state.recipients[0].held_since == t.clock.now());
+  const WallTime then = t.clock.now();
+  CHECK(t.spool->peek(id)->state.recipients[0].held_since == then);
+  t.sync();
+  t.clock.advance(1h);
+  CHECK(t.spool->peek(id)->state.recipients[0].held_since == then);
 }
 
 TEST_CASE("changes are written however much mail comes in") {
