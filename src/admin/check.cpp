@@ -231,12 +231,19 @@ class Machine {
           "set primary = [\"host\"] for the domain, or mend its MX records");
     }
     for (const relay::Host& host : route.hosts) {
-      const std::optional<relay::Outcome> trouble = co_await ask(host, domain);
+      const std::optional<relay::Outcome> trouble = co_await ask(host, domain, domain.tls);
       if (!trouble) {
         say("primary of " + shown, CheckResult::ok, host.remote() + (domain.wildcard ? " answers" : " takes our mail"));
         continue;
       }
-      say("primary of " + shown, CheckResult::fail, printable(trouble->reason), remedy(*trouble));
+      bool taken_plain = false;
+      if (trouble->dsn == "4.7.5" && !relay::demands_tls(domain.tls, domain.fingerprint)) {
+        const std::optional<relay::Outcome> plain = co_await ask(host, domain, config::TlsLevel::none);
+        taken_plain = !plain;
+      }
+      say("primary of " + shown, taken_plain ? CheckResult::warn : CheckResult::fail, printable(trouble->reason),
+          taken_plain ? "mail goes there without TLS: mend it, or set tls = \"none\" for the domain"
+                      : remedy(*trouble));
     }
   }
 
@@ -248,19 +255,22 @@ class Machine {
   }
 
   // Absent: a delivery would get as far as its content.
-  Task<std::optional<relay::Outcome>> ask(relay::Host host, const config::Domain& domain) {
+  Task<std::optional<relay::Outcome>> ask(relay::Host host, const config::Domain& domain, config::TlsLevel level) {
     auto connected = co_await smtp::connect(host.endpoint, soon());
     if (!connected) co_return relay::unreachable(host, connected.error().text);
     smtp::ClientTimeouts timeouts;
     timeouts.greeting = timeouts.ehlo = timeouts.tls = timeouts.mail = timeouts.rcpt = std::chrono::seconds(20);
     smtp::ClientSession session(std::move(*connected), config_->hostname, timeouts);
-    smtp::TlsClient tls(relay::certificate_check(domain.tls, domain.fingerprint), domain.fingerprint);
+    smtp::TlsClient tls(relay::certificate_check(level, domain.fingerprint), domain.fingerprint);
     smtp::Answer answer = co_await session.greet();
-    if (answer.positive() && domain.tls != config::TlsLevel::none) {
-      if (session.server().starttls)
-        answer = co_await session.start_tls(tls, host.name);
-      else if (relay::demands_tls(domain.tls, domain.fingerprint))
-        co_return relay::tls_not_offered(host);
+    if (answer.positive() && level != config::TlsLevel::none) {
+      const bool demanded = relay::demands_tls(level, domain.fingerprint);
+      if (demanded && !session.server().starttls) co_return relay::tls_not_offered(host);
+      if (session.server().starttls) {
+        smtp::Answer secured = co_await session.start_tls(tls, host.name);
+        const bool go_on = !demanded && secured.stage == smtp::Stage::starttls && session.usable();
+        if (!go_on) answer = std::move(secured);
+      }
     }
     if (answer.positive() && !domain.wildcard) {
       answer = co_await session.verify("postmaster@" + domain.name);
