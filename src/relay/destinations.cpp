@@ -26,8 +26,8 @@ Destinations::Pointer Destinations::of(const std::string& domain) {
   if (!found) {
     found = std::make_shared<Destination>(parts_, settings);
     // By its entry's name: where a wildcard's subdomains had one primary until now, each goes on with its history.
-    const auto before = memory_.find(settings.label);
-    if (found->own() && before != memory_.end()) found->inherit(before->second);
+    const auto known = before(settings.label);
+    if (found->own() && known != memory_.end()) found->inherit(known->second);
     found->start();
   }
   by_name_[name] = found;
@@ -108,8 +108,16 @@ const Downtime* Destinations::downtime_of(const std::string& domain) const {
   const std::string name = name_of(*parts_.config, domain);
   const auto now = by_name_.find(name);
   if (now != by_name_.end() && now->second->own()) return &now->second->health().downtime();
-  const auto before = memory_.find(name);
-  return before == memory_.end() ? nullptr : &before->second.downtime;
+  const auto known = before(name);
+  return known == memory_.end() ? nullptr : &known->second.downtime;
+}
+
+Memory::const_iterator Destinations::before(const std::string& name) const {
+  auto found = memory_.find(name);
+  for (auto dot = name.find('.'); found == memory_.end() && dot != name.npos; dot = name.find('.', dot + 1)) {
+    found = memory_.find("*" + name.substr(dot));
+  }
+  return found;
 }
 
 void Destinations::remember() {
@@ -124,7 +132,8 @@ void Destinations::remember() {
   }
   // A domain that relay.conf names no more may come back.
   for (const queue::DomainSummary& summary : parts_.spool.domains()) {
-    if (auto before = memory_.extract(name_of(*parts_.config, summary.domain))) next.insert(std::move(before));
+    const auto known = before(name_of(*parts_.config, summary.domain));
+    if (known != memory_.end()) next.insert(*known);
   }
   memory_ = std::move(next);
 }

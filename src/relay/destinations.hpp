@@ -39,6 +39,8 @@ class Destinations {
   void add_known();
   void drop(const std::set<std::string>& needed, bool in_use_too);
   void remember();
+  // What is remembered by this name, or by that of the wildcard that covered it; end() if nothing is.
+  Memory::const_iterator before(const std::string& name) const;
 
   Parts& parts_;
   Memory memory_;

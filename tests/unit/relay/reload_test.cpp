@@ -128,6 +128,41 @@ TEST_CASE_METHOD(OnePrimary, "a wildcard's primary may give way to MX") {
   CHECK(relay->health("sub.wild.example") == Health::down);
 }
 
+TEST_CASE_METHOD(OnePrimary,
+                 "a subdomain that gets an entry of its own, or none, keeps what its wildcard went through") {
+  FakePrimary third{io, "127.0.0.1", "third.example"};
+  add_domain("*.wild.example", {second.endpoint()});
+  second.down();
+  put_for("user@sub.wild.example", 3);
+  outage("sub.wild.example");
+  const config::Config before = config;
+  SECTION("one beside the wildcard's") {
+    add_domain("sub.wild.example", {third.endpoint()});
+    third.down();
+    reload_or_restart();
+    sweep();
+    CHECK(relay->health("sub.wild.example") == Health::down);
+  }
+  SECTION("one instead of the wildcard's") {
+    config.domains.pop_back();
+    add_domain("sub.wild.example", {third.endpoint()});
+    third.down();
+    reload_or_restart();
+    sweep();
+    CHECK(relay->health("sub.wild.example") == Health::down);
+  }
+  SECTION("none, by mistake") {
+    config.domains.pop_back();
+    reload_or_restart();
+    sweep();
+    config = before;
+    reload_or_restart();
+    sweep();
+    CHECK(relay->health("sub.wild.example") == Health::down);
+  }
+  CHECK(log.count("status=expired") == 0);
+}
+
 TEST_CASE_METHOD(OnePrimary, "downtime counts for all that an entry covers, and for bare Postmaster, due or not") {
   add_domain("*.wild.example", {primary.endpoint()});
   put_for("user@sub.wild.example");
