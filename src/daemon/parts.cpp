@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "config/load.hpp"
 #include "greylist/store_bdb.hpp"
@@ -71,14 +72,9 @@ Shared Daemon::Parts::shared() const {
 // A block list that lists one of these lists the world.
 std::vector<IpAddress> Daemon::Parts::control_addresses() const {
   std::vector<IpAddress> addresses{IpAddress::v4(0x7f000001)};
-  for (const IpAddress& own : interface_addresses()) {
-    if (!own.is_private()) addresses.push_back(own);
-  }
-  for (const config::Domain& domain : config()->domains) {
-    for (const config::HostPort& host : domain.primary) {
-      if (const auto ip = IpAddress::parse(host.host); ip && !ip->is_private()) addresses.push_back(*ip);
-    }
-  }
+  const auto is_public = [](const IpAddress& ip) { return !ip.is_private(); };
+  std::ranges::copy_if(interface_addresses(), std::back_inserter(addresses), is_public);
+  std::ranges::copy_if(relay->own_addresses(), std::back_inserter(addresses), is_public);
   return addresses;
 }
 

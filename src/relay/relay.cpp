@@ -293,6 +293,10 @@ std::uint64_t Relay::largest_size_limit() const {
   return impl_->shown()->largest_size_limit();
 }
 
+std::set<IpAddress> Relay::own_addresses() const {
+  return impl_->shown()->own_addresses();
+}
+
 bool Relay::is_primary_address(const IpAddress& ip) const {
   return impl_->shown()->is_primary_address(ip);
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -75,6 +76,7 @@ class Relay {
   Health health(const std::string& domain) const;             // of the entry that covers it; up if unknown
   std::uint64_t size_limit(const std::string& domain) const;  // SIZE last offered; 0 = none or unknown
   std::uint64_t largest_size_limit() const;                   // of all our domains; 0: one has none, or it is unknown
+  std::set<IpAddress> own_addresses() const;                  // of all our primaries, as far as they are known
   bool is_primary_address(const IpAddress& ip) const;         // an address of an explicit primary
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);  // resumes on the caller's executor
   // RFC 1985: "example.com", "@example.com" (and what is below it), "#example.com". 459 unless the client is trusted or

@@ -28,6 +28,7 @@ void View::add_destinations(const std::map<std::string, std::shared_ptr<Destinat
     by_key_[key] = {one->health().health(), one->size_limit()};
     const bool named = one->own() && !one->settings().request.hosts.empty();
     for (const Host& host : one->known_hosts()) {
+      if (one->own()) own_addresses_.insert(host.endpoint.address);
       if (named) primary_addresses_.insert(host.endpoint.address);
     }
     if (!one->own()) status_.push_back(one->status());

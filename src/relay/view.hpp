@@ -23,6 +23,7 @@ class View {
   // The largest that some primary takes; 0: one has no limit, or its limit is not known.
   std::uint64_t largest_size_limit() const { return largest_size_limit_; }
   bool is_primary_address(const IpAddress& ip) const { return primary_addresses_.contains(ip); }
+  const std::set<IpAddress>& own_addresses() const { return own_addresses_; }  // found by MX, too
   std::vector<PrimaryStatus> status(const std::vector<queue::DomainSummary>& queued) const;
 
  private:
@@ -32,7 +33,7 @@ class View {
   std::unordered_map<std::string, Seen> by_key_;
   std::unordered_map<const config::Domain*, Seen> by_entry_;  // of config_, with one destination
   std::uint64_t largest_size_limit_ = 0;
-  std::set<IpAddress> primary_addresses_;
+  std::set<IpAddress> primary_addresses_, own_addresses_;
   std::vector<PrimaryStatus> status_;  // without what is queued
 };
 

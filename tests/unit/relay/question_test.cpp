@@ -186,8 +186,9 @@ TEST_CASE_METHOD(World, "addresses of explicit primaries are known, those of MX 
   start();
   until([&] { return relay->is_primary_address(*IpAddress::parse("127.0.0.1")); });
   until([&] { return by_mx.connections > 0; });
-  io.run_for(50ms);
+  until([&] { return relay->own_addresses().contains(*IpAddress::parse("127.0.0.2")); });
   CHECK_FALSE(relay->is_primary_address(*IpAddress::parse("127.0.0.2")));
+  CHECK(relay->own_addresses().contains(*IpAddress::parse("127.0.0.1")));
   stop();
 }
 
