@@ -71,13 +71,15 @@ struct Pipeline::Impl {
   Recent<IpAddress, std::shared_ptr<ClientLookups>> recent_clients;
   Recent<std::string, MailDomain> recent_domains;
 
-  // Of one session.
+  // Of one session; null until it has something to look up.
   struct SenderPlaces {
-    explicit SenderPlaces(Impl& impl)
-        : domain(std::make_shared<Place>(impl.domain_turns)), score(std::make_shared<Place>(impl.sender_turns)) {}
     std::shared_ptr<Place> domain;
     std::shared_ptr<Place> score;
   };
+  static void look_up(Turns& turns, std::shared_ptr<Place>& place, std::function<Task<>()> lookup) {
+    if (!place) place = std::make_shared<Place>(turns);
+    place->add(std::move(lookup));
+  }
 
   Impl(asio::any_io_executor ex, Setup initial, dns::Resolver& dns)
       : executor(std::move(ex)), setup(std::move(initial)), resolver(dns), gate(executor, reporter()) {}
@@ -184,11 +186,12 @@ struct Pipeline::Impl {
       if (known != nullptr)
         lookups->domain.set(*known);
       else
-        places.domain->add([this, to, domain, now] { return look_up_domain(to.lock(), domain, now); });
+        look_up(domain_turns, places.domain,
+                [this, to, domain, now] { return look_up_domain(to.lock(), domain, now); });
     }
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
     if (score && (now.lists->ask_about("sender") || now.lists->ask_about("helo")))
-      places.score->add([this, to, facts, now] { return score_sender(to.lock(), facts, now); });
+      look_up(sender_turns, places.score, [this, to, facts, now] { return score_sender(to.lock(), facts, now); });
     else if (score)
       lookups->scores.set({});
     return lookups;
@@ -298,7 +301,7 @@ class Session final : public SessionChecks {
   Setup setup_;
   bool afresh_;
   std::shared_ptr<ClientLookups> client_;
-  Pipeline::Impl::SenderPlaces places_{*pipeline_};
+  Pipeline::Impl::SenderPlaces places_;
   std::shared_ptr<SenderLookups> sender_;
   Facts facts_;                       // those that sender_ is about
   std::vector<Mailbox> postponed_;    // greylisted at DATA
