@@ -17,7 +17,7 @@ constexpr std::size_t max_text = 1UL << 31;  // offsets have 32 bits
 
 Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::string& path,
                                                                  const config::Domain& domain) {
-  const std::shared_ptr<RecipientList> list(new RecipientList);
+  std::shared_ptr<RecipientList> list(new RecipientList);
   std::ifstream file(path);
   if (!file) return fail_errno(errno, path);
   std::error_code unknown;
