@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FULL = "--full" in sys.argv
@@ -47,10 +48,7 @@ SANITIZERS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:abort_on_error=1:
               "LSAN_OPTIONS": f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"}
 
 
-def catch(path, label, limit):
-    name = f"{label}/{os.path.basename(path)}"
-    if not wanted(name):
-        return
+def catch(path, name, limit):
     begin = time.monotonic()
     code, output = run([path], limit, SANITIZERS)
     all_passed = re.search(r"All tests passed \(\d+ assertions? in (\d+) test cases?\)", output)
@@ -62,7 +60,7 @@ def catch(path, label, limit):
     else:
         ok, bad = 0, 1
         output += f"\nended with {code}"
-    record(name, ok, bad, output, time.monotonic() - begin)
+    return name, ok, bad, output, time.monotonic() - begin
 
 
 def exit_code(path, label, limit, words=()):
@@ -90,9 +88,12 @@ def tap(path, limit, words=()):
 
 
 def units(build, label, limit):
-    for path in sorted(glob.glob(f"{ROOT}/{build}/tests/unit/*/unit_*") + glob.glob(f"{ROOT}/{build}/tests/dialogue/dialogues")):
-        if os.access(path, os.X_OK) and os.path.isfile(path):
-            catch(path, label, limit)
+    """Side by side: some compute, others wait for their own clocks."""
+    paths = sorted(glob.glob(f"{ROOT}/{build}/tests/unit/*/unit_*") + glob.glob(f"{ROOT}/{build}/tests/dialogue/dialogues"))
+    names = {path: f"{label}/{os.path.basename(path)}" for path in paths if os.access(path, os.X_OK) and os.path.isfile(path)}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for result in pool.map(lambda path: catch(path, names[path], limit), filter(lambda path: wanted(names[path]), names)):
+            record(*result)
 
 
 def fuzz_campaign():
