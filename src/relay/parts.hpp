@@ -1,6 +1,7 @@
 // What all of the relay shares: the world it was given, and the gate that owns its coroutines.
 #pragma once
 
+#include <functional>
 #include <random>
 
 #include "base/alerts.hpp"
@@ -16,6 +17,9 @@
 
 namespace greymx::relay {
 
+// The time in which a spool domain's primary was not up; null = unknown, none.
+using DowntimeOf = std::function<const Downtime*(const std::string& domain)>;
+
 struct Parts {
   asio::any_io_executor executor;
   config::ConfigPtr config;  // changes on reload: take a copy over an await
@@ -29,9 +33,9 @@ struct Parts {
   Alerts& alerts;
   RecipientObserver* observer;
   std::function<void()> health_changed;
-  std::function<const Downtime*(const std::string&)> downtime_of;  // Destinations::downtime_of()
-  Gate gate;                                                       // deliveries and reports: finished before we stop
-  Gate background;                                                 // probes and farewells: cut off then
+  DowntimeOf downtime_of;  // Destinations::downtime_of()
+  Gate gate;               // deliveries and reports: finished before we stop
+  Gate background;         // probes and farewells: cut off then
   asio::thread_pool disk{1};
   std::mt19937 random{std::random_device{}()};
   bool stopping = false;

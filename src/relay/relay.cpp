@@ -47,7 +47,7 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
               .gate = Gate(executor, report_exception(log)),
               .background = Gate(executor, report_exception(log))},
         destinations(parts),
-        sweep(parts, parts.downtime_of),
+        sweep(parts),
         wakes(executor),
         view(std::make_shared<const View>(parts.config, destinations.by_key())) {}
 

@@ -138,7 +138,7 @@ void Sweep::warn_before() {
 
 // What is due, and where held mail fills too much of the spool, all of it: the oldest comes first.
 Due Sweep::find(const queue::Message& message) const {
-  Due due = due_of(message, parts_.clock.now(), parts_.config->queue, downtime_of_);
+  Due due = due_of(message, parts_.clock.now(), parts_.config->queue, parts_.downtime_of);
   std::vector<std::size_t> held;
   for (std::size_t i = 0; i < message.state.recipients.size() && !message.state.held; ++i) {
     if (message.state.recipients[i].status == RecipientStatus::held) held.push_back(i);

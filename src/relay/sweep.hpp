@@ -3,16 +3,12 @@
 // Thread: the relay's.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <string>
 
 #include "relay/endings.hpp"
 
 namespace greymx::relay {
-
-// The time in which a spool domain's primary was not up; null = unknown, none.
-using DowntimeOf = std::function<const Downtime*(const std::string& domain)>;
 
 // What is due for one message. Pure.
 struct Due {
@@ -26,7 +22,7 @@ Due due_of(const queue::Message& message, WallTime now, const config::Queue& rul
 
 class Sweep {
  public:
-  Sweep(Parts& parts, DowntimeOf downtime_of) : parts_(parts), downtime_of_(std::move(downtime_of)) {}
+  explicit Sweep(Parts& parts) : parts_(parts) {}
 
   std::chrono::seconds interval() const;  // until the next once()
   Task<> once();
@@ -52,7 +48,6 @@ class Sweep {
   };
 
   Parts& parts_;
-  DowntimeOf downtime_of_;
   std::map<std::string, Near> near_;
 };
 
