@@ -231,14 +231,15 @@ class Machine {
           "set primary = [\"host\"] for the domain, or mend its MX records");
     }
     for (const relay::Host& host : route.hosts) {
-      const std::optional<relay::Outcome> trouble = co_await ask(host, domain, domain.tls);
+      bool again_plain = false;
+      const std::optional<relay::Outcome> trouble = co_await ask(host, domain, domain.tls, again_plain);
       if (!trouble) {
         say("primary of " + shown, CheckResult::ok, host.remote() + (domain.wildcard ? " answers" : " takes our mail"));
         continue;
       }
       bool taken_plain = false;
-      if (trouble->dsn == "4.7.5" && !relay::demands_tls(domain.tls, domain.fingerprint)) {
-        const std::optional<relay::Outcome> plain = co_await ask(host, domain, config::TlsLevel::none);
+      if (again_plain) {
+        const std::optional<relay::Outcome> plain = co_await ask(host, domain, config::TlsLevel::none, again_plain);
         taken_plain = !plain;
       }
       say("primary of " + shown, taken_plain ? CheckResult::warn : CheckResult::fail, printable(trouble->reason),
@@ -255,7 +256,8 @@ class Machine {
   }
 
   // Absent: a delivery would get as far as its content.
-  Task<std::optional<relay::Outcome>> ask(relay::Host host, const config::Domain& domain, config::TlsLevel level) {
+  Task<std::optional<relay::Outcome>> ask(relay::Host host, const config::Domain& domain, config::TlsLevel level,
+                                          bool& again_plain) {
     auto connected = co_await smtp::connect(host.endpoint, soon());
     if (!connected) co_return relay::unreachable(host, connected.error().text);
     smtp::ClientTimeouts timeouts;
@@ -265,12 +267,8 @@ class Machine {
     smtp::Answer answer = co_await session.greet();
     if (answer.positive() && level != config::TlsLevel::none) {
       const bool demanded = relay::demands_tls(level, domain.fingerprint);
-      if (demanded && !session.server().starttls) co_return relay::tls_not_offered(host);
-      if (session.server().starttls) {
-        smtp::Answer secured = co_await session.start_tls(tls, host.name);
-        const bool go_on = !demanded && secured.stage == smtp::Stage::starttls && session.usable();
-        if (!go_on) answer = std::move(secured);
-      }
+      std::optional<relay::Outcome> trouble = co_await relay::secure(session, tls, host, demanded, again_plain);
+      if (trouble) co_return trouble;
     }
     if (answer.positive() && !domain.wildcard) {
       answer = co_await session.verify("postmaster@" + domain.name);

@@ -45,9 +45,19 @@ smtp::CertificateCheck certificate_check(TlsLevel level, const std::string& fing
   return level == TlsLevel::verify ? smtp::CertificateCheck::name : smtp::CertificateCheck::none;
 }
 
-Outcome tls_not_offered(const Host& host) {
-  const std::string reason = fmt::format("TLS is required, but was not offered by host {}", host.label());
-  return {Outcome::Result::deferred, "4.7.4", reason, {}, true};
+Task<std::optional<Outcome>> secure(smtp::ClientSession& session, smtp::TlsClient& tls, Host host, bool demanded,
+                                    bool& again_plain) {
+  if (!session.server().starttls) {
+    if (!demanded) co_return std::nullopt;
+    const std::string reason = fmt::format("TLS is required, but was not offered by host {}", host.label());
+    co_return Outcome{Outcome::Result::deferred, "4.7.4", reason, {}, true};
+  }
+  const Answer answer = co_await session.start_tls(tls, host.name);
+  // Refused before the handshake: the connection is as good as it was.
+  const bool as_before = !demanded && answer.stage == smtp::Stage::starttls && session.usable();
+  if (answer.positive() || as_before) co_return std::nullopt;
+  again_plain = !demanded && answer.stage != smtp::Stage::greeting;
+  co_return judge(answer, host);
 }
 
 Connection::Connection(std::unique_ptr<smtp::ClientSession> from, Host to, std::shared_ptr<unsigned> open)
@@ -124,9 +134,14 @@ Task<Connected> Connector::try_host(Host host) {
     if (!answer.positive()) {
       trouble = judge(answer, host);
     } else if (!plain) {
-      trouble = co_await secure(*session, host, again_plain);
+      const bool demanded = demands_tls(settings_.tls, settings_.fingerprint);
+      trouble = co_await secure(*session, tls_, host, demanded, again_plain);
     }
     if (!trouble) {
+      if (!session->tls().empty()) {
+        const std::string version = session->tls().substr(0, session->tls().find(' '));
+        parts_.metrics.count("tls_sessions_total", {{"direction", "out"}, {"version", version}});
+      }
       result.connection = std::make_unique<Connection>(std::move(session), host, open_);
       co_return result;
     }
@@ -135,25 +150,6 @@ Task<Connected> Connector::try_host(Host host) {
     parts_.log.info("smtp", result.trouble.reason + "; trying without TLS");
     plain = true;
   }
-}
-
-// TLS if it is offered, and nothing less if it is demanded.
-Task<std::optional<Outcome>> Connector::secure(smtp::ClientSession& session, Host host, bool& again_plain) {
-  const bool demanded = demands_tls(settings_.tls, settings_.fingerprint);
-  if (!session.server().starttls) {
-    if (!demanded) co_return std::nullopt;
-    co_return tls_not_offered(host);
-  }
-  const Answer answer = co_await session.start_tls(tls_, host.name);
-  if (answer.positive()) {
-    const std::string version = session.tls().substr(0, session.tls().find(' '));
-    parts_.metrics.count("tls_sessions_total", {{"direction", "out"}, {"version", version}});
-    co_return std::nullopt;
-  }
-  // Refused before the handshake: the connection is as good as it was.
-  if (!demanded && answer.stage == smtp::Stage::starttls && session.usable()) co_return std::nullopt;
-  again_plain = !demanded && answer.stage != smtp::Stage::greeting;
-  co_return judge(answer, host);
 }
 
 }  // namespace greymx::relay

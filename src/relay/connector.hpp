@@ -24,7 +24,10 @@ struct DestinationSettings {
 // What TLS to a server has to be, by a domain's `tls` (other than "none") and `fingerprint`.
 bool demands_tls(config::TlsLevel level, const std::string& fingerprint);
 smtp::CertificateCheck certificate_check(config::TlsLevel level, const std::string& fingerprint);
-Outcome tls_not_offered(const Host& host);
+// TLS if it is offered, and nothing less if it is demanded. Absent: the session may go on. `again_plain`: with a new
+// connection, mail may go without TLS.
+Task<std::optional<Outcome>> secure(smtp::ClientSession& session, smtp::TlsClient& tls, Host host, bool demanded,
+                                    bool& again_plain);
 
 class Connection {
  public:
@@ -61,7 +64,6 @@ class Connector {
 
  private:
   Task<Connected> try_host(Host host);
-  Task<std::optional<Outcome>> secure(smtp::ClientSession& session, Host host, bool& again_plain);
   void order(std::vector<Host>& hosts) const;
 
   Parts& parts_;
