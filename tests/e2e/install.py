@@ -8,8 +8,19 @@ from peers import *
 
 tap = Tap("install")
 root = os.path.join(tap.directory, "root")
-done = subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", root], capture_output=True, text=True)
-tap.equal(done.returncode, 0, "meson install")
+
+
+def install():
+    return subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", root], capture_output=True).returncode
+
+
+tap.equal(install(), 0, "meson install")
+edited = os.path.join(root, "etc/greymx/relay.conf")
+with open(edited, "a") as file:
+    file.write("# ours\n")
+tap.equal(install(), 0, "meson install again")
+with open(edited) as file:
+    tap.check(file.read().endswith("# ours\n"), "what an admin edited stays")
 with open(os.path.join(root, "usr/lib/systemd/system/greymx.service")) as unit:
     named = {path for line in unit if line.startswith("Exec") for path in re.findall(r"/(?:usr|etc)/[\w./]*greymx[\w./]*", line)}
 with open(os.path.join(root, "usr/lib/systemd/system/greymx.service")) as unit:
