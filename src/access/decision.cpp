@@ -270,7 +270,7 @@ Task<> Decision::greylist() {
                             .recipient = plain_.to_string(),
                             .helo = facts_.helo,
                             .queue_id = facts_.queue_id,
-                            .instance = facts_.instance,
+                            .instance = {},  // a recipient may yet be refused, and its header with it
                             .spf_domain = {},
                             .dry_run = trace_ != nullptr,
                             .test_time = {}};

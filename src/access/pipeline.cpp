@@ -17,6 +17,8 @@ SteadyTime lookup_deadline(const Setup& setup) {
   return setup.shared->clock->steady() + setup.patience();
 }
 
+constexpr std::string_view greylist_header = "X-Greylist:";
+
 Authority authority_of(spf::Result result) {
   if (result == spf::Result::temperror) return Authority::unknown;
   return result == spf::Result::pass ? Authority::yes : Authority::no;
@@ -68,6 +70,7 @@ struct Pipeline::Impl {
   Turns name_score_turns{gate, "dnsbl client name"};
   Turns domain_turns{gate, "sender domain"};
   Turns sender_turns{gate, "dnsbl sender"};
+  Turns spf_turns{gate, "spf"};
   Recent<IpAddress, std::shared_ptr<ClientLookups>> recent_clients;
   Recent<std::string, MailDomain> recent_domains;
 
@@ -75,6 +78,7 @@ struct Pipeline::Impl {
   struct SenderPlaces {
     std::shared_ptr<Place> domain;
     std::shared_ptr<Place> score;
+    std::shared_ptr<Place> spf;
   };
   static void look_up(Turns& turns, std::shared_ptr<Place>& place, std::function<Task<>()> lookup) {
     if (!place) place = std::make_shared<Place>(turns);
@@ -148,7 +152,9 @@ struct Pipeline::Impl {
     if (state.state != MailDomain::State::failed) recent_domains.remember(domain, state, time());
     to->domain.set(std::move(state));
   }
-  Task<> evaluate_spf(std::shared_ptr<SenderLookups> to, spf::Query query, SteadyTime deadline) {
+  Task<> evaluate_spf(std::shared_ptr<SenderLookups> to, spf::Query query, Setup by) {
+    if (!to) co_return;
+    const SteadyTime deadline = lookup_deadline(by);
     const spf::Outcome here = co_await spf::check_host(resolver, query, deadline);
     Authority authority = authority_of(here.result);
     const bool pass = authority == Authority::yes;
@@ -196,14 +202,16 @@ struct Pipeline::Impl {
       lookups->scores.set({});
     return lookups;
   }
-  void seek_authority(const Setup& now, const std::shared_ptr<SenderLookups>& lookups, const Facts& facts) {
+  void seek_authority(const Setup& now, const std::shared_ptr<SenderLookups>& lookups, const Facts& facts,
+                      SenderPlaces& places) {
     const config::Config& config = now.config();
     const bool pools = config.greylist.sender_pools && config.greylist.mode != config::CheckMode::off;
     const bool matters = pools || config.queue.bounce == config::BounceMode::verified;
     if (std::exchange(lookups->authority_sought, true)) return;
     if (!matters || facts.sender.domain.empty()) return lookups->authority.set(Authority::unknown);
     spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};
-    gate.spawn("spf", evaluate_spf(lookups, std::move(query), lookup_deadline(now)));
+    const std::weak_ptr<SenderLookups> to = lookups;
+    look_up(spf_turns, places.spf, [=, this] { return evaluate_spf(to.lock(), query, now); });
   }
 };
 
@@ -255,18 +263,24 @@ class Session final : public SessionChecks {
       else
         all.reply = pipelining->reply, all.check = "unauth_pipelining";
     }
+    // Each is asked about, though the first refusal decides: else each would begin to wait when the one before may
+    // pass.
+    const bool ask = all.pass();
     for (const Mailbox& recipient : postponed_) {
-      if (!all.pass()) break;
+      if (!ask) break;
       if (std::find(recipients.begin(), recipients.end(), recipient) == recipients.end()) continue;
       Decision decision(setup_, pipeline_->gate, evidence(), facts, recipient, nullptr);
       Verdict one = co_await decision.run_greylist();
-      all.reply = one.reply;
-      all.check = one.check;
-      all.counts_as_error = one.counts_as_error;
+      if (all.pass()) {
+        all.reply = one.reply;
+        all.check = one.check;
+        all.counts_as_error = one.counts_as_error;
+      }
       std::move(one.warnings.begin(), one.warnings.end(), std::back_inserter(all.warnings));
       std::move(one.notes.begin(), one.notes.end(), std::back_inserter(all.notes));
       std::move(one.headers.begin(), one.headers.end(), std::back_inserter(all.headers));
     }
+    if (!all.pass()) all.headers.clear();
     keep_new_headers(all);
     co_return all;
   }
@@ -283,15 +297,19 @@ class Session final : public SessionChecks {
   }
 
  private:
-  void seek_authority() { pipeline_->seek_authority(setup_, sender_, facts_); }
+  void seek_authority() { pipeline_->seek_authority(setup_, sender_, facts_, places_); }
   Evidence evidence() {
     return {client_, sender_, [this] { seek_authority(); }};
   }
 
-  // A header is handed out once a message, whichever recipient brought it.
+  // A header is handed out once a message, whichever recipient brought it; of the greylist's, each with the time that
+  // one recipient waited, the first.
   void keep_new_headers(Verdict& verdict) {
     std::erase_if(verdict.headers, [this](const std::string& header) {
-      const bool known = std::find(headers_.begin(), headers_.end(), header) != headers_.end();
+      const bool waited = header.starts_with(greylist_header);
+      const bool known = std::ranges::any_of(headers_, [&](const std::string& had) {
+        return had == header || (waited && had.starts_with(greylist_header));
+      });
       if (!known) headers_.push_back(header);
       return known;
     });
@@ -320,7 +338,7 @@ Pipeline::~Pipeline() = default;
 
 Task<> Pipeline::stop() {
   for (Turns* turns : {&impl_->name_turns, &impl_->score_turns, &impl_->name_score_turns, &impl_->domain_turns,
-                       &impl_->sender_turns}) {
+                       &impl_->sender_turns, &impl_->spf_turns}) {
     turns->clear();
   }
   impl_->gate.cancel();

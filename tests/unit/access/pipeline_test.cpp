@@ -489,6 +489,42 @@ TEST_CASE("the null sender is greylisted at DATA, so that a call back has its an
   CHECK(world.data({Mailbox::split("postmaster@example.com")}).pass());
 }
 
+TEST_CASE("all recipients of a null sender begin to wait at once") {
+  World world;
+  world.greylisting();
+  world.facts.sender = {};
+  const std::vector<Mailbox> recipients{Mailbox::split("user@example.com"), Mailbox::split("other@example.com")};
+  const auto send = [&] {
+    CHECK(world.rcpt("user@example.com").pass());
+    CHECK(world.verdict("other@example.com").pass());
+    return world.data(recipients);
+  };
+  const Verdict verdict = send();
+  REQUIRE(verdict.reply);
+  CHECK(verdict.reply->to_string().starts_with("450 4.2.0 <user@example.com>: "));
+  CHECK(verdict.notes.size() == 2);
+  CHECK(verdict.headers.empty());
+  world.clock.advance(300s);
+  const Verdict passed = send();
+  CHECK(passed.pass());
+  CHECK(passed.headers.size() == 1);
+}
+
+TEST_CASE("the greylist's header comes with the first recipient that is taken") {
+  World world;
+  world.greylisting();
+  world.config->domains[0].verify_recipients = true;
+  world.primaries.answers["user@example.com"] = Callout::accepted;
+  world.primaries.answers["gone@example.com"] = Callout::refused;
+  CHECK(world.rcpt("gone@example.com").reply->code == 450);
+  CHECK(world.verdict("user@example.com").reply->code == 450);
+  world.clock.advance(300s);
+  CHECK(world.rcpt("gone@example.com").reply->code == 550);
+  const Verdict passed = world.verdict("user@example.com");
+  CHECK(passed.pass());
+  CHECK(passed.headers.size() == 1);
+}
+
 TEST_CASE("improper pipelining after DATA is refused there") {
   World world;
   CHECK(world.rcpt().pass());
@@ -822,6 +858,21 @@ TEST_CASE_METHOD(World, "a session that names many senders in a row has one look
   settle();
   facts.sender = Mailbox::split("joe@sender.example");
   CHECK(rcpt().pass());
+}
+
+TEST_CASE_METHOD(World, "a session that names many senders in a row has one SPF record evaluated at a time") {
+  config->access.unknown_sender_domain = CheckMode::off;
+  start();
+  resolver.clear_asked();
+  for (int i = 0; i < 100; ++i) {
+    const std::string domain = fmt::format("slow{}.example", i);
+    resolver.delay(domain, 5s, clock);
+    facts.sender = Mailbox::split("a@" + domain);
+    CHECK(rcpt("postmaster@example.com").pass());
+    io.restart();
+    io.poll();
+  }
+  CHECK(std::ranges::count_if(resolver.asked(), [](const auto& question) { return question.ends_with("TXT"); }) == 1);
 }
 
 TEST_CASE_METHOD(World, "a client's slow name does not hold up the lists of addresses") {
