@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "admin/greylist_commands.hpp"
 #include "admin/status.hpp"
@@ -106,34 +107,66 @@ Task<Ending> change(Call& call) {
   co_return walk.ending();
 }
 
+// As it is configured or queued; "*.example.com": what is below it.
+std::optional<std::string> flushable(const std::string& domain, const Primaries& known) {
+  const std::string below = domain.starts_with("*.") ? "*." : "";
+  const auto name = canonical_domain(std::string_view(domain).substr(below.size()));
+  if (!name || known.find(below + *name) == nullptr) return std::nullopt;
+  return below + *name;
+}
+
+std::set<std::string> pending_domains(const Message& message) {
+  std::set<std::string> domains;
+  for (std::size_t i = 0; i < message.state.recipients.size(); ++i) {
+    if (message.state.recipients[i].status == queue::RecipientStatus::pending)
+      domains.insert(queue::schedule_domain(message.envelope.recipients[i].address));
+  }
+  return domains;
+}
+
+Task<> say_flushed(Call& call, std::string what) {
+  call.services.log.info("qmgr", "flush of " + what + " (" + call.who + ")");
+  co_await call.sink.send(reply::text("Trying " + what + " now\n"));
+}
+
+Task<Ending> flush_messages(Call& call) {
+  Services& services = call.services;
+  const QueueSource source = source_of(services.spool, {}, services.config()->queue);
+  Walk walk(source, call.request.select, services.clock.now());
+  std::string tried, held;
+  auto next = [&] {
+    for (const Message& message : walk.page()) {
+      std::string& ids = is_held(message) ? held : tried;
+      ids += (ids.empty() ? "" : ", ") + message.id.to_string();
+      if (!is_held(message)) services.relay.flush_message(message.id, pending_domains(message));
+    }
+  };
+  while (!walk.done()) co_await offload(services.pool, next);
+  if (!tried.empty()) {
+    co_await say_flushed(call, std::move(tried));
+  }
+  if (!held.empty()) co_return failed(held + ": held; greymx requeue lifts that and tries it");
+  co_return walk.ending();
+}
+
 Task<Ending> flush(Call& call) {
   Services& services = call.services;
   const std::string& domain = call.request.arg("domain");
   std::string what = "all mail";
-  Ending ending;
   if (!call.request.select.ids.empty()) {
-    what.clear();
-    for (const QueueId id : call.request.select.ids) {
-      if (!services.spool.contains(id)) {
-        ending = failed(id.to_string() + ": not in the queue");
-        continue;
-      }
-      services.relay.flush_message(id);
-      what += (what.empty() ? "" : ", ") + id.to_string();
-    }
-  } else if (!domain.empty()) {
-    const auto known = Primaries(services.relay.status());
-    const auto name = canonical_domain(domain);
-    if (!name || known.find(*name) == nullptr) co_return failed(domain + ": no such domain, see greymx domains");
+    if (!domain.empty()) co_return Ending{2, "flush takes a domain or queue IDs, not both"};
+    co_return co_await flush_messages(call);
+  }
+  if (!domain.empty()) {
+    const auto name = flushable(domain, Primaries(services.relay.status()));
+    if (!name) co_return failed(domain + ": no such domain, see greymx domains");
     services.relay.flush_domain(*name);
     what = "mail for " + *name;
   } else {
     services.relay.flush();
   }
-  if (what.empty()) co_return ending;
-  services.log.info("qmgr", "flush of " + what + " (" + call.who + ")");
-  co_await call.sink.send(reply::text("Trying " + what + " now\n"));
-  co_return ending;
+  co_await say_flushed(call, std::move(what));
+  co_return Ending{};
 }
 
 Task<Ending> status(Call& call) {
@@ -226,14 +259,13 @@ Task<Ending> explain(Call& call) {
 
 Task<Ending> reload(Call& call) {
   Services& services = call.services;
-  const config::ConfigPtr before = services.config();
   auto work = [&] { return services.reload(); };
-  const Result<> result = co_await offload(services.pool, work);
+  const Result<Reloaded> result = co_await offload(services.pool, work);
   if (!result) co_return failed(result.error().text + "\nthe old configuration stays in force");
-  const config::ConfigPtr now = services.config();
-  std::string text = "Reloaded " + now->file + "\n";
-  for (const std::string& key : config::needs_restart(*before, *now)) text += key + " has changed: restart greymxd\n";
+  std::string text = "Reloaded " + services.config()->file + "\n";
+  for (const std::string& key : result->needs_restart) text += key + " has changed: restart greymxd\n";
   co_await call.sink.send(reply::text(text));
+  if (!result->problems.empty()) co_return failed(fmt::format("{}", fmt::join(result->problems, "\n")));
   co_return Ending{};
 }
 

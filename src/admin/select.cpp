@@ -35,9 +35,13 @@ bool Selection::matches(const queue::Message& message, WallTime now) const {
     return false;
   }
   if (!domain) return true;
-  const std::string wanted = canonical_domain(*domain).value_or(to_lower(*domain));
-  return any_waiting(message,
-                     [&](const std::string& address) { return is_in_domain(queue::schedule_domain(address), wanted); });
+  const bool below = domain->starts_with("*.");  // as greymx domains names a wildcard
+  const std::string_view given = std::string_view(*domain).substr(below ? 2 : 0);
+  const std::string wanted = canonical_domain(given).value_or(to_lower(given));
+  return any_waiting(message, [&](const std::string& address) {
+    const std::string name = queue::schedule_domain(address);
+    return is_in_domain(name, wanted) && !(below && name == wanted);
+  });
 }
 
 Json Selection::to_json() const {

@@ -20,7 +20,7 @@ struct Selection {
   bool all = false;
   std::optional<std::string> from;    // "user@example.org", "@example.org", or "" (also "<>") for the null sender
   std::optional<std::string> to;      // of any recipient that is still waiting
-  std::optional<std::string> domain;  // of any recipient that is still waiting, subdomains included
+  std::optional<std::string> domain;  // of any recipient that is still waiting, subdomains included; "*.…": only they
   std::optional<std::chrono::seconds> older;  // than this since arrival
 
   bool empty() const { return ids.empty() && !all && !from && !to && !domain && !older; }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,7 @@ struct RelayCalls {
   std::function<std::vector<relay::PrimaryStatus>()> status;
   std::function<void()> flush;
   std::function<void(std::string)> flush_domain;
-  std::function<void(QueueId)> flush_message;
+  std::function<void(QueueId, std::set<std::string> domains)> flush_message;
   std::function<Task<Result<>>(QueueId, std::string)> bounce;
 };
 inline RelayCalls calls_of(relay::Relay& relay) {
@@ -34,7 +35,9 @@ inline RelayCalls calls_of(relay::Relay& relay) {
   calls.status = [&relay] { return relay.status(); };
   calls.flush = [&relay] { relay.flush(); };
   calls.flush_domain = [&relay](std::string domain) { relay.flush_domain(std::move(domain)); };
-  calls.flush_message = [&relay](QueueId id) { relay.flush_message(id); };
+  calls.flush_message = [&relay](QueueId id, std::set<std::string> domains) {
+    relay.flush_message(id, std::move(domains));
+  };
   calls.bounce = [&relay](QueueId id, std::string reason) { return relay.bounce(id, std::move(reason)); };
   return calls;
 }

@@ -273,8 +273,11 @@ void Relay::flush_domain(std::string domain) {
   });
 }
 
-void Relay::flush_message(QueueId id) {
+void Relay::flush_message(QueueId id, std::set<std::string> domains) {
   (void)impl_->parts.spool.make_due(id, impl_->parts.clock.now());
+  asio::post(impl_->parts.executor, [impl = impl_, domains = std::move(domains)] {
+    for (const std::string& domain : domains) impl->destinations.of(domain)->flush();
+  });
 }
 
 std::vector<PrimaryStatus> Relay::status() const {

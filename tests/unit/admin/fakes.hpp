@@ -32,6 +32,7 @@ class FakeSpool final : public queue::Spool {
   std::map<QueueId, queue::Message> messages;
   std::map<QueueId, std::string> contents;
   std::optional<QueueId> in_delivery;
+  std::map<QueueId, ErrorKind> unreadable;  // load() fails so
   queue::Totals state;
 
   void put(queue::Message message, std::string content) {
@@ -59,6 +60,7 @@ class FakeSpool final : public queue::Spool {
   void release(QueueId, const std::string&) override {}
   Task<Result<queue::Loaded>> load(QueueId id, std::uint64_t whole_up_to) override {
     if (!contains(id)) co_return fail(ErrorKind::not_found, "gone");
+    if (unreadable.contains(id)) co_return fail(unreadable.at(id), "damaged");
     queue::Loaded loaded;
     loaded.message = messages.at(id);
     const std::string& content = contents.at(id);
@@ -167,7 +169,7 @@ struct FakeDaemon {
   std::vector<dnsbl::ListStatus> lists = {{"bl.test", false, true, at(1795449000), "", 10, 4, 0},
                                           {"dead.test", false, false, at(1795449000), "no answer", 3, 0, 3}};
   std::vector<std::string> calls;
-  Result<> reload_result;
+  Result<admin::Reloaded> reload_result;
   RecordingAlerts alerts;
   MemoryStore* store = nullptr;
   std::unique_ptr<greylist::Greylister> greylister;
@@ -184,13 +186,18 @@ struct FakeDaemon {
       .relay = {.status = [this] { return primaries; },
                 .flush = [this] { calls.push_back("flush"); },
                 .flush_domain = [this](const auto& domain) { calls.push_back("flush " + domain); },
-                .flush_message = [this](QueueId id) { calls.push_back("flush " + id.to_string()); },
+                .flush_message = [this](QueueId id, const auto& domains) { note_flush(id, domains); },
                 .bounce = [this](QueueId id, const auto&) { return note_bounce(calls, id); }},
       .lists = [this] { return lists; },
       .dnsbl = [this](IpAddress address) { return note_dnsbl(calls, address); },
       .explain = [this](Facts facts, Mailbox to) { return note_explain(calls, std::move(facts), std::move(to)); },
       .reload = [this] { return reload_result; },
       .certificate_expiry = [this] { return std::optional(clock.now() + std::chrono::hours(24 * 61 + 5)); }};
+
+  void note_flush(QueueId id, const std::set<std::string>& domains) {
+    calls.push_back("flush " + id.to_string());
+    for (const std::string& domain : domains) calls.back() += " " + domain;
+  }
 
   FakeDaemon() {
     config->file = "/etc/greymx/relay.conf";

@@ -30,6 +30,8 @@ TEST_CASE("every filter must agree") {
   CHECK_FALSE(selected(mail, [](Selection& s) { s.to = "rob@example.com"; }));
   CHECK(selected(mail, [](Selection& s) { s.domain = "Example.NET"; }));
   CHECK_FALSE(selected(mail, [](Selection& s) { s.domain = "ample.net"; }));
+  CHECK(selected(mail, [](Selection& s) { s.domain = "*.Example.net"; }));
+  CHECK_FALSE(selected(mail, [](Selection& s) { s.domain = "*.example.com"; }));
   CHECK(selected(mail, [](Selection& s) { s.older = std::chrono::hours(2); }));
   CHECK_FALSE(selected(mail, [](Selection& s) { s.older = std::chrono::hours(3); }));
   CHECK_FALSE(selected(mail, [](Selection& s) { s.from = "joe@example.org", s.to = "nobody@example.com"; }));

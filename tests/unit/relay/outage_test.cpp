@@ -281,7 +281,7 @@ TEST_CASE_METHOD(OnePrimary, "flush tries at once what is deferred") {
     until_empty();
   }
   SECTION("a message") {
-    relay->flush_message(ids[1]);
+    relay->flush_message(ids[1], {"example.com"});
     until([&] { return spool->totals().messages == 2; });
     CHECK_FALSE(spool->contains(ids[1]));
   }
