@@ -204,6 +204,7 @@ class Tool {
         return {2, word + " is neither a queue ID nor ALL"};
       }
     }
+    if (!directory_.empty() && request_.select.empty()) return {2, "export which messages? ALL or queue IDs, then DIR"};
     return {};
   }
 

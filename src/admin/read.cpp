@@ -61,23 +61,22 @@ std::vector<queue::DomainSummary> sum_domains(queue::SpoolReader& reader) {
   return all;
 }
 
-// Sends a message's content piece by piece; nullopt: sent, or nobody reads any more.
-Task<Ending> send_content(QueueId id, const QueueSource& source, asio::thread_pool& pool, Sink& sink) {
-  auto opened = co_await source.content(id);
-  if (!opened) co_return failed(id.to_string() + " cannot be read: " + opened.error().text);
-  const std::unique_ptr<Content> content = std::move(*opened);
+// Sends a message's content piece by piece; false: nobody reads any more.
+Task<Result<bool>> send_content(Content& content, asio::thread_pool& pool, Sink& sink) {
   std::vector<char> buffer(48 << 10);
-  for (std::uint64_t offset = 0; offset < content->size();) {
-    auto read = [&] { return content->read(offset, buffer); };
+  bool heard = true;
+  for (std::uint64_t offset = 0; heard && offset < content.size();) {
+    auto read = [&] { return content.read(offset, buffer); };
     const Result<std::size_t> got = co_await offload(pool, read);
-    if (!got) co_return failed(id.to_string() + " cannot be read: " + got.error().text);
-    if (*got == 0) co_return failed(id.to_string() + " ends early: the spool is damaged, see greymx spool verify");
+    if (!got) co_return fail(ErrorKind::permanent, got.error().text);  // a part of it is out, gone or not
+    if (*got == 0) {
+      co_return fail(ErrorKind::permanent, "it ends early: the spool is damaged, see greymx spool verify");
+    }
     offset += *got;
     std::string line = reply::data(std::span(buffer).first(*got));
-    const bool heard = co_await sink.send(std::move(line));
-    if (!heard) break;
+    heard = co_await sink.send(std::move(line));
   }
-  co_return Ending{};
+  co_return heard;
 }
 
 Task<bool> send_file(std::string name, std::string content, Sink& sink) {
@@ -125,30 +124,46 @@ Task<Ending> shape(Walk& walk, const Request& request, WallTime now, asio::threa
   co_return walk.ending();
 }
 
+std::string envelope_text(const Message& message) {
+  return envelope_json(message).dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+// The content is opened before a file is named: one that cannot be had leaves nothing behind.
+Task<Result<bool>> write_message(const Message& message, bool exporting, const QueueSource& source,
+                                 asio::thread_pool& pool, Sink& sink) {
+  const auto content = co_await source.content(message.id);
+  if (!content) co_return std::unexpected(content.error());
+  bool heard = true;
+  if (exporting) {
+    const std::string id = message.id.to_string();
+    heard = co_await send_file(id + ".json", envelope_text(message), sink);
+    if (heard) {
+      heard = co_await send_file(id + ".eml", {}, sink);
+    }
+  }
+  if (!heard) co_return false;
+  co_return co_await send_content(**content, pool, sink);
+}
+
 Task<Ending> write_out(Walk& walk, const Request& request, const QueueSource& source, asio::thread_pool& pool,
                        Sink& sink) {
   const bool exporting = request.command == "export";
-  const bool envelope = exporting || !request.arg("envelope").empty();
+  const bool envelope = !exporting && !request.arg("envelope").empty();
   auto next = [&] { return walk.page(); };
   while (!walk.done()) {
     const std::vector<Message> page = co_await offload(pool, next);
     for (const Message& message : page) {
-      const std::string id = message.id.to_string();
-      std::string text =
-          envelope ? envelope_json(message).dump(2, ' ', false, Json::error_handler_t::replace) + "\n" : "";
-      bool heard = true;
-      if (exporting) {
-        heard = co_await send_file(id + ".json", std::move(text), sink);
-        if (heard) {
-          heard = co_await send_file(id + ".eml", {}, sink);
-        }
-      } else if (envelope) {
-        heard = co_await sink.send(reply::text(text));
+      Result<bool> heard = false;
+      if (envelope) {
+        heard = co_await sink.send(reply::text(envelope_text(message)));
+      } else {
+        heard = co_await write_message(message, exporting, source, pool, sink);
       }
-      if (!heard) co_return Ending{};
-      if (envelope && !exporting) continue;
-      const Ending ending = co_await send_content(message.id, source, pool, sink);
-      if (ending.exit != 0) co_return ending;
+      if (!heard) {
+        walk.trouble(message.id, heard.error());
+      } else if (!*heard) {
+        co_return Ending{};
+      }
     }
     if (!exporting) continue;
     const bool heard = co_await sink.send(reply::progress(walk.looked_at(), walk.total()));

@@ -25,16 +25,20 @@ std::vector<queue::Message> Walk::page() {
     if (message && select_.matches(*message, now_)) {
       recipients += message->envelope.recipients.size();
       found.push_back(std::move(*message));
-    } else if (!message && (by_id() || message.error().kind != ErrorKind::not_found)) {  // else: it left meanwhile
-      if (problems_++ == 0) {
-        problem_ = message.error().kind == ErrorKind::not_found
-                       ? id.to_string() + ": not in the queue"
-                       : fmt::format("{} cannot be read: {}", id.to_string(), message.error().text);
-      }
+    } else if (!message) {
+      trouble(id, message.error());
     }
     if (recipients >= 2000) break;
   }
   return found;
+}
+
+void Walk::trouble(QueueId id, const Error& error) {
+  const bool gone = error.kind == ErrorKind::not_found;
+  if (gone && !by_id()) return;
+  if (problems_++ == 0) {
+    problem_ = id.to_string() + (gone ? ": not in the queue" : " cannot be read: " + error.text);
+  }
 }
 
 Ending Walk::ending() const {

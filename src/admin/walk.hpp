@@ -17,6 +17,7 @@ class Walk {
   bool done() const { return done_; }
   std::uint64_t looked_at() const { return looked_at_; }
   std::uint64_t total() const { return std::max(total_, looked_at_); }
+  void trouble(QueueId id, const Error& error);  // with one of a page's messages; none if it left meanwhile
   Ending ending() const;  // names what was asked for by ID but is not there, and what could not be read
 
  private:

@@ -177,7 +177,35 @@ TEST_CASE("flush: all, a domain, messages") {
   CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "example.net"; }).exit == 1);
   const Ending ending = world.run("flush", [&](Request& r) { r.select.ids = {id_at(7), world.first}; });
   CHECK(ending.exit == 1);
-  CHECK(world.calls == std::vector<std::string>{"flush", "flush example.com", "flush " + world.first.to_string()});
+  CHECK(ending.error == id_at(7).to_string() + ": not in the queue");
+  CHECK(world.sink.text == "Trying " + world.first.to_string() + " now\n");
+  CHECK(world.calls ==
+        std::vector<std::string>{"flush", "flush example.com", "flush " + world.first.to_string() + " example.com"});
+}
+
+TEST_CASE("flush takes a wildcard as greymx domains names it") {
+  World world;
+  world.primaries.push_back(test::primary("*.example.org", relay::Health::up));
+  CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "*.Example.org"; }).exit == 0);
+  CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "sub.example.org"; }).exit == 0);
+  CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "example.org"; }).exit == 1);
+  CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "*.example.com"; }).exit == 1);
+  CHECK(world.calls == std::vector<std::string>{"flush *.example.org", "flush sub.example.org"});
+}
+
+TEST_CASE("flush does not claim to try what is held, nor take a domain beside IDs") {
+  World world;
+  world.spool.messages[world.first].state.held = true;
+  world.spool.messages[world.second].state.recipients[0].status = queue::RecipientStatus::held;
+  const Ending ending =
+      world.run("flush", [&](Request& r) { r.select.ids = {world.first, world.second, world.third}; });
+  CHECK(ending.exit == 1);
+  CHECK(ending.error.starts_with(world.first.to_string() + ", " + world.second.to_string() + ": held; "));
+  CHECK(world.sink.text == "Trying " + world.third.to_string() + " now\n");
+  CHECK(world.calls == std::vector<std::string>{"flush " + world.third.to_string() + " other.test"});
+  const auto both = [&](Request& r) { r.select.ids = {world.third}, r.args["domain"] = "example.com"; };
+  CHECK(world.run("flush", both).exit == 2);
+  CHECK(world.calls.size() == 1);
 }
 
 TEST_CASE("cat gives a message's bytes, large ones in pieces") {
@@ -197,6 +225,31 @@ TEST_CASE("cat gives a message's bytes, large ones in pieces") {
   CHECK(world.sink.files[id_at(1795448300).to_string() + ".eml"] == large);
   CHECK(Json::parse(world.sink.files[world.second.to_string() + ".json"])["recipients"][0]["address"] ==
         "eve@example.com");
+}
+
+TEST_CASE("export and cat go on after a message that cannot be read") {
+  World world;
+  const auto everything = [](Request& r) { r.select.all = true; };
+  world.spool.unreadable = {{world.first, ErrorKind::permanent}};
+  Ending ending = world.run("export", everything);
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == world.first.to_string() + " cannot be read: damaged");
+  CHECK(world.sink.files.size() == 4);
+  CHECK_FALSE(world.sink.files.contains(world.first.to_string() + ".json"));
+  ending = world.run("cat", [&](Request& r) { r.select.ids = {world.first, world.second, world.third}; });
+  CHECK(ending.exit == 1);
+  CHECK(world.sink.text == "From: b\r\nFrom: c\r\n");
+}
+
+TEST_CASE("what leaves while all is exported is no trouble, what was asked for by ID is") {
+  World world;
+  world.spool.unreadable = {{world.first, ErrorKind::not_found}};
+  CHECK(world.run("export", [](Request& r) { r.select.all = true; }).exit == 0);
+  CHECK(world.sink.files.size() == 4);
+  const Ending ending = world.run("export", [&](Request& r) { r.select.ids = {world.first, world.second}; });
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == world.first.to_string() + ": not in the queue");
+  CHECK(world.sink.files.size() == 2);
 }
 
 TEST_CASE("shape and domains are there as text and as JSON") {
