@@ -35,7 +35,4 @@ Task<Outcome> check_host(dns::Resolver& resolver, Query query, SteadyTime deadli
 // documentation, RFC 9637)? Then a pass says nothing about who the client is. query.client does not matter.
 Task<bool> authorises_everybody(dns::Resolver& resolver, Query query, SteadyTime deadline);
 
-// `Received-SPF: pass (…) client-ip=…; envelope-from="…"; helo=…;` (9.1), without line end.
-std::string received_spf_header(const Query& query, const Outcome& outcome);
-
 }  // namespace greymx::spf
