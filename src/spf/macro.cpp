@@ -13,6 +13,8 @@
 namespace greymx::spf {
 namespace {
 
+constexpr std::size_t enough_text = 4096;  // of an explanation, which is cut far below that
+
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
@@ -146,6 +148,12 @@ std::string url_escaped(const std::string& text) {
   return escaped;
 }
 
+std::string expanded(const Token& token, const MacroValues& values) {
+  if (!token.letter) return std::string(token.literal);
+  const std::string value = transform(value_of(token.letter, values), token);
+  return token.url ? url_escaped(value) : value;
+}
+
 bool is_top_label(std::string_view label) {
   const auto allowed = [](char c) { return is_alnum(c) || c == '-'; };
   return !label.empty() && label.front() != '-' && label.back() != '-' && std::ranges::all_of(label, allowed) &&
@@ -188,29 +196,31 @@ bool needs_validated_name(std::string_view text) {
 
 std::string expand(std::string_view text, const MacroValues& values) {
   std::string result;
-  while (!text.empty()) {
+  while (!text.empty() && result.size() < enough_text) {
     const auto token = next_token(text);
     if (!token) break;
-    if (!token->letter) {
-      result += token->literal;
-      continue;
-    }
-    const std::string value = transform(value_of(token->letter, values), *token);
-    result += token->url ? url_escaped(value) : value;
+    result += expanded(*token, values);
   }
   return result;
 }
 
 std::string expand_domain(std::string_view text, const MacroValues& values) {
   constexpr std::size_t max_name = 253;
-  std::string name = expand(text, values);
-  if (name.ends_with('.')) name.pop_back();
-  while (name.size() > max_name) {
-    const std::size_t dot = name.find('.');
-    if (dot == std::string::npos) break;
-    name.erase(0, dot + 1);
+  std::vector<Token> tokens;
+  while (!text.empty()) {
+    const auto token = next_token(text);
+    if (!token) break;
+    tokens.push_back(*token);
   }
-  return name;
+  // From the right: a record of some KB can expand to megabytes, of which only the end is wanted.
+  std::string name;
+  for (auto token = tokens.rbegin(); token != tokens.rend() && name.size() <= max_name + 1; ++token) {
+    name.insert(0, expanded(*token, values));
+  }
+  if (name.ends_with('.')) name.pop_back();
+  if (name.size() <= max_name) return name;
+  const std::size_t dot = name.find('.', name.size() - max_name - 1);
+  return dot == std::string::npos ? name : name.substr(dot + 1);
 }
 
 }  // namespace greymx::spf

@@ -22,7 +22,7 @@ struct MacroValues {
   std::string domain;                 // the one being checked: %{d}
   std::string validated = "unknown";  // %{p}
 };
-// `text` must have passed the check above.
+// `text` must have passed the check above. Stops after some KB.
 std::string expand(std::string_view text, const MacroValues& values);
 // Without final dot; of more than 253 characters labels are dropped on the left (7.3).
 std::string expand_domain(std::string_view text, const MacroValues& values);
