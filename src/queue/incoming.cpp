@@ -65,7 +65,7 @@ class Body final : public Incoming {
     in_memory_ += bytes.size();
     parts_.space.buffered += bytes.size();
     pieces_.push_back(std::move(bytes));
-    const bool crowded = parts_.space.buffered > parts_.settings.buffer_memory;
+    const bool crowded = parts_.space.buffered > parts_.space.memory;
     const bool large = size_ > parts_.settings.large_message;
     if (!crowded && !(large && (!own_file_ || in_memory_ >= file_piece))) co_return Result<>();
     Result<> spilt = co_await spill_over();

@@ -10,7 +10,8 @@ namespace greymx::queue {
 struct Space {
   std::atomic<std::int64_t> free = 0;       // bytes of the file system as last looked at, less what was written since
   std::atomic<std::uint64_t> buffered = 0;  // bytes of bodies in memory: promised to their senders
-  std::uint64_t reserve = 0;                // min_free_space
+  std::atomic<std::uint64_t> reserve = 0;   // min_free_space
+  std::atomic<std::uint64_t> memory = 0;    // buffer_memory
 
   bool room(std::uint64_t size) const { return free >= static_cast<std::int64_t>(reserve + buffered + size); }
 };

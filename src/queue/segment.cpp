@@ -244,6 +244,12 @@ Result<std::shared_ptr<Segment>> SegmentStore::next(WallTime now, bool for_new_m
   return make(now);
 }
 
+Result<> SegmentStore::reserve() {
+  if (spare() > 0) return {};
+  const std::scoped_lock making(making_);  // the one that is being made ready counts
+  return spare() > 0 ? Result<>() : make_free(false);
+}
+
 Result<> SegmentStore::refill(WallTime now) {
   while (spare() < 2) {
     if (auto made = make_free(true); !made) return made;

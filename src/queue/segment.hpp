@@ -104,6 +104,7 @@ class SegmentStore {
   // A new segment, durable under its name. A reserve of one is kept for changes and ends, so that mail can be
   // delivered and deleted when the disk is full: new mail does not get that.
   Result<std::shared_ptr<Segment>> next(WallTime now, bool for_new_mail);
+  Result<> reserve();             // sees to it that the reserve is there: no new mail is written without
   Result<> refill(WallTime now);  // one segment made ready, one .free in reserve
   // The segment is needed no more: to be reused, or removed if `shared` (somebody still reads it) or enough are free.
   // Durable when this returns.

@@ -43,7 +43,7 @@ SpoolImpl::SpoolImpl(SpoolSettings settings, Files& files, const Clock& clock, L
       quarantine_(files, settings_.path, log, alerts),
       writer_(settings_, books_, store_, clock, log, metrics, alerts),
       compactor_(settings_, books_, writer_, quarantine_, log) {
-  space_.reserve = settings_.min_free_space;
+  limit(settings_.min_free_space, settings_.buffer_memory);
   writer_.on_arrival = [this](const Entry& entry) {
     for (const Entry::Recipient& recipient : entry.recipients) tell(recipient.domain);
   };
@@ -199,6 +199,11 @@ bool SpoolImpl::retire_one() {
   const std::scoped_lock lock(books_.mutex);
   books_.segments.erase(segment->number());
   return true;
+}
+
+void SpoolImpl::limit(std::uint64_t min_free_space, std::uint64_t buffer_memory) {
+  space_.reserve = min_free_space;
+  space_.memory = buffer_memory;
 }
 
 bool SpoolImpl::has_room(std::uint64_t size) const {

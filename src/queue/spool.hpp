@@ -93,6 +93,7 @@ class Spool {
   virtual ~Spool() = default;
   virtual void stop() = 0;  // commits what was handed over, syncs, ends the threads
 
+  virtual void limit(std::uint64_t min_free_space, std::uint64_t buffer_memory) = 0;  // from now on
   virtual bool has_room(std::uint64_t size) const = 0;
   virtual std::unique_ptr<Incoming> begin() = 0;
 

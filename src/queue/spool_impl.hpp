@@ -19,6 +19,7 @@ class SpoolImpl final : public Spool {
   bool maintain();  // true: there is more to do at once
 
   void stop() override;
+  void limit(std::uint64_t min_free_space, std::uint64_t buffer_memory) override;
   bool has_room(std::uint64_t size) const override;
   std::unique_ptr<Incoming> begin() override;
   void on_work(std::function<void(std::string domain)> callback) override;

@@ -276,21 +276,29 @@ void Writer::add_changes(Batch& batch) {
   }
 }
 
-// When there is no room for new mail, changes and ends still get the reserve.
+// When there is no room for new mail, changes and ends still get the open segment and the reserve: without them nothing
+// would ever be given back.
 Result<> Writer::ensure_room(Batch& batch) {
-  if (open_ && open_->fits(batch.records)) return {};
-  const auto mail = std::ranges::partition(batch.records, [](const Append& append) { return !new_mail(append); });
-  if (!mail.empty()) {
-    const auto rotated = rotate(true);
-    if (rotated) return rotated;
-    std::vector<Append> refused(std::make_move_iterator(mail.begin()), std::make_move_iterator(mail.end()));
-    batch.records.erase(mail.begin(), mail.end());
-    std::vector<Waiter> waiters;
-    take_waiters(refused, waiters);
-    wake(std::move(waiters), rotated);
-    if (open_ && open_->fits(batch.records)) return {};
+  const bool mail = std::ranges::any_of(batch.records, new_mail);
+  Result<> room = mail ? store_.reserve() : Result<>();
+  if (room && open_ && open_->fits(batch.records)) return {};
+  if (mail) {
+    if (room) room = rotate(true);
+    if (room) return room;
+    refuse_mail(batch, room);
+    const bool nothing_left = batch.records.empty() && problem().empty();
+    if (nothing_left || (open_ && open_->fits(batch.records))) return {};
   }
   return rotate(false);
+}
+
+void Writer::refuse_mail(Batch& batch, const Result<>& why) {
+  const auto mail = std::ranges::partition(batch.records, [](const Append& append) { return !new_mail(append); });
+  std::vector<Append> refused(std::make_move_iterator(mail.begin()), std::make_move_iterator(mail.end()));
+  batch.records.erase(mail.begin(), mail.end());
+  std::vector<Waiter> waiters;
+  take_waiters(refused, waiters);
+  wake(std::move(waiters), why);
 }
 
 Result<> Writer::rotate(bool for_new_mail) {

@@ -65,6 +65,7 @@ class Writer {
   Batch collect(bool lazy_too);
   void add_changes(Batch& batch);
   Result<> ensure_room(Batch& batch);
+  void refuse_mail(Batch& batch, const Result<>& why);
   Result<> rotate(bool for_new_mail);
   Result<> write(Batch& batch);
   void settle(Batch& batch);

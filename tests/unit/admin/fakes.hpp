@@ -41,6 +41,7 @@ class FakeSpool final : public queue::Spool {
   }
 
   void stop() override {}
+  void limit(std::uint64_t, std::uint64_t) override {}
   bool has_room(std::uint64_t) const override { return true; }
   std::unique_ptr<queue::Incoming> begin() override { return nullptr; }
   void on_work(std::function<void(std::string)>) override {}
