@@ -190,9 +190,8 @@ Result<> Segment::cut(std::uint64_t size) {
   const auto file = files_.open(directory_ + "/" + name(), OpenMode::write);
   if (!file) return std::unexpected(file.error());
   if (auto cut = (*file)->truncate(size); !cut) return cut;
-  if (auto synced = (*file)->sync(); !synced) return synced;
   size_ = size;
-  return {};
+  return (*file)->sync();
 }
 
 SegmentStore::SegmentStore(Files& files, std::string directory, std::uint64_t segment_size)
@@ -301,6 +300,11 @@ Result<std::shared_ptr<Segment>> SegmentStore::make(WallTime now) {
   lock.unlock();
   auto made = name(free, header);
   if (made) return made;
+  if (!files_.list(directory_)) {  // nothing can be opened now: that file is not to blame
+    lock.lock();
+    free_.push_front(free);
+    return made;
+  }
   // The disk may be bad just there: another one is made. As far as it has got, it may have its new name.
   static_cast<void>(files_.rename(path(header.number, log_suffix), path(free, free_suffix)));
   const auto gone = files_.remove(path(free, free_suffix));

@@ -12,7 +12,7 @@ constexpr std::uint64_t batch_bytes = 4 << 20;    // about this much is written 
 constexpr std::uint64_t state_bytes_guess = 800;  // of one recipient's state, generously
 // A sync shared is a sync saved: as many as came together last time are waited for, which for a lone client is none.
 constexpr auto gather_time = std::chrono::milliseconds(1);
-constexpr auto retry_after = std::chrono::seconds(1);  // when no segment can be opened
+constexpr auto retry_after = std::chrono::seconds(1);  // when no segment can be opened, or not even a new one written
 
 bool new_mail(const Append& append) {
   return append.entry.type == RecordType::message && !append.only_if;
@@ -268,7 +268,12 @@ void Writer::add_changes(Batch& batch) {
       if (const Places* places = books_.index.places(id)) changed.emplace_back(id, take_snapshot(id, *places));
     }
   }
+  bool patient = problem().empty();  // else the batch most likely fails, and all of it is read again
   for (const auto& [id, snapshot] : changed) {
+    if (patient && !snapshot.state->file()) {  // for want of descriptors, perhaps
+      std::this_thread::sleep_for(retry_after);
+      patient = false;
+    }
     auto state = this->state(id, snapshot);
     if (!state) state = known_state(id, snapshot);  // it cannot wait for a bad sector to mend
     if (!state) continue;
@@ -397,7 +402,7 @@ void Writer::abandon(Batch& batch, const Error& error) {
   ++failures_;
   const bool news = problem_.empty();
   problem_ = text;
-  retry_at_ = std::chrono::steady_clock::now() + (segment ? std::chrono::seconds(0) : retry_after);
+  retry_at_ = std::chrono::steady_clock::now() + (news && segment ? std::chrono::seconds(0) : retry_after);
   lock.unlock();
   if (news) {
     log_.error("spool", text);
