@@ -205,7 +205,8 @@ const std::vector<Key>& config_keys() {
       key<C>("limits.rate_per_client", "\"60/1m\"", Word<Rate>{"a rate", "60/1m", parse_count_rate}, FIELD(limits.rate_per_client), "new connections per IPv4 address or IPv6 /64"),
       key<C>("limits.data_rate_min", "\"1KiB/1s\"", Word<Rate>{"a rate of bytes", "1KiB/1s", parse_byte_rate}, FIELD(limits.data_rate_min), "in DATA and BDAT, averaged over a minute; slower senders are hung up on"),
       key<C>("limits.message_size", "\"50MiB\"", size(1 * KiB, 16 * GiB), FIELD(limits.message_size), "the largest message taken"),
-      key<C>("limits.recipients_per_message", "1000", Integer{1, 100'000}, FIELD(limits.recipients_per_message), "more get 452"),
+      // A record of a message with all its recipients' states fits a quarter of the queue's segments.
+      key<C>("limits.recipients_per_message", "1000", Integer{1, 10'000}, FIELD(limits.recipients_per_message), "more get 452"),
       key<C>("limits.errors", "20", Integer{1, 10'000}, FIELD(limits.errors), "protocol errors and 5xx of one session before 421"),
       key<C>("limits.min_free_space", "\"256MiB\"", size(0, 1024 * GiB), FIELD(limits.min_free_space), "on the spool's disk; below it mail is answered with 452"),
       key<C>("limits.buffer_memory", "\"64MiB\"", size(1 * MiB, 64 * GiB), FIELD(limits.buffer_memory), "all message bodies in memory together; the rest goes to disk as it arrives"),
