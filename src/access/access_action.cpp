@@ -34,8 +34,10 @@ bool is_enhanced(std::string_view word) {
   return true;
 }
 
+constexpr std::string_view denied = "Access denied";
+
 // RFC 2034: the class of the enhanced code is that of the reply, whatever the file says.
-void set_reply(Rule& rule, Action action, int code, std::string_view text) {
+void set_reply(Rule& rule, Action action, int code, std::string_view text, std::string_view otherwise = denied) {
   rule.action = action;
   rule.code = code;
   rule.enhanced = code < 500 ? "4.7.1" : "5.7.1";
@@ -45,7 +47,7 @@ void set_reply(Rule& rule, Action action, int code, std::string_view text) {
     rule.enhanced = rule.enhanced.substr(0, 1) + std::string(first.substr(1));
     text = rest;
   }
-  rule.text = text.empty() ? "Access denied" : printable(text);
+  rule.text = printable(text.empty() ? otherwise : text);
 }
 
 bool is_header(std::string_view text) {
@@ -58,11 +60,12 @@ struct Answering {
   std::string_view word;
   Action action;
   int code;
+  std::string_view text;  // where the file has none
 };
 constexpr Answering answering[] = {
-    {"reject", Action::reply, 554},
-    {"defer", Action::reply, 450},
-    {"defer_if_permit", Action::defer_if_permit, 450},
+    {"reject", Action::reply, 554, denied},
+    {"defer", Action::reply, 450, denied},
+    {"defer_if_permit", Action::defer_if_permit, 450, "Service unavailable"},
 };
 
 struct Plain {
@@ -101,7 +104,8 @@ std::optional<std::string> parse_action(std::string_view words, Rule& rule) {
     return {};
   }
   for (const Answering& known : answering) {
-    if (word == known.word) return set_reply(rule, known.action, known.code, text), std::nullopt;
+    if (word != known.word) continue;
+    return set_reply(rule, known.action, known.code, text, known.text), std::nullopt;
   }
   rule.text = printable(text);
   if (number) return rule.action = Action::ok, std::nullopt;

@@ -5,26 +5,14 @@
 
 #include <algorithm>
 
+#include "access/checks.hpp"
+
 namespace greymx::access {
 
 namespace {
 
 constexpr std::string_view blank = " \t\r\f\v";
 constexpr std::string_view null_sender = "<>";
-
-// The end of the pattern in "pattern action": white space inside double quotes belongs to it ("a b"@example.com).
-std::size_t end_of_pattern(std::string_view line) {
-  bool quoted = false;
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    if (line[i] == '\\' && quoted)
-      ++i;
-    else if (line[i] == '"')
-      quoted = !quoted;
-    else if (!quoted && blank.find(line[i]) != std::string_view::npos)
-      return i;
-  }
-  return line.size();
-}
 
 // The end of "/re/flags": the second slash that no backslash precedes, and what follows it up to white space.
 std::size_t end_of_regexp(std::string_view line) {
@@ -61,7 +49,8 @@ std::optional<std::string> rewrite_of(std::string_view text) {
 
 std::string normal_key(std::string_view pattern) {
   if (const auto address = IpAddress::parse(pattern)) return address->to_string();
-  if (pattern.find('@') != std::string_view::npos && !pattern.ends_with('@')) return Mailbox::split(pattern).key();
+  if (pattern.find('@') != std::string_view::npos && !pattern.ends_with('@'))
+    return unquoted(Mailbox::split(pattern)).key();
   return is_ascii(pattern) ? to_lower(pattern) : canonical_domain(pattern).value_or(std::string(pattern));
 }
 
@@ -77,7 +66,7 @@ struct AccessFile::Line {
   static std::optional<Line> split(std::string_view text, std::size_t number) {  // nullopt: "/re" without an end
     const bool negated = text.size() > 1 && text.front() == '!';
     if (negated) text.remove_prefix(1);
-    const std::size_t end = text.front() == '/' ? end_of_regexp(text) : end_of_pattern(text);
+    const std::size_t end = text.front() == '/' ? end_of_regexp(text) : end_of_word(text);
     if (end == std::string_view::npos) return std::nullopt;
     const std::size_t action = std::min(text.find_first_not_of(blank, end), text.size());
     return Line{number, negated, text.substr(0, end), text.substr(action)};
@@ -100,6 +89,7 @@ std::shared_ptr<const AccessFile> AccessFile::parse(std::string_view text, const
     logical.clear();
   };
   std::size_t number = 0;
+  if (text.starts_with(byte_order_mark)) text.remove_prefix(byte_order_mark.size());
   while (!text.empty()) {
     ++number;
     const std::size_t end = std::min(text.find('\n'), text.size());
@@ -124,6 +114,7 @@ std::shared_ptr<const AccessFile> AccessFile::parse(std::string_view text, const
 }
 
 std::optional<std::string> AccessFile::add(const Line& line) {
+  if (line.pattern.empty()) return "a pattern is missing after '!'";
   if (line.pattern == "if" || line.pattern == "endif") {
     return "if and endif are not done here: write the condition into each pattern";
   }

@@ -53,6 +53,20 @@ Mailbox unquoted(const Mailbox& mailbox) {
   return needs_quotes ? mailbox : Mailbox{plain, mailbox.domain};
 }
 
+std::size_t end_of_word(std::string_view line) {
+  constexpr std::string_view blank = " \t\r\f\v";
+  bool quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    if (line[i] == '\\' && quoted)
+      ++i;
+    else if (line[i] == '"')
+      quoted = !quoted;
+    else if (!quoted && blank.find(line[i]) != std::string_view::npos)
+      return i;
+  }
+  return line.size();
+}
+
 bool is_postmaster(const Mailbox& recipient) {
   return equals_ignoring_case(unquoted(recipient).local, "postmaster");
 }

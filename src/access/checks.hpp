@@ -24,6 +24,12 @@ Reply rejected(int code, std::string enhanced, std::string_view what, std::strin
 // The recipient as tables and rules see it: a quoted local part that needs no quotes loses them, so that
 // <"user"@example.com> is not another one than <user@example.com>.
 Mailbox unquoted(const Mailbox& mailbox);
+
+// How files of ours write what tables look for. The first word of a line: white space inside double quotes belongs to
+// it ("a b"@example.com).
+std::size_t end_of_word(std::string_view line);
+inline constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // at the head of a file: ignored
+
 bool is_postmaster(const Mailbox& recipient);           // bare, or at any domain
 bool is_postmaster_or_abuse(const Mailbox& recipient);  // RFC 2142 5: never greylisted or blocked
 

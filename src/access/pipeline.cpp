@@ -167,13 +167,14 @@ struct Pipeline::Impl {
 
   std::shared_ptr<ClientLookups> begin(const Setup& now, const Client& client, bool afresh) {
     const bool named = client.name != "unknown";  // by XCLIENT, for this session alone
+    const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
     if (!named && !afresh) {
-      if (const auto* known = recent_clients.find(client.address, time())) return *known;
+      const auto* known = recent_clients.find(client.address, time());
+      if (known != nullptr && (!score || (*known)->scores.get() != nullptr)) return *known;
     }
     const auto lookups = std::make_shared<ClientLookups>();
     const std::weak_ptr<ClientLookups> to = lookups;
     const IpAddress ip = client.address;
-    const bool score = now.lists && now.config().dnsbl.mode != config::CheckMode::off && !client.trusted;
     if (named) lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
     if (score && !now.lists->ask_about("client")) lookups->name_scores.set({});
     if (named && score) score_name(lookups, client.name, ip, now, true);

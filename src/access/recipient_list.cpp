@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "access/checks.hpp"
+
 namespace greymx::access {
 
 namespace {
@@ -25,7 +27,9 @@ Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::stri
   // Room for all at once: what stays unused is never touched, and growing would need twice as much for a moment.
   if (!unknown) list->text_.reserve(std::min<std::size_t>(bytes, max_text));
   std::string line;
+  bool first = true;
   while (std::getline(file, line)) {
+    if (std::exchange(first, false) && line.starts_with(byte_order_mark)) line.erase(0, byte_order_mark.size());
     if (line.size() > max_line || list->text_.size() > max_text) {
       return fail(ErrorKind::invalid, path + ": this is no list of recipients (a line or all of it is too long)");
     }
@@ -46,9 +50,7 @@ void RecipientList::add(std::string_view line, const config::Domain& domain) {
   const std::size_t begin = line.find_first_not_of(blank);
   if (begin == std::string_view::npos || line[begin] == '#') return;
   line = line.substr(begin);
-  // Local parts with white space need quotes (RFC 5321 4.1.2): up to the '@' they belong to the entry.
-  const std::size_t from = line.front() == '"' ? line.rfind('"') : 0;
-  const Mailbox mailbox = Mailbox::split(line.substr(0, line.find_first_of(blank, from)));
+  const Mailbox mailbox = unquoted(Mailbox::split(line.substr(0, end_of_word(line))));
   std::string entry = to_lower(mailbox.local);
   if (!mailbox.domain.empty()) {
     const std::string name = canonical_domain(mailbox.domain).value_or("");

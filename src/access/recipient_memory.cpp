@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <mutex>
 #include <random>
 #include <unordered_map>
@@ -14,15 +15,17 @@ namespace greymx::access {
 
 namespace {
 
-constexpr std::chrono::hours good_for{31 * 24};
+constexpr std::chrono::seconds good_for = std::chrono::days(31);
 constexpr std::chrono::hours bad_for{2};
 constexpr std::chrono::hours accept_all_for{24};
+constexpr std::chrono::minutes clock_skew{5};
 constexpr std::chrono::minutes fresh{60};  // learnt again by every delivery: written once an hour
 constexpr std::chrono::milliseconds disk_wait{200};
 constexpr std::chrono::seconds longest_question{30};  // the client waits less; the answer is for its next attempt
 constexpr std::chrono::seconds housekeeping{1};
 constexpr std::size_t most_recent = 100'000;
 constexpr std::size_t most_unwritten = 100'000;
+constexpr std::size_t most_reads = 20'000;  // that wait for the disk
 constexpr std::size_t most_clients = 10'000;
 constexpr double questions_per_client = 60;  // a minute
 constexpr double questions_in_all = 600;     // a minute
@@ -33,6 +36,12 @@ std::int64_t seconds(WallTime time) {
 
 std::string domain_key(const Mailbox& mailbox) {
   return "@" + canonical_domain(mailbox.domain).value_or(to_lower(mailbox.domain));
+}
+
+// What a clock that was ahead has dated into the future is worth nothing.
+bool lasts(const Remembered& what, WallTime now, std::chrono::seconds lifetime) {
+  const std::chrono::seconds age(seconds(now) - what.at);
+  return age >= -clock_skew && age <= lifetime;
 }
 
 // A local part that nobody has, for finding out who takes everybody.
@@ -47,16 +56,9 @@ constexpr const char* outcome_names[] = {"accepted", "refused", "inconclusive"};
 
 }  // namespace
 
-bool is_recipient_refusal(const Reply& reply) {
-  if (reply.code < 500 || reply.code > 599) return false;
-  if (reply.enhanced.empty()) return reply.code == 550 || reply.code == 551 || reply.code == 553;
-  return reply.enhanced.starts_with("5.1.") && reply.enhanced != "5.1.7" && reply.enhanced != "5.1.8";
-}
-
 Known judge(const Remembered& what, WallTime now, bool primary_down) {
-  const std::chrono::seconds age(seconds(now) - what.at);
-  if (what.good) return primary_down || age <= good_for ? Known::good : Known::unknown;
-  return age <= bad_for ? Known::bad : Known::unknown;
+  if (what.good) return primary_down || seconds(now) - what.at <= good_for.count() ? Known::good : Known::unknown;
+  return lasts(what, now, bad_for) ? Known::bad : Known::unknown;
 }
 
 struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
@@ -92,8 +94,13 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   // Absent: the store fails or takes too long.
   Task<std::optional<Remembered>> recall(std::string key) {
     if (const auto known = recalled(key)) co_return known;
+    if (reads >= most_reads) co_return std::nullopt;  // the disk hangs
+    ++reads;
     const auto found = std::make_shared<Eventual<std::optional<Remembered>>>();
-    asio::post(thread, [self = shared_from_this(), key, found] { found->set(self->read(key)); });
+    asio::post(thread, [self = shared_from_this(), key, found] {
+      --self->reads;
+      found->set(self->read(key));
+    });
     const auto* record = co_await found->wait(std::chrono::steady_clock::now() + disk_wait);
     co_return record != nullptr ? *record : std::nullopt;
   }
@@ -114,7 +121,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     const std::int64_t now = seconds(clock.now());
     const std::scoped_lock lock(mutex);
     const Remembered* known = recent.find(key);
-    if (known != nullptr && known->good && good && std::chrono::seconds(now - known->at) < fresh) return;
+    if (known != nullptr && known->good && good && lasts(*known, clock.now(), fresh)) return;
     recent.insert(key, {good, now});
     if (unwritten.size() >= most_unwritten) return;
     unwritten.emplace_back(key, Remembered{good, now});
@@ -142,7 +149,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   // Does the primary take any local part? Absent: nobody has asked within a day.
   Task<std::optional<bool>> takes_all(std::string domain) {
     const auto known = co_await recall(std::move(domain));
-    const bool valid = known && std::chrono::seconds(seconds(clock.now()) - known->at) <= accept_all_for;
+    const bool valid = known && lasts(*known, clock.now(), accept_all_for);
     co_return valid ? std::optional(known->good) : std::nullopt;
   }
   Task<> verify(std::shared_ptr<Asking> question, Mailbox recipient) {
@@ -186,6 +193,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   Metrics& metrics;
   std::unique_ptr<File> lock_file;
   RecipientStore store;  // its thread's only
+  std::atomic<std::size_t> reads = 0;
 
   std::mutex mutex;  // of the following
   LruMap<std::string, Remembered> recent{most_recent};
@@ -256,8 +264,8 @@ void RecipientMemory::accepted(const std::string& address) {
   impl_->learn(Mailbox::split(address).key(), true);
 }
 
-void RecipientMemory::refused(const std::string& address, const Reply& reply) {
-  if (is_recipient_refusal(reply)) impl_->learn(Mailbox::split(address).key(), false);
+void RecipientMemory::refused(const std::string& address) {
+  impl_->learn(Mailbox::split(address).key(), false);
 }
 
 void RecipientMemory::stop() {

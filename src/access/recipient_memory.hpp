@@ -2,10 +2,10 @@
 // and is there when the primary is not.
 //
 // Rules: an accepted address is good for 31 days, and for as long as its primary is down; a refused one is bad for 2
-// hours. Only a true recipient refusal makes it bad (is_recipient_refusal); a primary that refuses us, our sender or
-// everything for a while teaches nothing. A primary that takes a random local part takes everybody: such answers are
-// not remembered an address each, and while it is down its addresses are good. Many who ask for one address wait for
-// one callout; a client and all together have a budget, so that a dictionary attack stops here.
+// hours. Only a true recipient refusal makes it bad (who asks or delivers tells); a primary that refuses us, our sender
+// or everything for a while teaches nothing. A primary that takes a random local part takes everybody: for a day nobody
+// is asked about, and while it is down its addresses are good. Many who ask for one address wait for one callout; a
+// client and all together have a budget, so that a dictionary attack stops here.
 //
 // Thread: any. Memory answers first; Berkeley DB works on a thread of its own, which a network thread waits for only
 // 200 ms. A store that fails or is slow makes all that is not in memory unclear, which costs callouts, and while the
@@ -21,10 +21,6 @@
 namespace greymx::access {
 
 enum class Known : std::uint8_t { unknown, good, bad, unclear };  // unclear: it cannot be told now
-
-// A 5yz answer to RCPT that means "no such recipient": an enhanced code 5.1.x about the recipient, or 550, 551, 553
-// without one (RFC 5321 4.2.2, RFC 3463 3.2: 5.1.7 and 5.1.8 are about the sender).
-bool is_recipient_refusal(const Reply& reply);
 
 Known judge(const Remembered& what, WallTime now, bool primary_down);
 
@@ -42,7 +38,7 @@ class RecipientMemory {
 
   // What deliveries teach; does not block.
   void accepted(const std::string& address);
-  void refused(const std::string& address, const Reply& reply);
+  void refused(const std::string& address);
 
   void stop();  // writes what waits and closes the store; blocks
 

@@ -176,7 +176,6 @@ Tables::Loaded TableWatcher::reload(config::ConfigPtr config) {
   tables_ = loaded.tables;
   seen_ = tables_->stamps();
   dirty_ = false;
-  adopt_(tables_);
   return loaded;
 }
 

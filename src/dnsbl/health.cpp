@@ -185,13 +185,6 @@ Task<> Health::tick(dns::Resolver& resolver, SteadyTime deadline) {
   co_await join_all(std::move(due));
 }
 
-Task<> Health::run_self_tests(dns::Resolver& resolver) {
-  while (true) {
-    co_await tick(resolver, std::chrono::steady_clock::now() + 10s);
-    co_await sleep_for(1s);
-  }
-}
-
 Task<> Health::test(dns::Resolver& resolver, std::size_t list, SteadyTime deadline) {
   bool ask_controls = false;
   {

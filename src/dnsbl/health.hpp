@@ -12,7 +12,7 @@
 // - Trouble brings the next test forward; a list that does not answer two tests in a row is off, so that nobody waits
 //   for it. While off, it is tested every minute.
 //
-// Shared by all threads; tick() and run_self_tests() belong to one, that of the resolver given.
+// Shared by all threads; tick() belongs to one, that of the resolver given.
 #pragma once
 
 #include <functional>
@@ -55,8 +55,6 @@ class Health {
 
   // Does whatever is due by the clock, within `deadline`.
   Task<> tick(dns::Resolver& resolver, SteadyTime deadline);
-  // tick() every second until cancelled; `this` and the resolver outlive it.
-  Task<> run_self_tests(dns::Resolver& resolver);
 
  private:
   enum class Off : std::uint8_t { no, failed_test, lists_everybody };

@@ -65,6 +65,7 @@ TEST_CASE("an action becomes a rule, its enhanced code has the reply's class") {
       {"REJECT 5.1.6", Action::reply, 554, "5.1.6", "Access denied"},
       {"DEFER", Action::reply, 450, "4.7.1", "Access denied"},
       {"DEFER 5.3.3 full", Action::reply, 450, "4.3.3", "full"},
+      {"DEFER_IF_PERMIT", Action::defer_if_permit, 450, "4.7.1", "Service unavailable"},
       {"DEFER_IF_PERMIT 4.3.0 later", Action::defer_if_permit, 450, "4.3.0", "later"},
       {"550 No such user", Action::reply, 550, "5.7.1", "No such user"},
       {"550 5.1.1 No such user", Action::reply, 550, "5.1.1", "No such user"},
@@ -105,6 +106,7 @@ TEST_CASE("what is not done here is an error with its line and what would be rig
       {"192.0.2.1/24 OK", "'192.0.2.1/24' is no network"},
       {"192.0.2.0/33 OK", "is no network"},
       {"!example.com OK", "'example.com' is no network"},
+      {"! OK", "a pattern is missing after '!'"},
       {"/x OK", "needs a closing '/'"},
       {"/(/ OK", "is not understood"},
       {"/(?=x)/ OK", "lookaround and backreferences do not exist here"},
@@ -142,14 +144,15 @@ TEST_CASE("comments, empty lines, continuation lines and CRLF are read as Postfi
 
 TEST_CASE("mail addresses are found by full address, domain, parents, then user@") {
   const std::string_view file =
-      "user@sub.example.com OK\n"  // 1
-      "sub.example.com OK\n"       // 2
-      ".example.com OK\n"          // 3
-      "example.com OK\n"           // 4
-      "com OK\n"                   // 5
-      "user@ OK\n"                 // 6
-      "<> OK\n"                    // 7
-      "\"a b\"@example.org OK\n";  // 8
+      "\xEF\xBB\xBFuser@sub.example.com OK\n"  // 1
+      "sub.example.com OK\n"                   // 2
+      ".example.com OK\n"                      // 3
+      "example.com OK\n"                       // 4
+      "com OK\n"                               // 5
+      "user@ OK\n"                             // 6
+      "<> OK\n"                                // 7
+      "\"a b\"@example.org OK\n"               // 8
+      "\"jo\"@example.org OK\n";               // 9
   CHECK(mailbox(file, "user@sub.example.com") == 1);
   CHECK(mailbox(file, "USER@Sub.Example.COM.") == 1);
   CHECK(mailbox(file, "other@sub.example.com") == 2);
@@ -161,6 +164,7 @@ TEST_CASE("mail addresses are found by full address, domain, parents, then user@
   CHECK(mailbox(file, "other@example.org") == 0);
   CHECK(mailbox(file, "") == 7);
   CHECK(mailbox(file, "\"a b\"@example.org") == 8);
+  CHECK(mailbox(file, "jo@example.org") == 9);
   CHECK(mailbox("müller@bücher.example OK", "müller@xn--bcher-kva.example") == 1);
   CHECK(mailbox("bücher.example OK", "x@xn--bcher-kva.example") == 1);
 }

@@ -510,6 +510,23 @@ TEST_CASE("all recipients of a null sender begin to wait at once") {
   CHECK(passed.headers.size() == 1);
 }
 
+TEST_CASE("the primary is not asked for a null sender that will have to wait") {
+  World world;
+  world.greylisting();
+  world.config->domains[0].verify_recipients = true;
+  world.primaries.answers["user@example.com"] = Callout::accepted;
+  world.primaries.answers["gone@example.com"] = Callout::refused;
+  world.facts.sender = {};
+  CHECK(world.rcpt("gone@example.com").pass());
+  CHECK(world.verdict("user@example.com").pass());
+  CHECK(world.primaries.asked.empty());
+  CHECK(world.data({Mailbox::split("gone@example.com"), Mailbox::split("user@example.com")}).reply->code == 450);
+  world.clock.advance(300s);
+  CHECK(world.rcpt("gone@example.com").reply->code == 550);
+  CHECK(world.verdict("user@example.com").pass());
+  CHECK(world.data({Mailbox::split("user@example.com")}).pass());
+}
+
 TEST_CASE("the greylist's header comes with the first recipient that is taken") {
   World world;
   world.greylisting();
@@ -612,7 +629,7 @@ TEST_CASE("the primary is asked only about those who passed everything, and for 
   CHECK(world.rcpt().pass());
   CHECK(world.reply("postmaster@example.com") == "");
   CHECK(world.primaries.asked.empty());
-  world.memory->refused("gone@example.com", Reply{550, "5.1.1", "no"});
+  world.memory->refused("gone@example.com");
   const Verdict known_bad = world.rcpt("gone@example.com");
   CHECK(known_bad.reply->to_string() ==
         "550 5.1.1 <gone@example.com>: Recipient address rejected: User unknown in relay recipient table");
@@ -653,7 +670,7 @@ TEST_CASE("while the primary is down, the known are taken, the refused refused, 
     world.primaries.down.insert("example.com");
     world.start();
     world.memory->accepted("known@example.com");
-    world.memory->refused("gone@example.com", Reply{550, "5.1.1", "no"});
+    world.memory->refused("gone@example.com");
     CHECK(world.reply("known@example.com") == "");
     CHECK(world.rcpt("gone@example.com").reply->code == 550);
     CHECK(world.reply("new@example.com") == row.reply);
@@ -988,6 +1005,19 @@ TEST_CASE_METHOD(World, "a name that XCLIENT told serves its own session only") 
   from("198.51.100.7");
   connect();
   CHECK(facts.client.name == "mail.sender.example");
+}
+
+TEST_CASE_METHOD(World, "what is known of a client without its score serves only who wants none") {
+  config->access.trusted_networks = {*Network::parse("198.51.100.9")};
+  list("bl.example");
+  start();
+  from("198.51.100.9");
+  connect();
+  io.restart();
+  io.poll();
+  session = pipeline->begin({.address = facts.client.address});  // no longer trusted
+  facts.client.trusted = false;
+  CHECK(reply().starts_with("554 5.7.1 Service unavailable; Client host [198.51.100.9] blocked"));
 }
 
 TEST_CASE_METHOD(World, "what DNS failed to say of a client or sender is asked again by the next") {

@@ -27,20 +27,21 @@ bool has(const RecipientList& list, std::string_view address) {
 TEST_CASE("a list takes addresses and local parts, ignores case, comments and second columns") {
   const test::TempDir directory;
   const auto list = RecipientList::read(test::write(directory, "list",
+                                                    "\xEF\xBB\xBFjoe\n"
                                                     "# users\n"
-                                                    "joe\n"
                                                     "Info@Example.com\r\n"
                                                     "  jane@example.com OK\n"
                                                     "\n"
-                                                    "\"a b\"@example.com\n"
+                                                    "\"a b\"@example.com \"A B\"\n"
+                                                    "\"john.doe\"@example.com\n"
                                                     "joe@example.com\n"
                                                     "max@other.example\n"
                                                     "last"),
                                         domain("example.com"));
   REQUIRE(list);
-  CHECK((*list)->size() == 5);
+  CHECK((*list)->size() == 6);
   for (const char* known : {"joe@example.com", "JOE@EXAMPLE.COM", "info@example.com", "jane@example.com",
-                            "\"a b\"@example.com", "last@example.com"}) {
+                            "\"a b\"@example.com", "john.doe@example.com", "last@example.com"}) {
     INFO(known);
     CHECK(has(**list, known));
   }

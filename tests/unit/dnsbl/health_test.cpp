@@ -347,14 +347,3 @@ TEST_CASE_METHOD(Fixture, "status counts lookups, listings and errors") {
   CHECK(status.errors == 1);
   CHECK(status.since == clock.now());
 }
-
-TEST_CASE_METHOD(Fixture, "run_self_tests tests until it is cancelled") {
-  start();
-  asio::io_context io;
-  Gate gate{io.get_executor()};
-  gate.spawn("self-tests", health->run_self_tests(resolver));
-  while (up()) io.run_one();
-  gate.cancel();
-  run(io, gate.close());
-  CHECK(why() == "127.0.0.2 is not listed: no A record");
-}
