@@ -1,5 +1,7 @@
 #include "access/checks.hpp"
 
+#include <fmt/format.h>
+
 namespace greymx::access {
 
 namespace {
@@ -123,25 +125,33 @@ bool needs_lookup(const config::Config& config, const Mailbox& sender) {
   return !sender.domain.empty() && !is_literal(sender.domain) && config.find_domain(sender.domain) == nullptr;
 }
 
+namespace {
+
+std::string cached(const dns::Answer& answer) {
+  return answer.age.count() > 0 ? fmt::format(" (cached {} s ago)", answer.age.count()) : "";
+}
+
+}  // namespace
+
 Task<MailDomain> look_up_mail_domain(dns::Resolver& resolver, std::string domain, SteadyTime deadline) {
   using State = MailDomain::State;
   const dns::Answer mx = co_await resolver.lookup(domain, dns::Type::mx, deadline);
   if (mx.outcome == dns::Outcome::found) {
     if (mx.mx.size() == 1 && mx.mx.front().host.empty()) co_return MailDomain{State::null_mx, "null MX"};
     for (const dns::Mx& host : mx.mx) {
-      if (is_hostname(host.host)) co_return MailDomain{State::exists, "MX " + host.host};
+      if (is_hostname(host.host)) co_return MailDomain{State::exists, "MX " + host.host + cached(mx)};
     }
     co_return MailDomain{State::malformed, "no MX record with a valid name"};
   }
   // No MX, or nobody knows: an address record makes it an implicit MX (RFC 5321 5.1).
   const dns::Answer host = co_await dns::lookup_addresses(resolver, domain, deadline);
   if (host.outcome == dns::Outcome::found) {
-    co_return MailDomain{State::exists, "no MX, address " + host.addresses.front().to_string()};
+    co_return MailDomain{State::exists, "no MX, address " + host.addresses.front().to_string() + cached(host)};
   }
   for (const dns::Answer* answer : {&mx, &host}) {
     if (answer->outcome == dns::Outcome::failed) co_return MailDomain{State::failed, printable(answer->error, 100)};
   }
-  co_return MailDomain{State::missing, "no MX, no address"};
+  co_return MailDomain{State::missing, "no MX, no address" + cached(mx)};
 }
 
 Findings unknown_sender_domain(const Facts& facts, const MailDomain& domain) {

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "access/decision.hpp"
@@ -232,6 +234,15 @@ class Session final : public SessionChecks {
     co_return name != nullptr && !name->name.empty() ? name->name : "unknown";
   }
 
+  // What DNS said, for explain.
+  std::string name_found() const {
+    const dns::ClientName* name = client_->name.get();
+    if (name == nullptr || name->failed) return "unknown: DNS failed or did not answer in time";
+    if (!name->name.empty()) return name->name;
+    return name->unconfirmed.empty() ? "unknown: no PTR record"
+                                     : fmt::format("unknown: {} does not resolve to the address", name->unconfirmed);
+  }
+
   void mail(const Facts& facts) override {
     if (sender_ && same_sender(facts, facts_)) return;
     facts_ = facts;
@@ -362,7 +373,8 @@ Task<std::vector<Step>> Pipeline::explain(Facts facts, Mailbox recipient, Verdic
   Session session(impl_, facts.client, true);
   const std::string name = co_await session.client_name();
   facts.client.name = name;
-  steps.push_back({"client_name", facts.client.address.to_string(), name == "unknown" ? "unknown" : "pass", name});
+  steps.push_back(
+      {"client_name", facts.client.address.to_string(), name == "unknown" ? "unknown" : "pass", session.name_found()});
   Verdict verdict = co_await session.decide(std::move(facts), std::move(recipient), &steps);
   const char* result = verdict.pass() ? "pass" : verdict.reply->permanent() ? "reject" : "defer";
   steps.push_back({"reply", verdict.check, result, verdict.pass() ? "250 2.1.5 Ok" : verdict.reply->to_string()});

@@ -781,6 +781,21 @@ TEST_CASE("explain shows every check in order and stores nothing") {
   CHECK(steps.back().detail == verdict.reply->to_string());
 }
 
+TEST_CASE("explain says why a client has no name") {
+  World world;
+  world.resolver.add(
+      "10.100.51.198.in-addr.arpa PTR other.example\nother.example A 192.0.2.1\n"
+      "11.100.51.198.in-addr.arpa ANY SERVFAIL\n");
+  const auto why = [&](std::string_view address) {
+    world.from(address);
+    return world.explain().front().detail;
+  };
+  CHECK(why("198.51.100.7") == "mail.sender.example");
+  CHECK(why("198.51.100.10") == "unknown: other.example does not resolve to the address");
+  CHECK(why("198.51.100.11") == "unknown: DNS failed or did not answer in time");
+  CHECK(why("198.51.100.12") == "unknown: no PTR record");
+}
+
 TEST_CASE("explain goes on after the check that decides") {
   World world;
   world.list("bl.example");
