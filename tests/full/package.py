@@ -21,6 +21,9 @@ packages = [name for name in os.listdir(tap.directory) if re.match(r"greymx_.*\.
 if not tap.check(len(packages) == 1, "one package", built.stdout[-3000:] + built.stderr[-3000:]):
     tap.done()
 package = os.path.join(tap.directory, packages[0])
+scripts = subprocess.run(["dpkg-deb", "--ctrl-tarfile", package], capture_output=True).stdout.decode(errors="replace")
+tap.check("try-restart 'greymx.service'" in scripts and "stop greymx.service" in scripts,
+          "an upgrade restarts a running service, removal stops it", scripts)
 lint = subprocess.run(["lintian", "--fail-on", "error,warning", package], capture_output=True, text=True)
 tap.equal(lint.returncode, 0, "lintian finds no error and no warning")
 tap.note(lint.stdout.strip().replace("\n", "; "))
@@ -87,5 +90,10 @@ tap.check(again.returncode == 0 and "1 Request" in inside("mailq").stdout, "an u
 removed = inside("apt-get", "purge", "-y", "-qq", "greymx")
 tap.equal(removed.returncode, 0, "purge")
 tap.check(os.listdir(os.path.join(root, "var/spool/greymx")), "a queue with mail in it is left in place")
-tap.check(not os.path.exists(os.path.join(root, "usr/bin/mailq")), "the alternative is gone")
+mailq = os.path.join(root, "usr/bin/mailq")
+tap.check(not os.path.lexists(mailq), "the alternative is gone")
+os.symlink("../sbin/sendmail", mailq)  # as Postfix has it
+for words in (["install", "/tmp/greymx.deb"], ["purge", "greymx"]):
+    tap.equal(inside("apt-get", "-y", "-qq", "--no-install-recommends", *words).returncode, 0, f"{words[0]} beside another MTA")
+    tap.check(os.path.islink(mailq) and os.readlink(mailq) == "../sbin/sendmail", f"whose mailq {words[0]} leaves alone")
 tap.done()
