@@ -8,7 +8,7 @@ PACKAGES_DEMO="dnsmasq-base python3 python3-aiosmtpd"
 PACKAGES_TEST="libclang-rt-19-dev catch2 python3 python3-dnspython mandoc postfix swaks rbldnsd unbound postgrey
   db5.3-util dnsmasq-base python3-aiosmtpd pflogsumm fail2ban openssl libsasl2-modules-db clang-format-19
   iproute2 e2fsprogs haproxy nmap msmtp fetchmail"
-PACKAGES_FULL="prometheus chromium testssl.sh debhelper lintian debootstrap bsdextrautils
+PACKAGES_FULL="build-essential prometheus chromium testssl.sh debhelper lintian debootstrap bsdextrautils
   libgnutls-dane0 libidn12 libnsl2 libpcre2-8-0"  # the last four for Exim, which cannot be installed beside Postfix
 
 as_root() {
@@ -27,8 +27,25 @@ missing_packages() {
   done
 }
 
+# Runs a command with Debian's way to say "start nothing": policy-rc.d. An admin's own file is put back, also on Ctrl-C.
+without_services() (
+  file=/usr/sbin/policy-rc.d mark='# of greymx/scripts/packages.sh' admins=
+  if [ -e "$file" ] && ! grep -qF "$mark" "$file"; then
+    admins=$(mktemp)
+    as_root cp -p "$file" "$admins" || exit
+  fi
+  restore() {
+    if [ -n "$admins" ]; then as_root cp -p "$admins" "$file"; rm -f "$admins"; else as_root rm -f "$file"; fi
+  }
+  trap restore EXIT
+  trap 'exit 130' INT TERM HUP
+  printf '#!/bin/sh\n%s\nexit 101\n' "$mark" | as_root tee "$file" >/dev/null || exit
+  as_root chmod 755 "$file" || exit
+  "$@"
+)
+
 install_packages() {
-  local missing name alternatives chosen=() cover=
+  local missing name alternatives chosen=() status=0
   # shellcheck disable=SC2086
   missing=$(missing_packages $1)
   [ -n "$missing" ] || return 0
@@ -40,17 +57,8 @@ install_packages() {
       if apt-cache show "$name" >/dev/null 2>&1; then chosen+=("$name"); break; fi
     done
   done
-  # Debian's way to say "start nothing": policy-rc.d. An admin's own file is left alone and put back.
-  if [ -e /usr/sbin/policy-rc.d ]; then
-    cover=$(mktemp)
-    as_root cp -p /usr/sbin/policy-rc.d "$cover"
-  fi
-  printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
-  as_root chmod 755 /usr/sbin/policy-rc.d
-  local status=0
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+  without_services as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     -o Dpkg::Use-Pty=0 "${chosen[@]}" >/tmp/greymx-apt.$$ 2>&1 || status=$?
-  if [ -n "$cover" ]; then as_root cp -p "$cover" /usr/sbin/policy-rc.d; rm -f "$cover"; else as_root rm -f /usr/sbin/policy-rc.d; fi
   if [ "$status" -ne 0 ]; then
     tail -20 /tmp/greymx-apt.$$
     echo "apt-get could not install: ${chosen[*]}" >&2
