@@ -13,7 +13,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-STATE = os.path.join(tempfile.gettempdir(), f"greymx-demo-kept-{os.getuid()}")
+STATE = os.path.join(ROOT, "build/demo-kept")  # not where others may write: --stop believes what it says
 COLOUR = sys.stdout.isatty()
 children = []
 
@@ -163,7 +163,9 @@ def main():
 
 def next_steps():
     say("Next: a real secondary MX")
-    print("""   1. On the server: meson install -C build (or the Debian package), then edit /etc/greymx/relay.conf:
+    print("""   1. On the server: meson install -C build and
+        adduser --system --group --home /var/spool/greymx greymx
+      (or the Debian package, which does both), then edit /etc/greymx/relay.conf:
         hostname = "mx2.example.net"
         [domains."example.com"]
         primary = ["mx1.example.com"]
