@@ -30,6 +30,8 @@ for text, when in ((fresh, "at the start"), (metrics(), "after some mail")):
     tap.equal((done.returncode, done.stdout + done.stderr), (0, ""), f"promtool check metrics, {when}")
 done = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True)
 tap.equal(done.returncode, 0, "promtool check rules")
+done = subprocess.run(["promtool", "test", "rules", os.path.join(ROOT, "tests/full/alerts.test.yml")], capture_output=True, text=True)
+tap.equal((done.returncode, done.stderr), (0, ""), "the rules fire when they should")
 with open(RULES) as file:
     named = set(re.findall(r"\bgreymx_\w+", file.read()))
 known = set(re.findall(r"(?m)^(greymx_\w+)", fresh)) | set(re.findall(r"# TYPE (greymx_\w+)", fresh))
