@@ -17,8 +17,9 @@ Result<std::optional<Identity>> find_identity(const config::Config& config) {
   const passwd* user = getpwnam(config.user.c_str());
   if (user == nullptr) {
     return fail(ErrorKind::invalid,
-                fmt::format("user \"{0}\" does not exist: make it (adduser --system --group {0}) or set user = \"…\"",
-                            config.user));
+                fmt::format("user \"{0}\" does not exist: make it (adduser --system --group --home {1} {0}) or set "
+                            "user = \"…\"",
+                            config.user, config.queue_path));
   }
   Identity identity{.uid = user->pw_uid, .gid = user->pw_gid};
   const group* group = getgrnam(config.group.c_str());

@@ -56,6 +56,14 @@ for path in ["README.md", *glob.glob("docs/*.md"), *glob.glob("man/*"), *glob.gl
             wrong.append(f"{path}: greymx {first} {second}".rstrip())
 check(wrong, "no document names a command that does not exist")
 
+page = " ".join(text("docs/troubleshooting.md").split())
+source = "".join(text(path) for path in sorted(glob.glob("src/**/*.?pp", recursive=True)))
+source = re.sub(r'"\s*\n\s*"', "", source).lower()
+quoted = re.findall(r'"([^"`]+)"', page) + re.findall(r"`\d{3} \d\.\d\.\d+ ?([^`]*)`", page)
+pieces = {piece.strip(" .,:;").lower() for quote in quoted for piece in re.split(r"…|\b[A-Z]\b", quote)}
+check([f'docs/troubleshooting.md quotes "{piece}", which the code does not say' for piece in sorted(pieces) if piece not in source]
+      if len(pieces) > 5 else ["no quotation is found"], "what the documents quote is said")
+
 # --- relay.conf -------------------------------------------------------------------------------------------------
 schema = text("src/config/schema.cpp")
 keys = {}
