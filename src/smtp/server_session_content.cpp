@@ -46,7 +46,10 @@ bool ServerSession::too_slow(SteadyTime since, std::size_t bytes) {
 
 Task<bool> ServerSession::ask_data() {
   Facts facts = session_.facts();
-  std::vector<Mailbox> recipients = session_.transaction()->recipients;
+  std::vector<Mailbox> recipients;
+  for (const EnvelopeRecipient& recipient : session_.transaction()->envelope.recipients) {
+    recipients.push_back(Mailbox::split(recipient.address));
+  }
   Verdict verdict = co_await admission_->data(std::move(facts), std::move(recipients));
   waited_ = {};
   received_ = 0;
@@ -58,7 +61,7 @@ Task<bool> ServerSession::receive_data() {
   const bool welcome = co_await ask_data();
   if (!welcome) co_return true;
   in_content_ = true;
-  BodyDecoder& decoder = session_.transaction()->decoder;
+  Transaction& transaction = *session_.transaction();
   std::string content = session_.trace_headers();
   content.reserve(store_size);
   for (auto status = BodyDecoder::Status::more; status == BodyDecoder::Status::more;) {
@@ -67,7 +70,7 @@ Task<bool> ServerSession::receive_data() {
       if (!got) co_return false;
     }
     std::string_view rest = input_.view();
-    status = decoder.decode_data(rest, content);
+    status = transaction.decoder.decode_data(rest, content);
     input_.drop_to(rest);
     if (status == BodyDecoder::Status::end || content.size() >= store_size) co_await store(content);
   }

@@ -91,7 +91,7 @@ Effect Session::on_line(std::string_view line, bool more_follows) {
   const CommandRule& rule = rules[static_cast<std::size_t>(verb_)];
   const bool may_pipeline = verb_ == Verb::bdat || (facts_.protocol == "ESMTP" && !rule.group_last);
   if (more_follows && !may_pipeline) note_improper_pipelining();
-  if (rule.junk && ++junk_ > free_junk) ++errors_;
+  if (rule.junk) count_junk();
   if (verb_ == Verb::bdat) return bdat(command.arguments);
   if (config_.tls.inbound == config::TlsLevel::encrypt && !facts_.tls && !rule.before_tls) {
     answer(replies::must_start_tls);
@@ -213,70 +213,6 @@ std::uint64_t Session::at_most_ours(std::uint64_t limit) const {
   return limit == 0 ? config_.limits.message_size : std::min(limit, config_.limits.message_size);
 }
 
-void Session::mail(std::string_view arguments) {
-  auto command = parse_mail(arguments);
-  if (!command) return refuse_syntax(command.error(), arguments);
-  facts_.sender = std::move(command->path.mailbox);
-  facts_.declared_size = command->size;
-  facts_.smtputf8 = command->smtputf8;
-  if (command->size > max_message_size()) {
-    refuse("MAIL", make_reply(replies::size_limit), "message_size");
-    return end_transaction();
-  }
-  if (!intake_.has_room(command->size)) {
-    refuse("MAIL", make_reply(replies::no_space), "min_free_space");
-    return end_transaction();
-  }
-  facts_.instance = concat({instance_, ".", std::to_string(++transactions_)});
-  transaction_ = std::make_unique<Transaction>();
-  transaction_->max_size = config_.limits.message_size;
-  Envelope& envelope = transaction_->envelope;
-  envelope.reverse_path = facts_.sender.to_string();
-  envelope.body = command->body;
-  envelope.smtputf8 = command->smtputf8;
-  envelope.ret = command->ret;
-  envelope.envid = std::move(command->envid);
-  state_ = State::mail;
-  admission_->mail(facts_);
-  answer(replies::mail_ok);
-}
-
-Effect Session::rcpt(std::string_view arguments) {
-  auto command = parse_rcpt(arguments, facts_.smtputf8);
-  const std::string recipient = command ? command->path.mailbox.to_string() : std::string();
-  if (!command) {
-    refuse_syntax(command.error(), arguments);
-  } else if (++transaction_->attempts > config_.limits.recipients_per_message) {
-    refuse("RCPT", make_reply(replies::too_many_recipients), "recipients_per_message", recipient);
-  } else if (command->path.source_route) {
-    refuse("RCPT", make_reply(replies::relay_denied, {}, recipient), "relay_control", recipient);
-  } else if (facts_.declared_size > max_size_for(command->path.mailbox.domain)) {
-    refuse("RCPT", make_reply(replies::size_limit), "message_size", recipient);
-  } else {
-    pending_ = std::move(*command);
-    return Effect::recipient;
-  }
-  return Effect::none;
-}
-
-void Session::on_recipient(Verdict verdict) {
-  const std::string address = pending_.path.mailbox.to_string();
-  log_verdict("RCPT", verdict, address);
-  if (verdict.reply) return refuse("RCPT", *verdict.reply, verdict.check, address, verdict.counts_as_error);
-  Transaction& transaction = *transaction_;
-  if (!transaction.body) {
-    transaction.body = intake_.begin();
-    facts_.queue_id = transaction.body->id().to_string();
-    log_.write(Level::info, "smtpd", facts_.queue_id, "client=" + client());
-  }
-  take(verdict);
-  transaction.max_size = std::min(transaction.max_size, max_size_for(pending_.path.mailbox.domain));
-  transaction.envelope.recipients.push_back({address, std::move(pending_.original_recipient), pending_.notify});
-  transaction.recipients.push_back(std::move(pending_.path.mailbox));
-  state_ = State::rcpt;
-  answer(replies::rcpt_ok);
-}
-
 Effect Session::bdat(std::string_view arguments) {
   const auto command = parse_bdat(arguments);
   if (!command) {  // how much of what follows is content, nobody knows
@@ -363,6 +299,10 @@ void Session::answer(const Reply& reply, bool counts_as_error) {
 
 void Session::answer(const ReplyText& text, std::string_view argument) {
   answer(make_reply(text, config_.hostname, argument));
+}
+
+void Session::count_junk() {
+  if (++junk_ > free_junk) ++errors_;
 }
 
 void Session::note_improper_pipelining() {

@@ -54,7 +54,7 @@ enum class Effect : std::uint8_t {
 
 struct Transaction {
   Envelope envelope;
-  std::vector<Mailbox> recipients;
+  std::size_t recipient_bytes = 0;   // addresses and ORCPTs of the envelope
   std::vector<std::string> headers;  // from verdicts
   std::uint64_t max_size = 0;
   std::uint32_t attempts = 0;  // RCPT commands
@@ -150,6 +150,10 @@ class Session {
   void refuse(std::string_view where, const Reply& reply, std::string_view check, std::string_view recipient = {},
               bool counts_as_error = true);
   void refuse_syntax(const Reply& reply, std::string_view arguments);
+  void refuse_surplus(const std::string& recipient);
+  bool is_surplus(std::size_t bytes) const;
+  void add_recipient(const std::string& address);
+  void count_junk();
   void end_transaction();
 
   struct Count {

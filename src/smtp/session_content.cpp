@@ -24,6 +24,7 @@ bool Session::on_data(Verdict verdict) {
   log_verdict("DATA", verdict, first);
   if (verdict.reply) {
     refuse("DATA", *verdict.reply, verdict.check, first, verdict.counts_as_error);
+    count_junk();               // the transaction stays, and DATA may come again
     if (verb_ == Verb::bdat) {  // its bytes are still to come
       drop_content(*verdict.reply, verdict.check);
       transaction_->failure_told = chunk_.answered = true;
@@ -44,7 +45,7 @@ std::string Session::trace_headers() {
   result += concat({"Received: from ", harmless(facts_.helo), " (", facts_.client.name, " ", literal, ")\r\n"});
   if (facts_.tls) result += concat({"\t(using ", tls_, ")\r\n"});
   result += concat({"\tby ", config_.hostname, " (greymx) with ", protocol(), " id ", facts_.queue_id});
-  if (transaction_->recipients.size() == 1) {
+  if (transaction_->envelope.recipients.size() == 1) {
     result += concat({"\r\n\tfor <", transaction_->envelope.recipients.front().address, ">"});
   }
   return result += concat({"; ", rfc5322_date(clock_.now()), "\r\n"});

@@ -195,3 +195,83 @@ TEST_CASE("facts name one instance a transaction and the queue ID from the first
   CHECK(rig.policy.asked[2].instance != rig.policy.asked[1].instance);
   CHECK(rig.policy.asked[2].sender.empty());
 }
+
+TEST_CASE("refusals for a time are no errors, but free only so often") {
+  ServerRig rig;
+  std::string command;
+  std::string reply;
+  std::size_t logged = 119;  // EHLO is not free either: 99 are, and 20 errors end the session
+  std::size_t free = 118;
+  SECTION("MAIL") {
+    rig.intake.room = false;
+    enter(rig, State::greeted);
+    command = mail;
+    reply = "452 4.3.1 Insufficient system storage\r\n";
+  }
+  SECTION("DATA") {
+    rig.policy.data = [](const Facts&) {
+      Verdict verdict;
+      verdict.reply = Reply{450, "4.2.0", "Greylisted"};
+      return verdict;
+    };
+    enter(rig, State::rcpt);
+    command = "DATA";
+    reply = "450 4.2.0 Greylisted\r\n";
+  }
+  SECTION("RCPT, past twice the limit") {
+    rig.settings.limits.recipients_per_message = 50;
+    enter(rig, State::mail);
+    for (int i = 0; i < 50; ++i) CHECK(rig.line(rcpt) == "250 2.1.5 Ok\r\n");
+    command = rcpt;
+    reply = "452 4.5.3 Error: too many recipients\r\n";
+    logged = 50;
+    free = 168;
+  }
+  for (std::size_t i = 0; i < free; ++i) REQUIRE(rig.line(command) == reply);
+  CHECK(rig.line(command) == reply + "421 4.7.0 mx2.example.net Error: too many errors\r\n");
+  CHECK(rig.log.count("reject: ") == logged);
+}
+
+TEST_CASE("a recipient that is named twice is kept once, with what either NOTIFY asks for") {
+  const auto twice = [](const std::string& first, const std::string& second) {
+    ServerRig rig;
+    enter(rig, State::mail);
+    CHECK(rig.line(rcpt + first) == "250 2.1.5 Ok\r\n");
+    CHECK(rig.line("RCPT TO:<b@EXAMPLE.com>" + second) == "250 2.1.5 Ok\r\n");
+    CHECK(rig.line("RCPT TO:<B@example.com>") == "250 2.1.5 Ok\r\n");  // somebody else, perhaps
+    rig.line("DATA");
+    rig.line(".");
+    REQUIRE(rig.intake.messages.size() == 1);
+    const std::vector<EnvelopeRecipient>& recipients = rig.intake.messages[0].envelope.recipients;
+    REQUIRE(recipients.size() == 2);
+    CHECK(recipients[1].address == "B@example.com");
+    return recipients[0];
+  };
+  const DsnNotify never{true, false, false, false};
+  const DsnNotify all{false, true, true, true};
+  CHECK(twice(" ORCPT=rfc822;first@example.com", " ORCPT=rfc822;second@example.com") ==
+        EnvelopeRecipient{"b@example.com", "rfc822;first@example.com", {}});
+  CHECK(twice(" NOTIFY=NEVER", " NOTIFY=NEVER").notify == never);
+  CHECK(twice(" NOTIFY=NEVER", "").notify == DsnNotify());
+  CHECK(twice("", " NOTIFY=NEVER").notify == DsnNotify());
+  CHECK(twice("", " NOTIFY=SUCCESS").notify == all);
+  CHECK(twice(" NOTIFY=SUCCESS,FAILURE", " NOTIFY=DELAY").notify == all);
+}
+
+TEST_CASE("recipients have room for 256 bytes each") {
+  const auto accepted = [](const std::string& domain) {
+    ServerRig rig;
+    enter(rig, State::mail);
+    std::size_t count = 0;
+    for (int i = 1000; i < 2000; ++i) {
+      const std::string address = "u" + std::to_string(i) + "@" + domain;
+      const std::string reply = rig.line("RCPT TO:<" + address + "> ORCPT=rfc822;" + address);
+      CHECK((reply == "250 2.1.5 Ok\r\n" || reply == "452 4.5.3 Error: too many recipients\r\n"));
+      count += reply[0] == '2' ? 1 : 0;
+    }
+    return count;
+  };
+  const std::string label = std::string(53, 'x') + ".";
+  CHECK(accepted(label + label + "test") == 1000);                         // 118 bytes, 243 with ORCPT
+  CHECK(accepted(label + label + label + label + "test.example") == 538);  // 234 bytes, 475
+}
