@@ -99,8 +99,8 @@ std::optional<std::string_view> Connections::Ticket::identify(const IpAddress& c
   return std::nullopt;
 }
 
-void Connections::Ticket::idle() {
-  idle_since_.store(owner_.clock_.steady().time_since_epoch().count(), std::memory_order_relaxed);
+void Connections::Ticket::idle(SteadyTime since) {
+  idle_since_.store(since.time_since_epoch().count(), std::memory_order_relaxed);
 }
 
 void Connections::Ticket::busy() {

@@ -37,7 +37,7 @@ class Connections {
     // The client is now known (again, after PROXY or XCLIENT). Says what was exceeded ("Connection concurrency",
     // "Connection rate"), or nothing if it may stay. `exempt`: trusted clients, and proxies that speak for others.
     std::optional<std::string_view> identify(const IpAddress& client, bool exempt, const config::Limits& limits);
-    void idle();
+    void idle(SteadyTime since);  // when the wait for a command began, whatever has come of it
     void busy();
     // How to end the session when it must go; called from any thread, once. Forgotten with the ticket.
     void on_shed(std::function<void()> shed);

@@ -15,6 +15,7 @@ namespace {
 constexpr auto proxy_header_timeout = 5s;  // it comes in the connection's first packet
 constexpr auto farewell_timeout = 10s;
 constexpr auto handshake_timeout = 60s;
+constexpr auto longest_hold = 5s;  // of replies while the rest of their group is decided; clients wait for minutes
 constexpr std::size_t output_limit = 16384;
 constexpr std::size_t kept_output = 512;  // bytes of memory that an idle session may keep for replies
 
@@ -43,6 +44,7 @@ Task<> ServerSession::run() {
     if (event.status == LineReader::Status::need_more) {
       input_.drop_to(rest);
       going = co_await more_input();
+      last_input_ = parts_.clock.steady();
       continue;
     }
     command_deadline_.reset();
@@ -87,10 +89,11 @@ Task<bool> ServerSession::open() {
   if (speaks_for_others(peer.address)) session_.allow_xclient();
   if (config_->tls.inbound != config::TlsLevel::none && parts_.tls.context()) session_.offer_tls();
   Client client = make_client(peer);
-  const bool admitted = co_await admit(std::move(client));
-  if (!admitted) co_return false;
+  const bool welcome = co_await identify(client);
+  if (!welcome) co_return false;
+  admit(std::move(client));
   if (config_->access.early_talker_wait > 0s) {
-    ticket_->idle();
+    ticket_->idle(parts_.clock.steady());
     const ReadStatus status = co_await stream_->wait_readable(in(config_->access.early_talker_wait));
     ticket_->busy();
     if (status == ReadStatus::failed) co_return false;
@@ -128,21 +131,22 @@ Task<std::optional<Endpoint>> ServerSession::read_proxy_header(Endpoint peer) {
   }
 }
 
-// At the beginning, and when XCLIENT has named somebody else. False: over a limit, and told so.
-Task<bool> ServerSession::admit(Client client) {
-  const bool exempt = client.trusted || speaks_for_others(client.address);
+// At the beginning, and when XCLIENT has named somebody else. False: over a limit, and told so. A proxy that names no
+// client connects for itself: a balancer that looks whether we live.
+Task<bool> ServerSession::identify(Client client) {
+  const bool exempt = client.trusted || contains(config_->access.proxy_networks, client.address);
   const auto exceeded = ticket_->identify(client.address, exempt, config_->limits);
-  if (exceeded) {
-    const std::string address = client.address.to_string();
-    parts_.log.warning("smtpd",
-                       fmt::format("{} limit exceeded from {} for service smtp", *exceeded, client.to_string()));
-    co_await hang_up(replies::too_many_connections, address);
-    co_return false;
-  }
+  if (!exceeded) co_return true;
+  parts_.log.warning("smtpd", fmt::format("{} limit exceeded from {} for service smtp", *exceeded, client.to_string()));
+  std::string address = client.address.to_string();
+  co_await hang_up(replies::too_many_connections, std::move(address));
+  co_return false;
+}
+
+void ServerSession::admit(Client client) {
   admission_ = parts_.policy.admit(client);
   session_.begin(std::move(client), *admission_);
   begun_ = true;
-  co_return true;
 }
 
 Task<> ServerSession::learn_name() {
@@ -169,9 +173,13 @@ Task<bool> ServerSession::take_over_client() {
     client.name = command.name->empty() ? "unknown" : *command.name;
     named_ = true;
   }
-  const bool admitted = co_await admit(std::move(client));
-  if (admitted) session_.on_xclient(command);
-  co_return admitted;
+  if (command.address) {
+    const bool welcome = co_await identify(client);
+    if (!welcome) co_return false;
+  }
+  admit(std::move(client));
+  session_.on_xclient(command);
+  co_return true;
 }
 
 // --- reading and writing ---------------------------------------------------------------------------------------------
@@ -213,11 +221,12 @@ Task<bool> ServerSession::more_input() {
   }
 }
 
-// Before a wait that may be long: gives up what memory it can, and may be shed.
+// Before a wait that may be long: gives up what memory it can, and may be shed. Idle since the wait for this command
+// began: a byte of it now and then is no work.
 void ServerSession::rest() {
   if (input_.empty()) input_.release();
   if (session_.output().capacity() > kept_output) session_.output() = std::string();
-  ticket_->idle();
+  ticket_->idle(*command_deadline_ - config_->limits.command_timeout);
 }
 
 Task<bool> ServerSession::read(SteadyTime deadline) {
@@ -279,6 +288,11 @@ void ServerSession::leave(const ReplyText& why) {
 
 Task<bool> ServerSession::perform(Effect effect) {
   bool going = true;
+  if (!session_.output().empty() && parts_.clock.steady() >= last_input_ + longest_hold) {
+    going = co_await flush();
+    if (!going) co_return false;
+    last_input_ = parts_.clock.steady();
+  }
   switch (effect) {
     case Effect::none:
       break;
@@ -331,7 +345,7 @@ Task<bool> ServerSession::start_tls() {
   const bool sent = co_await flush();
   if (!sent) co_return false;
   const auto patience = std::min<std::chrono::seconds>(config_->limits.command_timeout, handshake_timeout);
-  ticket_->idle();
+  ticket_->idle(parts_.clock.steady());
   const Result<TlsInfo> info = co_await stream_->start_tls_server(context.get(), in(patience));
   ticket_->busy();
   if (!info) {

@@ -1,8 +1,9 @@
 // One SMTP connection from accept to close: reads, lets the Session act, performs its effects, writes.
 //
-// Replies of a pipelined group leave in one write, when nothing more can be answered without reading. While a session
-// waits for its client's next command it holds no buffer, unless a part of it has come. Until that is complete, and in
-// a TLS handshake, it may be told to leave (421); content on its way is always finished.
+// Replies of a pipelined group leave in one write, when nothing more can be answered without reading, or before they
+// have waited long. While a session waits for its client's next command it holds no buffer, unless a part of it has
+// come. Until that is complete it may be told to leave (421), and in a TLS handshake (without a word: there is no
+// channel for it); content on its way is always finished.
 //
 // Thread: the stream's executor. Everything in ServerParts must outlive it.
 #pragma once
@@ -55,7 +56,8 @@ class ServerSession {
   // Those that return bool: false means that the session is over, and all is said.
   Task<bool> open();
   Task<std::optional<Endpoint>> read_proxy_header(Endpoint peer);
-  Task<bool> admit(Client client);
+  Task<bool> identify(Client client);
+  void admit(Client client);
   Task<> learn_name();
   void announce();
   void log_loss(bool timeout);
@@ -96,6 +98,7 @@ class ServerSession {
   bool connect_logged_ = false;
   bool in_content_ = false;
   std::optional<SteadyTime> command_deadline_;
+  SteadyTime last_input_{};  // or when replies were sent since
   const ReplyText* leaving_ = nullptr;
   // How fast content comes: time spent waiting for it (and for the next chunk), and what came, since the last look.
   std::chrono::steady_clock::duration waited_{};

@@ -62,6 +62,7 @@ Task<bool> ServerSession::receive_data() {
   if (!welcome) co_return true;
   in_content_ = true;
   Transaction& transaction = *session_.transaction();
+  std::uint64_t dropped = 0;
   std::string content = session_.trace_headers();
   content.reserve(store_size);
   for (auto status = BodyDecoder::Status::more; status == BodyDecoder::Status::more;) {
@@ -69,10 +70,16 @@ Task<bool> ServerSession::receive_data() {
       const bool got = co_await read_content();
       if (!got) co_return false;
     }
+    if (transaction.failure) dropped += input_.view().size();
     std::string_view rest = input_.view();
     status = transaction.decoder.decode_data(rest, content);
     input_.drop_to(rest);
     if (status == BodyDecoder::Status::end || content.size() >= store_size) co_await store(content);
+    if (status == BodyDecoder::Status::more && dropped > config_->limits.message_size) {
+      session_.on_end_of_content();  // nobody takes so much only to drop it
+      co_await flush();
+      co_return false;
+    }
   }
   in_content_ = false;
   co_await finish();

@@ -65,6 +65,8 @@ void Session::begin(Client client, Admission& admission) {
   facts_.client = std::move(client);
   facts_.helo.clear();
   facts_.protocol = "SMTP";
+  facts_.early_talker = false;
+  facts_.improper_pipelining = false;
   state_ = State::start;
 }
 

@@ -25,7 +25,7 @@ struct House {
     auto ticket = enter(client);
     REQUIRE(ticket);
     ticket->on_shed([this, number = ticket->number()] { shed.push_back(number); });
-    ticket->idle();
+    ticket->idle(clock.steady());
     guests.push_back(std::move(ticket));
   }
 
@@ -92,7 +92,7 @@ TEST_CASE("who is exempt is neither counted nor shed") {
     all.push_back(house.enter("127.0.0.1", true));
     CHECK_FALSE(house.exceeded);
     all.back()->on_shed([] { FAIL("shed"); });
-    all.back()->idle();
+    all.back()->idle(house.clock.steady());
     house.clock.advance(10s);
   }
   CHECK(house.enter("192.0.2.1") == nullptr);
