@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <limits>
 
 #include "smtp/reply.hpp"
 
@@ -153,10 +154,11 @@ Reply bad_parameter(std::string_view name) {
 using Refusal = std::optional<Reply>;
 
 Refusal take_size(const Parameter& parameter, MailCommand& command) {
-  if (!parameter.has_value(max_size_digits)) return make_reply(replies::bad_size);
-  const auto size = parse_number<std::uint64_t>(*parameter.value);
-  if (!size) return make_reply(replies::bad_size);
-  command.size = *size;
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const bool valid = parameter.has_value(max_size_digits) && std::ranges::all_of(*parameter.value, is_digit);
+  if (!valid) return make_reply(replies::bad_size);
+  constexpr auto largest = std::numeric_limits<std::uint64_t>::max();  // twenty digits may say more: too large anyway
+  command.size = parse_number<std::uint64_t>(*parameter.value).value_or(largest);
   return std::nullopt;
 }
 

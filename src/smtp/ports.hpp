@@ -20,8 +20,7 @@ class Admission {
   // The client's forward-confirmed name or "unknown"; looked up since connect. Called once, before the first command
   // is answered, and again after XCLIENT.
   virtual Task<std::string> client_name() = 0;
-  // After the syntax of MAIL is right: starts lookups; refuses only what must be refused here (a message larger than
-  // what every primary takes is known at RCPT, disk space is the intake's business).
+  // After MAIL has been accepted: starts the lookups that need only the sender.
   virtual void mail(const Facts& facts) = 0;
   // All policy for one recipient, relay control first. `facts` and `recipient` are copied.
   virtual Task<Verdict> recipient(Facts facts, Mailbox recipient) = 0;
@@ -29,8 +28,7 @@ class Admission {
   virtual Task<Verdict> data(Facts facts, std::vector<Mailbox> recipients) = 0;
   // At the end of a transaction that will be committed: the verdict for later bounces.
   virtual Task<Authorised> authorised(Facts facts) = 0;
-  // The EHLO keywords that no primary of ours can take are not offered; the smallest SIZE that a known primary of
-  // `domain` last offered, 0 = unknown.
+  // The smallest SIZE that a known primary of `domain` last offered, 0 = unknown.
   virtual std::uint64_t size_limit(const std::string& domain) const = 0;
   virtual std::uint64_t largest_size_limit() const = 0;  // of all our domains; 0: of one it is unknown
   // ETRN (RFC 1985) for "example.com", "@example.com" or "#queue", from a client that may; the reply to give.

@@ -53,7 +53,7 @@ std::string Session::trace_headers() {
 
 std::string Session::protocol() const {
   if (facts_.smtputf8) return facts_.tls ? "UTF8SMTPS" : "UTF8SMTP";
-  return facts_.tls ? "ESMTPS" : facts_.protocol;
+  return facts_.tls && facts_.protocol == "ESMTP" ? "ESMTPS" : facts_.protocol;
 }
 
 bool Session::still_wanted() {

@@ -141,7 +141,8 @@ TEST_CASE("MAIL parameters") {
   CHECK(mail("FROM:<a@example.org> SIZE=x") == "501 5.5.4 Bad message size syntax");
   CHECK(mail("FROM:<a@example.org> SIZE") == "501 5.5.4 Bad message size syntax");
   CHECK(mail("FROM:<a@example.org> SIZE=-1") == "501 5.5.4 Bad message size syntax");
-  CHECK(mail("FROM:<a@example.org> SIZE=99999999999999999999") == "501 5.5.4 Bad message size syntax");
+  CHECK(mail("FROM:<a@example.org> SIZE=999999999999999999999") == "501 5.5.4 Bad message size syntax");
+  CHECK(parse_mail("FROM:<a@example.org> SIZE=99999999999999999999")->size == 18446744073709551615U);
   CHECK(mail("FROM:<a@example.org> SIZE=1 SIZE=2") == "501 5.5.4 Bad SIZE parameter syntax");
   CHECK(mail("FROM:<a@example.org> BODY=BINARYMIME") == "555 5.5.4 Unsupported option: BODY=BINARYMIME");
   CHECK(mail("FROM:<a@example.org> RET=SOME") == "501 5.5.4 Bad RET parameter syntax");
