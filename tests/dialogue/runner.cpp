@@ -138,6 +138,11 @@ class Dialogue {
     if (found == instructions.end()) throw Failure("unknown instruction " + word);
     (this->*found->second)(std::move(line));
   }
+  // Of a connection, or of the file.
+  void end() {
+    const std::string unread = stack_ ? stack_->unread() : std::string();
+    if (!unread.empty()) throw Failure("replies that nobody expected: " + unread);
+  }
   std::string log_text() { return stack_ ? stack_->log.text() : std::string(); }
 
  private:
@@ -203,6 +208,7 @@ class Dialogue {
       stack().resolver.add(fmt::format("{}{} PTR {}\n{} {} {}", ip->reversed_labels(), zone, line, line,
                                        ip->is_v4() ? "A" : "AAAA", address));
     }
+    end();
     stack().connect({*ip, 4321});
     connected_ = true;
   }
@@ -211,7 +217,10 @@ class Dialogue {
   void closed(std::string) {
     if (!connected().hung_up()) throw Failure("the server did not hang up, or said more");
   }
-  void close(std::string) { connected().disconnect(); }
+  void close(std::string) {
+    end();
+    connected().disconnect();
+  }
   void clock(std::string line) {
     if (!line.starts_with('+')) throw Failure("no +TIME");
     stack().advance(parse_time(line.substr(1)));
@@ -272,12 +281,12 @@ void run_dialogue(const std::string& path) {
   REQUIRE(file);
   Dialogue dialogue;
   std::string line;
-  for (int number = 1; std::getline(file, line); ++number) {
-    try {
-      dialogue.perform(line);
-    } catch (const std::exception& error) {
-      FAIL(path << ":" << number << ": " << line << "\n" << error.what() << "\n--- log\n" << dialogue.log_text());
-    }
+  int number = 1;
+  try {
+    for (; std::getline(file, line); ++number) dialogue.perform(line);
+    dialogue.end();
+  } catch (const std::exception& error) {
+    FAIL(path << ":" << number << ": " << line << "\n" << error.what() << "\n--- log\n" << dialogue.log_text());
   }
   SUCCEED();
 }

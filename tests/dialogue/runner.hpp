@@ -1,4 +1,5 @@
 // Dialogues: SMTP sessions as text files, each a test. One instruction a line; the first blank after the word ends it.
+// Every reply must be expected: those left over when a connection ends, or the file, are an error.
 //
 //   # comment
 //   config KEY = VALUE    a line of relay.conf, before all else; example.com is ours, greylisting off, if not said

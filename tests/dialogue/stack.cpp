@@ -245,6 +245,11 @@ bool Stack::hung_up() {
   return wait_for([&] { return client_->peer_closed(); }) && received_.empty();
 }
 
+std::string Stack::unread() {
+  settle();
+  return received_;
+}
+
 void Stack::advance(std::chrono::microseconds by) {
   settle();
   clock_.advance(by);

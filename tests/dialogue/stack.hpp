@@ -55,7 +55,8 @@ class Stack {
   void send(const std::string& bytes);
   // The next line of the server, without its end; nullopt: it hung up, or said nothing for 20 s.
   std::optional<std::string> receive();
-  bool hung_up();  // within 20 s
+  bool hung_up();        // within 20 s
+  std::string unread();  // what the server has said since
   void advance(std::chrono::microseconds by);
   void delay(const std::string& name, std::chrono::seconds by) { resolver.delay(name, by, clock_); }
 
