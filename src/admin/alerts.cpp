@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <ranges>
+#include <utility>
+
 #include "base/bounded.hpp"
 #include "base/mailbox.hpp"
 
@@ -58,6 +61,7 @@ struct MailAlerts::Impl : std::enable_shared_from_this<Impl> {
         log(l),
         metrics(m),
         history(h),
+        wakes(run_on),
         gate(run_on,
              [this](const std::string& name, const std::string& what) { log.error("master", name + ": " + what); }) {}
 
@@ -73,16 +77,40 @@ struct MailAlerts::Impl : std::enable_shared_from_this<Impl> {
     const WallTime now = clock.now();
     const bool too_soon = state.mailed && now >= *state.mailed && now - *state.mailed < quiet;
     if (!send || to.empty() || too_soon || state.times == 0) return;
-    for (const std::string& recipient : to) {
-      gate.spawn("alert", submit(recipient, compose_alert(hostname, recipient, subject, state.text, state.times, now)));
-    }
     state.mailed = now;
-    state.times = 0;
+    gate.spawn("alert", submit(send, subject, state.text, std::exchange(state.times, 0)));
   }
 
-  Task<> submit(std::string recipient, std::string content) {
-    const Result<QueueId> queued = co_await send(recipient, std::move(content));
-    if (!queued) log.warning("master", "alert mail to " + printable(recipient) + " not queued: " + queued.error().text);
+  Task<> submit(Send queue, std::string subject, std::string text, unsigned times) {
+    const WallTime now = clock.now();
+    const std::vector<std::string> recipients = to;
+    bool any = recipients.empty();
+    for (const std::string& recipient : recipients) {
+      std::string mail = compose_alert(hostname, recipient, subject, text, times, now);
+      const Result<QueueId> queued = co_await queue(recipient, std::move(mail));
+      any |= queued.has_value();
+      if (!queued)
+        log.warning("master", "alert mail to " + printable(recipient) + " not queued: " + queued.error().text);
+    }
+    Subject* state = subjects.find(subject);
+    if (any || state == nullptr) co_return;
+    state->mailed.reset();
+    state->times += times;
+  }
+
+  Task<> keep_mailing(std::chrono::milliseconds look) {
+    while (send) {
+      mail_waiting();
+      co_await wakes.wait(std::chrono::steady_clock::now() + look);
+    }
+  }
+
+  void mail_waiting() {
+    std::vector<std::string> waiting;  // the least recently raised last; looking one up makes it the first
+    for (const auto& [subject, state] : subjects) {
+      if (state.times != 0) waiting.push_back(subject);
+    }
+    for (const std::string& subject : waiting | std::views::reverse) mail(subject, *subjects.find(subject));
   }
 
   asio::any_io_executor executor;
@@ -92,7 +120,8 @@ struct MailAlerts::Impl : std::enable_shared_from_this<Impl> {
   History& history;
   std::string hostname;
   std::vector<std::string> to;
-  Send send;
+  Send send;  // none before connect() and after stop()
+  Event wakes;
   LruMap<std::string, Subject> subjects{max_subjects};
   Gate gate;
 };
@@ -120,18 +149,17 @@ void MailAlerts::configure(std::string hostname, std::vector<std::string> to) {
   asio::post(impl_->executor, std::move(set));
 }
 
-void MailAlerts::connect(Send send) {
-  auto set = [impl = impl_, send = std::move(send)]() mutable {
+void MailAlerts::connect(Send send, std::chrono::milliseconds look) {
+  auto set = [impl = impl_, send = std::move(send), look]() mutable {
     impl->send = std::move(send);
-    std::vector<std::string> waiting;
-    for (const auto& [subject, state] : impl->subjects) waiting.push_back(subject);
-    for (const std::string& subject : waiting) impl->mail(subject, *impl->subjects.find(subject));
+    impl->gate.spawn("alerts", impl->keep_mailing(look));
   };
   asio::post(impl_->executor, std::move(set));
 }
 
 Task<> MailAlerts::stop() {
   impl_->send = {};
+  impl_->wakes.notify_all();
   co_await impl_->gate.close();
 }
 

@@ -1,10 +1,12 @@
 // What needs a person, brought to a person: each alert is logged at once, counted, shown among the events, and mailed
-// to alerts.to, at most one mail an hour a subject; the next mail says how often it was raised in between.
+// to alerts.to, at most one mail an hour a subject; what is raised in between is mailed when the hour is over, with how
+// often that was. A mail that cannot be queued is tried again.
 //
 // Thread: stop() on the executor, the rest from any. Made before the spool and the relay are: what is raised until
 // connect() is mailed then. The number of subjects remembered is bounded; the least recently raised makes way.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -32,7 +34,8 @@ class MailAlerts final : public Alerts {
   void raise(std::string_view subject, std::string_view text) override;
   // Who gets mail, from which host; again on reload.
   void configure(std::string hostname, std::vector<std::string> to);
-  void connect(Send send);
+  // Once; `look` is how often it looks for what has waited long enough.
+  void connect(Send send, std::chrono::milliseconds look = std::chrono::minutes(1));
   Task<> stop();
 
  private:

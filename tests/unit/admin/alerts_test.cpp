@@ -7,6 +7,7 @@
 
 using namespace greymx;
 using namespace greymx::admin;
+using std::chrono::milliseconds, std::chrono::minutes;
 
 namespace {
 
@@ -14,7 +15,8 @@ struct Mail {
   std::string to, content;
 };
 
-Task<Result<QueueId>> keep(std::vector<Mail>& sent, std::string to, std::string content) {
+Task<Result<QueueId>> keep(std::vector<Mail>& sent, bool refuse, std::string to, std::string content) {
+  if (refuse) co_return fail(ErrorKind::no_space, "disk full");
   sent.push_back({std::move(to), std::move(content)});
   co_return QueueId{1};
 }
@@ -26,18 +28,23 @@ struct World {
   Metrics metrics;
   History history;
   std::vector<Mail> sent;
+  bool refuse = false;
   MailAlerts alerts{io.get_executor(), clock, log, metrics, history};
 
-  void connect(std::vector<std::string> to = {"admin@example.net"}) {
+  void connect(std::vector<std::string> to = {"admin@example.net"}, std::chrono::milliseconds look = minutes(1)) {
     alerts.configure("mx2.example.net", std::move(to));
-    alerts.connect([this](std::string recipient, std::string content) {
-      return keep(sent, std::move(recipient), std::move(content));
-    });
+    const auto send = [this](std::string recipient, std::string content) {
+      return keep(sent, refuse, std::move(recipient), std::move(content));
+    };
+    alerts.connect(send, look);
     run();
   }
   void run() {
     io.restart();
-    io.run();
+    io.poll();
+  }
+  void until(std::size_t mails) {
+    while (sent.size() < mails) io.run_one();
   }
   void raise(std::string_view subject, std::string_view text = "what to do") {
     alerts.raise(subject, text);
@@ -64,17 +71,45 @@ TEST_CASE("at most one mail an hour a subject, and the next one says how often i
   World world;
   world.connect();
   world.raise("x");
-  world.clock.advance(std::chrono::minutes(59));
+  world.clock.advance(minutes(59));
   world.raise("x");
   world.raise("x");
   CHECK(world.sent.size() == 1);
   world.raise("y");
   CHECK(world.sent.size() == 2);
-  world.clock.advance(std::chrono::minutes(1));
+  world.clock.advance(minutes(1));
   world.raise("x");
   REQUIRE(world.sent.size() == 3);
   CHECK(world.sent[2].content.find("3 times") != std::string::npos);
   CHECK(world.metrics.value("alerts_total") == 5);
+}
+
+TEST_CASE("what is raised in the hour after a mail is mailed at its end, though it does not come up again") {
+  World world;
+  world.connect({"admin@example.net"}, milliseconds(1));
+  world.raise("x", "first");
+  world.raise("x", "second");
+  world.clock.advance(minutes(59));
+  world.raise("x", "third");
+  CHECK(world.sent.size() == 1);
+  world.clock.advance(minutes(1));
+  world.until(2);
+  CHECK(world.sent[1].content.find("third") != std::string::npos);
+  CHECK(world.sent[1].content.find("2 times") != std::string::npos);
+}
+
+TEST_CASE("a mail that cannot be queued is tried again") {
+  World world;
+  world.connect({"admin@example.net"}, milliseconds(1));
+  world.refuse = true;
+  world.raise("x");
+  world.raise("x");
+  CHECK(world.log.contains("alert mail to admin@example.net not queued: disk full"));
+  world.refuse = false;
+  world.until(1);
+  CHECK(world.sent[0].content.find("2 times") != std::string::npos);
+  world.raise("x");
+  CHECK(world.sent.size() == 1);
 }
 
 TEST_CASE("what is raised before the relay is there is mailed once it is") {
