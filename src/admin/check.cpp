@@ -2,14 +2,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/timex.h>
 #include <unistd.h>
 
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ip/v6_only.hpp>
 
 #include "admin/views.hpp"
 #include "base/files.hpp"
@@ -30,22 +29,6 @@ SteadyTime soon(int seconds = 10) {
   return std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
 }
 
-struct Free {
-  void operator()(X509* certificate) const { X509_free(certificate); }
-  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
-  void operator()(BIO* bio) const { BIO_free(bio); }
-};
-using Certificate = std::unique_ptr<X509, Free>;
-
-template <class Encode>
-std::string der(Encode encode) {
-  unsigned char* bytes = nullptr;
-  const int length = encode(&bytes);
-  std::string text(reinterpret_cast<char*>(bytes), static_cast<std::size_t>(std::max(0, length)));
-  OPENSSL_free(bytes);
-  return text;
-}
-
 class Machine {
  public:
   Machine(config::ConfigPtr config, const Report& report, dns::Resolver& resolver)
@@ -54,8 +37,7 @@ class Machine {
   Task<> check() {
     co_await names();
     co_await ports();
-    const Certificate certificate = check_certificate();
-    co_await tlsa(certificate.get());
+    co_await tlsa(certificates());
     for (const config::Domain& domain : config_->domains) co_await check_domain(domain);
     co_await lists();
     disk();
@@ -113,8 +95,14 @@ class Machine {
     const auto address = asio::ip::make_address(endpoint.address.to_string());
     acceptor.open(address.is_v4() ? asio::ip::tcp::v4() : asio::ip::tcp::v6(), error);
     if (!error) acceptor.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
+    if (!error && address.is_v6()) acceptor.set_option(asio::ip::v6_only(true), error);  // as greymxd does
     if (!error) acceptor.bind({address, endpoint.port}, error);
-    if (error) {
+    const bool no_ipv6 = error == asio::error::address_family_not_supported ||
+                         (error == boost::system::errc::address_not_available && address.is_unspecified());
+    if (error && address.is_v6() && no_ipv6) {
+      say(name, CheckResult::warn, "this machine has no IPv6",
+          "take it out of listen.smtp, or leave it: it does no harm");
+    } else if (error) {
       say(name, CheckResult::fail, "cannot be used: " + error.message(),
           "run this check as root; free the port or correct listen.smtp");
     } else {
@@ -122,46 +110,25 @@ class Machine {
     }
   }
 
-  Certificate check_certificate() {
-    const std::string name = "certificate";
+  // Those of ours that name us.
+  std::vector<Certificate> certificates() {
     const config::Tls& tls = config_->tls;
     if (tls.certificate.empty()) {
-      say(name, CheckResult::warn, "none, STARTTLS is not offered", "set tls.certificate and tls.key");
-      return nullptr;
+      say("certificate", CheckResult::warn, "none, STARTTLS is not offered", "set tls.certificate and tls.key");
+      return {};
     }
     const Result<std::string> pem = read_file(tls.certificate, 1 << 20);
-    const std::unique_ptr<BIO, Free> bio(pem ? BIO_new_mem_buf(pem->data(), static_cast<int>(pem->size())) : nullptr);
-    Certificate certificate(bio ? PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr) : nullptr);
-    if (!certificate) {
-      say(name, CheckResult::fail, pem ? tls.certificate + ": no PEM certificate" : pem.error().text,
-          "correct tls.certificate");
-      return nullptr;
+    if (!pem) {
+      say("certificate", CheckResult::fail, pem.error().text, "correct tls.certificate");
+      return {};
     }
-    int days = 0, seconds = 0;
-    ASN1_TIME_diff(&days, &seconds, nullptr, X509_get0_notAfter(certificate.get()));
-    const bool named =
-        X509_check_host(certificate.get(), config_->hostname.data(), config_->hostname.size(), 0, nullptr) == 1;
-    const std::string left = days < 0 || seconds < 0 ? "has expired" : fmt::format("{} days left", days);
-    if (!named) {
-      say(name, CheckResult::fail, "not for " + config_->hostname, "get one that names it");
-    } else if (days < 14) {
-      say(name, days < 0 || seconds < 0 ? CheckResult::fail : CheckResult::warn, left,
-          "renew it; greymxd reads it again by itself");
-    } else {
-      say(name, CheckResult::ok, config_->hostname + ", " + left);
-    }
-    return certificate;
+    report_(judge_certificates(config_->hostname, *pem));
+    return certificates_for(config_->hostname, *pem);
   }
 
-  Task<> tlsa(X509* certificate) {
-    const std::string name = "_25._tcp." + config_->hostname;
-    const dns::Answer answer = co_await resolver_.lookup(name, dns::Type::tlsa, soon());
-    std::string whole, key;
-    if (certificate != nullptr) {
-      whole = der([&](unsigned char** out) { return i2d_X509(certificate, out); });
-      key = der([&](unsigned char** out) { return i2d_PUBKEY(X509_get0_pubkey(certificate), out); });
-    }
-    report_(judge_tlsa(config_->hostname, answer.texts, whole, key));
+  Task<> tlsa(std::vector<Certificate> certificates) {
+    const dns::Answer answer = co_await resolver_.lookup("_25._tcp." + config_->hostname, dns::Type::tlsa, soon());
+    report_(judge_tlsa(config_->hostname, answer, certificates));
   }
 
   Task<> check_domain(const config::Domain& domain) {
@@ -306,7 +273,10 @@ class Machine {
   void may_write(const std::string& path) {
     struct stat found{};
     const passwd* user = getpwnam(config_->user.c_str());
-    const uid_t wanted = geteuid() == 0 && user != nullptr ? user->pw_uid : geteuid();
+    const auto is_ours = [&](uid_t owner) {  // whoever asks, or runs greymxd without root
+      if (user != nullptr && owner == user->pw_uid) return true;
+      return owner == geteuid() && (owner != 0 || user == nullptr);
+    };
     const std::string make = fmt::format("install -d -o {} -g {} -m 0750 {}", config_->user, config_->group, path);
     const int error = stat(path.c_str(), &found) == 0 ? 0 : errno;
     if (error == ENOENT) {
@@ -314,7 +284,7 @@ class Machine {
           "greymxd makes it when root or systemd starts it; else: " + make);
     } else if (error != 0) {
       say("permissions", CheckResult::fail, path + ": " + std::strerror(error), make);
-    } else if (found.st_uid != wanted || (found.st_mode & S_IWOTH) != 0) {
+    } else if (!is_ours(found.st_uid) || (found.st_mode & S_IWOTH) != 0) {
       say("permissions", CheckResult::fail, path + " does not belong to " + config_->user + " alone",
           fmt::format("chown {} {}; chmod 0750 {}", config_->user, path, path));
     } else {

@@ -37,9 +37,15 @@ CheckLine judge_list(const dnsbl::List& list, const dns::Answer& listed, const d
 CheckLine judge_spf(const std::string& name, const IpAddress& us, const spf::Outcome& outcome);
 // An MTA-STS policy (RFC 8461 3.2) that leaves us out makes senders refuse to deliver here.
 CheckLine judge_sts(const std::string& domain, const std::string& hostname, std::string_view policy);
-// TLSA records of our own name (RFC 7672 3.1): hex RDATA, against the DER of our certificate and of its public key.
-CheckLine judge_tlsa(const std::string& hostname, const std::vector<std::string>& records, std::string_view certificate,
-                     std::string_view public_key);
+// A PEM file of one chain or several: one must name us, none may expire soon.
+CheckLine judge_certificates(const std::string& hostname, const std::string& pem);
+struct Certificate {
+  std::string whole, public_key;  // DER
+};
+std::vector<Certificate> certificates_for(const std::string& hostname, const std::string& pem);  // those that name it
+// TLSA records of our own name (RFC 7672 3.1): each certificate must match one.
+CheckLine judge_tlsa(const std::string& hostname, const dns::Answer& answer,
+                     const std::vector<Certificate>& certificates);
 CheckLine judge_space(std::uint64_t free_bytes, std::uint64_t min_free);
 
 }  // namespace greymx::admin

@@ -1,7 +1,12 @@
 #include <fmt/format.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
 
 #include <algorithm>
+#include <limits>
+#include <memory>
 
 #include "admin/check.hpp"
 #include "admin/views.hpp"
@@ -31,6 +36,41 @@ std::string matching_form(std::string_view bytes, const std::string& type) {
     form.resize(length);
   }
   return fmt::format("{:02x}", fmt::join(form, ""));
+}
+
+struct Free {
+  void operator()(X509* certificate) const { X509_free(certificate); }
+  void operator()(BIO* bio) const { BIO_free(bio); }
+};
+template <class T>
+using Pointer = std::unique_ptr<T, Free>;
+
+// The first certificate of each chain: each one that is not the issuer of the one before it.
+std::vector<Pointer<X509>> first_of_chains(const std::string& pem) {
+  const Pointer<BIO> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  std::vector<Pointer<X509>> first;
+  Pointer<X509> before;
+  while (Pointer<X509> next{PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)}) {
+    const bool issuer = before && X509_verify(before.get(), X509_get0_pubkey(next.get())) == 1;
+    X509_up_ref(next.get());
+    before.reset(next.get());
+    if (!issuer) first.push_back(std::move(next));
+  }
+  ERR_clear_error();
+  return first;
+}
+
+bool is_for(X509* certificate, const std::string& hostname) {
+  return X509_check_host(certificate, hostname.data(), hostname.size(), 0, nullptr) == 1;
+}
+
+template <class Encode>
+std::string der(Encode encode) {
+  unsigned char* bytes = nullptr;
+  const int length = encode(&bytes);
+  std::string text(reinterpret_cast<char*>(bytes), static_cast<std::size_t>(std::max(0, length)));
+  OPENSSL_free(bytes);
+  return text;
 }
 
 }  // namespace
@@ -147,19 +187,56 @@ CheckLine judge_sts(const std::string& domain, const std::string& hostname, std:
   return mode == "enforce" ? bad(what, text + ": senders refuse to deliver here", remedy) : warn(what, text, remedy);
 }
 
-CheckLine judge_tlsa(const std::string& hostname, const std::vector<std::string>& records, std::string_view certificate,
-                     std::string_view public_key) {
-  const std::string what = "TLSA of " + hostname;
-  if (records.empty()) return ok(what, "none");
-  for (const std::string& record : records) {
-    if (record.size() < 8) continue;
-    const std::string usage = record.substr(0, 2);
-    if (usage == "00" || usage == "02") return ok(what, "names an issuer; not compared");
-    const std::string_view bytes = record.substr(2, 2) == "00" ? certificate : public_key;
-    if (!bytes.empty() && matching_form(bytes, record.substr(4, 2)) == record.substr(6)) {
-      return ok(what, "matches our certificate");
-    }
+CheckLine judge_certificates(const std::string& hostname, const std::string& pem) {
+  const std::string what = "certificate";
+  const std::vector<Pointer<X509>> all = first_of_chains(pem);
+  if (all.empty()) return bad(what, "none in PEM form in the file", "correct tls.certificate");
+  if (std::ranges::none_of(all, [&](const auto& one) { return is_for(one.get(), hostname); })) {
+    return bad(what, "not for " + hostname, "get one that names it");
   }
+  int days = std::numeric_limits<int>::max();
+  bool expired = false;
+  for (const auto& one : all) {
+    int left = 0, seconds = 0;
+    ASN1_TIME_diff(&left, &seconds, nullptr, X509_get0_notAfter(one.get()));
+    days = std::min(days, left);
+    expired |= left < 0 || seconds < 0;
+  }
+  const std::string remedy = "renew it; greymxd reads it again by itself";
+  if (expired) return bad(what, "has expired", remedy);
+  const std::string text = fmt::format("{} days left", days);
+  return days < 14 ? warn(what, text, remedy) : ok(what, hostname + ", " + text);
+}
+
+std::vector<Certificate> certificates_for(const std::string& hostname, const std::string& pem) {
+  std::vector<Certificate> found;
+  for (const auto& one : first_of_chains(pem)) {
+    if (!is_for(one.get(), hostname)) continue;
+    X509* certificate = one.get();
+    found.push_back({der([&](unsigned char** out) { return i2d_X509(certificate, out); }),
+                     der([&](unsigned char** out) { return i2d_PUBKEY(X509_get0_pubkey(certificate), out); })});
+  }
+  return found;
+}
+
+CheckLine judge_tlsa(const std::string& hostname, const dns::Answer& answer,
+                     const std::vector<Certificate>& certificates) {
+  const std::string what = "TLSA of " + hostname;
+  const std::vector<std::string>& records = answer.texts;
+  if (answer.outcome == dns::Outcome::failed) {
+    return warn(what, "DNS does not answer: " + answer.error, "look again later");
+  }
+  if (records.empty()) return ok(what, "none");
+  const auto matches = [&](const Certificate& certificate) {
+    return std::ranges::any_of(records, [&](const std::string& record) {
+      if (record.size() < 8) return false;
+      const std::string& bytes = record.substr(2, 2) == "00" ? certificate.whole : certificate.public_key;
+      return matching_form(bytes, record.substr(4, 2)) == record.substr(6);
+    });
+  };
+  const auto issuer = [](const std::string& record) { return record.starts_with("00") || record.starts_with("02"); };
+  if (!certificates.empty() && std::ranges::all_of(certificates, matches)) return ok(what, "matches our certificate");
+  if (std::ranges::any_of(records, issuer)) return ok(what, "names an issuer; not compared");
   return bad(what, "does not match our certificate: senders that check DANE do not deliver here",
              "publish the record of the new certificate, or take the old one down");
 }

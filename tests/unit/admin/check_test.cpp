@@ -1,6 +1,7 @@
 #include "admin/check.hpp"
 #include "sample.hpp"
 #include "support/catch.hpp"
+#include "support/certificate.hpp"
 
 using namespace greymx;
 using namespace greymx::admin;
@@ -103,10 +104,42 @@ TEST_CASE("an MTA-STS policy must name us if it is enforced") {
   CHECK(judged("") == CheckResult::ok);
 }
 
-TEST_CASE("TLSA records must match the certificate or its key") {
-  const auto judged = [](std::vector<std::string> records) {
-    return judge_tlsa("mx2.example.net", records, "cert", "key\x80").result;
+TEST_CASE("of several certificates one must name us and none may expire soon") {
+  const std::string host = "mx2.example.net";
+  const auto pem = [](const std::string& name, int days, test::KeyType type = test::KeyType::ecdsa) {
+    return test::make_certificate(name, type, std::chrono::hours(24 * days + 1)).certificate;
   };
+  const std::string ours = pem(host, 30), other = pem("mx.example.org", 60), soon = pem("mx.example.org", 5);
+  CHECK(judge_certificates(host, ours).text == "mx2.example.net, 30 days left");
+  CHECK(judge_certificates(host, other + ours).result == CheckResult::ok);
+  CHECK(judge_certificates(host, other).text == "not for mx2.example.net");
+  const CheckLine late = judge_certificates(host, ours + soon);
+  CHECK(late.result == CheckResult::warn);
+  CHECK(late.text == "5 days left");
+  CHECK(judge_certificates(host, ours + pem(host, -1)).text == "has expired");
+  CHECK(judge_certificates(host, "nonsense").result == CheckResult::fail);
+  CHECK(certificates_for(host, other + ours + pem(host, 30, test::KeyType::rsa)).size() == 2);
+}
+
+TEST_CASE("TLSA records must match the certificate or its key") {
+  const auto judged = [](std::vector<std::string> records,
+                         const std::vector<Certificate>& certificates = {{"cert", "key\x80"}}) {
+    dns::Answer answer = outcome(records.empty() ? dns::Outcome::no_domain : dns::Outcome::found);
+    answer.texts = std::move(records);
+    return judge_tlsa("mx2.example.net", answer, certificates).result;
+  };
+  CHECK(judge_tlsa("mx2.example.net", outcome(dns::Outcome::failed, "SERVFAIL"), {}).result == CheckResult::warn);
+  CHECK(judged({"030000"
+                "63657274"},
+               {}) == CheckResult::fail);
+  CHECK(judged({"030000"
+                "63657274"},
+               {{"cert", ""}, {"second", ""}}) == CheckResult::fail);
+  CHECK(judged({"030000"
+                "63657274",
+                "030000"
+                "7365636f6e64"},
+               {{"cert", ""}, {"second", ""}}) == CheckResult::ok);
   CHECK(judged({}) == CheckResult::ok);
   CHECK(judged({"030000"
                 "63657274"}) == CheckResult::ok);
@@ -131,8 +164,8 @@ TEST_CASE("space is judged against what refuses mail") {
 TEST_CASE("whatever is not ok says what to do") {
   for (const CheckLine& line :
        {judge_name("mx2", found({us}), {us}), judge_ptr("h.test", us, {}), judge_mx("example.com", "h.test", {}),
-        judge_space(1, 2), judge_sts("example.com", "h.test", "mode: enforce"), judge_tlsa("h.test", {"x"}, "", ""),
-        judge_space(9, 1)}) {
+        judge_space(1, 2), judge_sts("example.com", "h.test", "mode: enforce"), judge_tlsa("h.test", {}, {}),
+        judge_certificates("h.test", ""), judge_space(9, 1)}) {
     CAPTURE(line.name, line.text);
     CHECK(advised(line));
   }
