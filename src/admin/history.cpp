@@ -60,8 +60,9 @@ void History::sample(WallTime now, const Counters& counters) {
       if (series_.size() >= max_series) continue;
       found = series_.emplace(name, Series{}).first;
     }
-    const double grown = std::max(0.0, value - found->second.last);
-    found->second.last = value;
+    double& last = found->second.last;  // the highest: of two that sample at once, one may come with an older text
+    const double grown = std::max(0.0, value - last);
+    last = std::max(last, value);
     found->second.counts[static_cast<std::size_t>(minute_) % minutes] += static_cast<std::uint32_t>(grown);
   }
 }

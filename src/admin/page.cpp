@@ -53,6 +53,14 @@ std::string figures(const Status& status) {
          two(status.hour.rejected, status.day.rejected, "refused in an hour") + "</section>\n";
 }
 
+// "down for 2h13m · mx1.example.com:25"
+std::string health_text(const relay::PrimaryStatus& primary, WallTime now) {
+  std::string text(relay::to_string(primary.health));
+  if (primary.since != WallTime{}) text += " for " + human_age(primary.since, now);
+  if (!primary.hosts.empty()) text += fmt::format(" · {}", fmt::join(primary.hosts, ", "));
+  return escape_html(text);
+}
+
 std::string primaries(const Status& status) {
   std::string text = "<section class=\"primaries\"><h2>Primaries</h2>\n";
   for (const DomainLine& line : status.domains) {
@@ -62,10 +70,7 @@ std::string primaries(const Status& status) {
                                                           : "nothing waiting";
     text += fmt::format("<div class=\"primary\"><span class=\"dot {}\"></span><b>{}</b><span>{}</span><p>{}</p>", state,
                         escape_html(line.domain), waiting,
-                        line.primary ? fmt::format("{} for {}{}{}", state, human_age(line.primary->since, status.now),
-                                                   line.primary->hosts.empty() ? "" : " · ",
-                                                   escape_html(fmt::format("{}", fmt::join(line.primary->hosts, ", "))))
-                                     : "reports of ours");
+                        line.primary ? health_text(*line.primary, status.now) : "reports of ours");
     if (line.primary && line.primary->health != relay::Health::up && !line.primary->last_error.empty()) {
       text += fmt::format("<p class=\"error\">{}</p>", escape_html(printable(line.primary->last_error)));
     }

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "base/mailbox.hpp"
+#include "greylist/store.hpp"
 #include "relay/retry.hpp"
 
 namespace greymx::admin {
@@ -40,6 +42,27 @@ Json rows_json(const std::vector<CountRow>& rows) {
   return json;
 }
 
+std::set<std::string> our_domains(const config::Config& config) {  // as the relay names their primaries
+  std::set<std::string> names;
+  for (const config::Domain& domain : config.domains) names.insert((domain.wildcard ? "*." : "") + domain.name);
+  return names;
+}
+
+// Reports go where strangers choose: those servers are no primaries of ours, whatever becomes of them.
+std::vector<DomainLine> gather_domains(const Services& services) {
+  std::vector<DomainLine> lines = join_domains(Primaries(services.relay.status()), services.spool.domains());
+  const std::set<std::string> ours = our_domains(*services.config());
+  for (DomainLine& line : lines) {
+    if (!ours.contains(line.domain)) line.primary.reset();
+  }
+  std::erase_if(lines, [](const DomainLine& line) { return !line.primary && line.queued.messages == 0; });
+  return lines;
+}
+
+std::uint64_t greylist_records(const Services& services) {
+  return services.greylister != nullptr ? services.greylister->store().totals().records() : 0;
+}
+
 }  // namespace
 
 std::uint64_t sum(const std::vector<std::uint64_t>& counts) {
@@ -63,10 +86,10 @@ Status gather(const Services& services) {
   status.now = now;
   status.started = services.started;
   status.totals = services.spool.totals();
-  status.domains = join_domains(Primaries(services.relay.status()), services.spool.domains());
+  status.domains = gather_domains(services);
   status.lists = services.lists();
   status.connections = static_cast<std::uint64_t>(services.metrics.value("connections"));
-  status.greylist_records = static_cast<std::uint64_t>(services.metrics.value("greylist_records"));
+  status.greylist_records = greylist_records(services);
   if (const auto expiry = services.certificate_expiry()) {
     status.certificate_days = std::chrono::floor<std::chrono::days>(*expiry - now).count();
   }
@@ -133,9 +156,10 @@ std::string to_text(const Status& status, Style style) {
     if (!domain.primary) continue;
     const std::string state(relay::to_string(domain.primary->health));
     const bool trouble = domain.primary->health != relay::Health::up && !domain.primary->last_error.empty();
-    line("primary", fmt::format("{}: {} since {}, {} queued{}", domain.domain, style.verdict(state, state),
-                                human_age(domain.primary->since, status.now), domain.queued.messages,
-                                trouble ? ": " + printable(domain.primary->last_error) : ""));
+    const bool since = domain.primary->since != WallTime{};  // it has changed
+    line("primary", fmt::format("{}: {}{}, {} queued{}", domain.domain, style.verdict(state, state),
+                                since ? " for " + human_age(domain.primary->since, status.now) : "",
+                                domain.queued.messages, trouble ? ": " + printable(domain.primary->last_error) : ""));
   }
   for (const dnsbl::ListStatus& list : status.lists) {
     const std::string state = list.up ? style.green("on") : style.red("off") + ": " + printable(list.reason);
@@ -158,7 +182,7 @@ void Sampler::refresh_gauges() {
   Metrics& metrics = services_.metrics;
   const auto age = [&](WallTime then) { return std::chrono::duration<double>(now - then).count(); };
   std::map<std::string, DomainLine> lines;
-  for (const config::Domain& domain : config->domains) lines[(domain.wildcard ? "*." : "") + domain.name];
+  for (const std::string& name : our_domains(*config)) lines[name];
   for (DomainLine& line : join_domains(Primaries(services_.relay.status()), services_.spool.domains())) {
     const auto ours = lines.find(line.domain);
     if (ours != lines.end()) {
@@ -183,6 +207,7 @@ void Sampler::refresh_gauges() {
       metrics.count("deliveries_total", {{"domain", name}, {"result", result}}, 0);
     }
     metrics.set("primary_up", domain, line.primary->health == relay::Health::up ? 1 : 0);
+    if (line.primary->since == WallTime{}) continue;
     metrics.set("primary_changed_timestamp_seconds", domain, static_cast<double>(unix_seconds(line.primary->since)));
   }
   for (const std::string& name : shown_) {
@@ -195,14 +220,18 @@ void Sampler::refresh_gauges() {
   shown_.clear();
   for (const auto& [name, line] : lines) shown_.push_back(name);
   metrics.set("spool_free_bytes", static_cast<double>(services_.spool.totals().free_bytes));
-  if (const auto expiry = services_.certificate_expiry()) metrics.set("certificate_expiry_seconds", -age(*expiry));
+  metrics.set("greylist_records", static_cast<double>(greylist_records(services_)));
+  const auto expiry = services_.certificate_expiry();
+  metrics.set("certificate_expiry_seconds", expiry ? -age(*expiry) : 0);  // a reload may have taken it away
 }
 
 void Sampler::sample() {
   const WallTime now = services_.clock.now();
   services_.history.sample(now, counters_of(services_.metrics.text()));
   std::map<std::string, relay::Health> states;
+  const std::set<std::string> ours = our_domains(*services_.config());
   for (const relay::PrimaryStatus& primary : services_.relay.status()) {
+    if (!ours.contains(primary.domain)) continue;
     states[primary.domain] = primary.health;
     const auto known = states_.find(primary.domain);
     if (known == states_.end() || known->second == primary.health) continue;

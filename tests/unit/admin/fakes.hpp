@@ -171,6 +171,7 @@ struct FakeDaemon {
                                           {"dead.test", false, false, at(1795449000), "no answer", 3, 0, 3}};
   std::vector<std::string> calls;
   Result<admin::Reloaded> reload_result;
+  std::optional<WallTime> expiry = clock.now() + std::chrono::hours(24 * 61 + 5);
   RecordingAlerts alerts;
   MemoryStore* store = nullptr;
   std::unique_ptr<greylist::Greylister> greylister;
@@ -193,7 +194,7 @@ struct FakeDaemon {
       .dnsbl = [this](IpAddress address) { return note_dnsbl(calls, address); },
       .explain = [this](Facts facts, Mailbox to) { return note_explain(calls, std::move(facts), std::move(to)); },
       .reload = [this] { return reload_result; },
-      .certificate_expiry = [this] { return std::optional(clock.now() + std::chrono::hours(24 * 61 + 5)); }};
+      .certificate_expiry = [this] { return expiry; }};
 
   void note_flush(QueueId id, const std::set<std::string>& domains) {
     calls.push_back("flush " + id.to_string());

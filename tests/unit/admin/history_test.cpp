@@ -56,6 +56,14 @@ TEST_CASE("a day later the ring has forgotten") {
   CHECK(history.sum("accepted", at(start + 10 * 86400), History::minutes) == 1);
 }
 
+TEST_CASE("a text that is older than the last one counts nothing twice") {
+  History history;
+  history.sample(at(start), {{"accepted", 10}});
+  history.sample(at(start + 1), {{"accepted", 8}});
+  history.sample(at(start + 2), {{"accepted", 11}});
+  CHECK(history.sum("accepted", at(start + 2), 1) == 11);
+}
+
 TEST_CASE("a clock set back, or a counter that shrank, loses nothing and adds nothing") {
   History history;
   history.sample(at(start + 600), {{"accepted", 5}});

@@ -68,6 +68,7 @@ TEST_CASE("metrics come with gauges as they are now") {
   Server server;
   server.spool.put(test::message(test::id_at(1795449600), "a@b.org", {"x@example.com"}, 500), "x");
   server.spool.put(test::message(test::id_at(1795449600, 1), "", {"x@stranger.test"}, 70), "x");
+  server.store->records["192.0.2.0/a@example.org/x@example.com"] = {};
   const std::string reply = server.get("/metrics");
   CHECK(has(reply, "text/plain; version=0.0.4"));
   CHECK(has(reply, "greymx_queue_messages{domain=\"example.com\"} 1\n"));
@@ -78,13 +79,19 @@ TEST_CASE("metrics come with gauges as they are now") {
   CHECK(has(reply, "greymx_queue_expiry_seconds{domain=\"reports\"} 431937\n"));
   CHECK(has(reply, "greymx_primary_up{domain=\"example.com\"} 0\n"));
   CHECK(has(reply, "greymx_certificate_expiry_seconds 5288400\n"));
+  CHECK(has(reply, "greymx_primary_changed_timestamp_seconds{domain=\"example.com\"} 1795449000\n"));
+  CHECK(has(reply, "greymx_greylist_records 1\n"));
   server.config->domains.front().name = "example.net";
   server.primaries = {test::primary("example.net", relay::Health::up)};
+  server.primaries.front().since = {};
+  server.expiry.reset();
   const std::string later = server.get("/metrics");
   CHECK(has(later, "greymx_queue_messages{domain=\"example.net\"} 0\n"));
   CHECK_FALSE(has(later, "greymx_queue_messages{domain=\"example.com\"}"));
   CHECK_FALSE(has(later, "greymx_primary_up{domain=\"example.com\"}"));
   CHECK(has(later, "greymx_deliveries_total{domain=\"example.net\",result=\"bounced\"} 0\n"));
+  CHECK(has(later, "greymx_certificate_expiry_seconds 0\n"));
+  CHECK_FALSE(has(later, "greymx_primary_changed_timestamp_seconds{domain=\"example.net\"}"));
 }
 
 TEST_CASE("the page has its figures without a script and may run none but its own") {
@@ -166,12 +173,31 @@ TEST_CASE("a port that is taken is an error that names it") {
 TEST_CASE("a primary that changes its state becomes an event") {
   test::FakeDaemon daemon;
   Sampler sampler(daemon.services);
+  daemon.primaries.push_back(test::primary("stranger.test", relay::Health::down));
   sampler.sample();
   CHECK(daemon.history.events().empty());
-  daemon.primaries = {test::primary("example.com", relay::Health::up)};
+  daemon.primaries = {test::primary("example.com", relay::Health::up),
+                      test::primary("stranger.test", relay::Health::up)};
   sampler.sample();
   REQUIRE(daemon.history.events().size() == 1);
   CHECK(daemon.history.events().front().text == "primary of example.com is up");
+}
+
+TEST_CASE("a server that a report of ours goes to is no primary") {
+  Server server;
+  server.primaries = {test::primary("example.com", relay::Health::up),
+                      test::primary("stranger.test", relay::Health::down, "connection refused"),
+                      test::primary("nothing-left.test", relay::Health::down, "connection refused")};
+  server.primaries.front().since = {};
+  server.spool.put(test::message(test::id_at(1795449600), "", {"x@stranger.test"}, 70), "x");
+  const std::string page = server.get("/");
+  CHECK(has(page, "All is well"));
+  CHECK(has(page, "<p>up · mx1.example.com:25</p>"));
+  CHECK(has(page, "<p>reports of ours</p>"));
+  CHECK_FALSE(has(page, "nothing-left.test"));
+  const std::string text = to_text(gather(server.services), Style{});
+  CHECK(has(text, "primary      example.com: up, 0 queued\n"));
+  CHECK_FALSE(has(text, "stranger.test"));
 }
 
 TEST_CASE("charts stack to their full height and name their numbers") {
