@@ -17,22 +17,22 @@ Compactor::Compactor(const SpoolSettings& settings, Books& books, Writer& writer
 
 bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
   std::shared_ptr<Segment> segment;
-  std::uint64_t before = 0;
   {
     const std::scoped_lock lock(books_.mutex);
     const auto number = books_.segments.wasteful(settings_.segment_size);
     if (!number) return false;
     segment = books_.segments.find(*number)->segment;
-    before = books_.segments.find(*number)->live;
   }
   const std::uint64_t failures = writer_.failures();
   bool going = true;
+  bool copied = false;
   std::uint64_t handed = 0;
   const auto visit = [&](const RecordHeader& header, std::uint64_t offset, std::string_view head,
                          std::string_view body) {
     if (!going) return;
     auto append = needed(segment->number(), header, offset, head, body);
     if (!append) return;
+    copied |= append->only_if.has_value();
     writer_.append(std::move(*append));
     handed += header.length();
     if (handed < piece) return;
@@ -42,7 +42,7 @@ bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
   const auto seal = segment->seal();
   const auto walk = segment->walk(visit, seal ? seal->log_end : 0);
   going = going && pace(handed) && writer_.failures() == failures;
-  if (going) finish(*segment, walk, before);
+  if (going) finish(*segment, walk, copied);
   return going;
 }
 
@@ -86,16 +86,17 @@ std::optional<Append> Compactor::copy(QueueId id, const Snapshot& snapshot, std:
   return append;
 }
 
-void Compactor::finish(Segment& segment, const Result<Segment::Walk>& walk, std::uint64_t before) {
+void Compactor::finish(Segment& segment, const Result<Segment::Walk>& walk, bool copied) {
   Result<> read;
   if (!walk) read = std::unexpected(walk.error());
   for (std::size_t i = 0; read && i < walk->damage.size(); ++i) read = quarantine_.keep(segment, walk->damage[i]);
   if (!read) log_.warning("spool", segment.name() + " cannot be compacted: " + read.error().text);
   const std::scoped_lock lock(books_.mutex);
   SegmentTable::Use& use = *books_.segments.find(segment.number());
+  // Damage may have hidden an end.
+  use.emptied = read && use.live == 0 && walk->damage.empty();
   // What changed its place while we looked is taken next time; what is damaged ends when it is read.
-  use.emptied = read && use.live == 0;
-  use.stuck = !use.emptied && (!read || use.live >= before);
+  use.stuck = !use.emptied && (!read || !copied);
 }
 
 }  // namespace greymx::queue

@@ -313,7 +313,6 @@ void SegmentTable::add(std::shared_ptr<Segment> segment, bool open) {
   Use& use = uses_[segment->number()];
   use.segment = std::move(segment);
   use.open = open;
-  use.copies = distrusted_;
 }
 
 SegmentTable::Use* SegmentTable::find(std::uint32_t number) {
@@ -335,6 +334,7 @@ void SegmentTable::count(const Location& place, int by) {
   Use& use = uses_.at(place.segment);
   use.live += by;
   use.live_bytes += by > 0 ? place.length() : -place.length();
+  if (use.live == 0) use.stuck = false;  // its ends may be moved, at least
 }
 
 void SegmentTable::add_end(std::uint32_t number, std::uint32_t of) {
@@ -345,9 +345,13 @@ void SegmentTable::add_copy(std::uint32_t number, std::uint32_t of) {
   if (number != of && uses_.contains(of)) uses_.at(number).copies.insert(of);
 }
 
-void SegmentTable::distrust(std::uint32_t number) {
-  distrusted_.insert(number);
+void SegmentTable::distrust(std::uint32_t number, std::uint64_t end) {
+  distrusted_[number] = end;
   uses_.at(number).evacuate = true;
+}
+
+void SegmentTable::trust(std::uint32_t number) {
+  distrusted_.erase(number);
 }
 
 void SegmentTable::erase(std::uint32_t number) {
@@ -361,6 +365,7 @@ void SegmentTable::erase(std::uint32_t number) {
 
 std::optional<std::uint32_t> SegmentTable::unneeded() const {
   for (const auto& [number, use] : uses_) {
+    if (stays(number)) break;
     const bool done = !use.open && use.live == 0 && use.copies.empty();
     if (done && (use.ends.empty() || use.emptied)) return number;
   }
@@ -373,7 +378,7 @@ std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size) 
   for (const auto& [number, use] : uses_) {
     if (use.open || use.emptied || use.stuck) continue;
     if (use.evacuate) return number;
-    if (!use.copies.empty()) continue;
+    if (!use.copies.empty() || stays(number)) continue;
     ++closed;
     live += use.live_bytes;
     if (best && use.live_bytes >= least) continue;

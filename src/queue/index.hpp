@@ -153,8 +153,10 @@ class SegmentTable {
   // `number` has got an end of a message in `of`, or a copy of one.
   void add_end(std::uint32_t number, std::uint32_t of);
   void add_copy(std::uint32_t number, std::uint32_t of);
-  // It may hold copies from a batch that failed: later segments stay until it has gone.
-  void distrust(std::uint32_t number);
+  // It may hold copies from a batch that failed, from `end` on: later segments stay until it has gone or was cut there.
+  void distrust(std::uint32_t number, std::uint64_t end);
+  void trust(std::uint32_t number);
+  const std::map<std::uint32_t, std::uint64_t>& distrusted() const { return distrusted_; }
   void erase(std::uint32_t number);
 
   std::optional<std::uint32_t> unneeded() const;
@@ -166,9 +168,10 @@ class SegmentTable {
 
  private:
   void count(const Location& place, int by);
+  bool stays(std::uint32_t number) const { return !distrusted_.empty() && number > distrusted_.begin()->first; }
 
   std::map<std::uint32_t, Use> uses_;
-  std::set<std::uint32_t> distrusted_;
+  std::map<std::uint32_t, std::uint64_t> distrusted_;  // and their ends
 };
 
 // What writer, readers and background work share.

@@ -15,6 +15,7 @@ class OpenSegment {
               SummaryBuilder summary = {});
 
   const std::shared_ptr<Segment>& segment() const { return segment_; }
+  std::uint64_t end() const { return end_; }  // of what is durable
   // Is there room for a batch of these, and for summary and seal after it?
   bool fits(std::span<const Append> records) const;
   // As one batch, durable when this returns; each entry learns its offset. After an error the segment is dead: cut().
@@ -29,7 +30,7 @@ class OpenSegment {
 
   std::shared_ptr<Segment> segment_;
   std::shared_ptr<File> file_;
-  std::uint64_t end_;  // of what is durable
+  std::uint64_t end_;
   SummaryBuilder summary_;
   std::vector<char> buffer_;
 };

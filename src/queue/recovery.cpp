@@ -76,6 +76,7 @@ class Recovery {
     }
     // An empty segment keeps its length, to be used again.
     if (log_end > 0 || walk->end == log_begin) return {};
+    if (walk->torn) books_.segments.find(segment->number())->evacuate = true;  // it never counts as damaged
     const bool whole = senseless.empty() && !walk->torn;
     if (whole && close(segment, *walk, std::move(summary))) return {};
     return walk->end < segment->size() ? segment->cut(walk->end) : Result<>();
@@ -119,6 +120,8 @@ class Recovery {
     } else {
       books_.segments.add_end(number, known->message.segment);
       books_.segments.add_end(number, entry.previous);
+      // One that it does not name, as a failed batch may have left it, cannot be told when the end is moved on.
+      if (known->message.segment != entry.previous) books_.segments.add_copy(number, known->message.segment);
       books_.index.remove(entry.id);
     }
   }

@@ -194,6 +194,13 @@ Result<> Segment::cut(std::uint64_t size) {
   return (*file)->sync();
 }
 
+Result<> Segment::blank(std::uint64_t end) {
+  const auto file = files_.open(directory_ + "/" + name(), OpenMode::write);
+  if (!file) return std::unexpected(file.error());
+  if (auto written = (*file)->write(end, std::string(block, '\0')); !written) return written;
+  return (*file)->sync();
+}
+
 SegmentStore::SegmentStore(Files& files, std::string directory, std::uint64_t segment_size)
     : files_(files), directory_(std::move(directory)), segment_size_(segment_size) {}
 

@@ -78,7 +78,8 @@ class Segment {
                                    std::string_view body)>;
   Result<Walk> walk(const Visit& visit, std::uint64_t log_end = 0);
 
-  Result<> cut(std::uint64_t size);  // truncates and syncs
+  Result<> cut(std::uint64_t size);   // truncates and syncs
+  Result<> blank(std::uint64_t end);  // zeros over the block there, synced: no batch begins in it
 
  private:
   Result<std::optional<RecordHeader>> header_at(std::uint64_t offset);

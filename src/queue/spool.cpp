@@ -125,6 +125,7 @@ bool SpoolImpl::maintain() {
   // A full disk shows in look_at_space(); the writer tells of other trouble when it needs a segment.
   static_cast<void>(store_.refill(clock_.now()));
   remove_ended_files();
+  cut_failed();
   while (retire_one()) {
   }
   const bool more = compactor_.run([this](std::uint64_t bytes) { return pause(bytes); });
@@ -182,6 +183,23 @@ void SpoolImpl::remove_ended_files() {
   for (const QueueId id : writer_.take_ended_files()) {
     const auto gone = files_.remove(large_path(settings_.path, id));
     if (!gone) log_.warning("spool", gone.error().text);  // the next start removes it
+  }
+}
+
+// What a failed batch left in a segment is cut off when the disk allows it. Zeros go over it first: they are new to the
+// kernel, which may think that an earlier cut has long been done.
+void SpoolImpl::cut_failed() {
+  std::vector<std::pair<std::shared_ptr<Segment>, std::uint64_t>> failed;
+  {
+    const std::scoped_lock lock(books_.mutex);
+    for (const auto& [number, end] : books_.segments.distrusted()) {
+      failed.emplace_back(books_.segments.find(number)->segment, end);
+    }
+  }
+  for (const auto& [segment, end] : failed) {
+    if (!segment->blank(end) || !segment->cut(end)) continue;
+    const std::scoped_lock lock(books_.mutex);
+    books_.segments.trust(segment->number());
   }
 }
 
@@ -283,6 +301,11 @@ bool SpoolImpl::contains(QueueId id) const {
 bool SpoolImpl::active(QueueId id) const {
   const std::scoped_lock lock(books_.mutex);
   return books_.index.active(id);
+}
+
+bool SpoolImpl::held(QueueId id) const {
+  const std::scoped_lock lock(books_.mutex);
+  return books_.index.state(id).held;
 }
 
 Result<> SpoolImpl::edit_existing(QueueId id, Edit edit, bool wakes) {

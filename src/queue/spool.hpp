@@ -119,6 +119,7 @@ class Spool {
   // --- the admin's side ------------------------------------------------------------------------------------------
   virtual bool contains(QueueId id) const = 0;
   virtual bool active(QueueId id) const = 0;
+  virtual bool held(QueueId id) const = 0;                    // the whole message
   virtual Result<> hold(QueueId id, std::string reason) = 0;  // not_found
   virtual Result<> release_hold(QueueId id) = 0;              // held recipients become pending again, due now
   virtual Result<> remove(QueueId id) = 0;                    // ends it, whatever its state

@@ -32,6 +32,7 @@ class SpoolImpl final : public Spool {
   Task<Result<>> update_durably(QueueId id, std::vector<std::pair<std::size_t, RecipientState>> changes) override;
   bool contains(QueueId id) const override;
   bool active(QueueId id) const override;
+  bool held(QueueId id) const override;
   Result<> hold(QueueId id, std::string reason) override;
   Result<> release_hold(QueueId id) override;
   Result<> remove(QueueId id) override;
@@ -51,6 +52,7 @@ class SpoolImpl final : public Spool {
   void flush();
   void look_at_space();
   void remove_ended_files();
+  void cut_failed();
   bool retire_one();
   void give_back_memory();
   Result<> edit_existing(QueueId id, Edit edit, bool wakes);

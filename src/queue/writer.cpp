@@ -376,22 +376,24 @@ void Writer::settle_record(const Append& append, WallTime now) {
     if (ended->second.own_file) ended_files_.push_back(entry.id);
     ending_.erase(ended);
   } else if (Places* now_at = places(entry.id)) {
-    books_.segments.release(*now_at);
+    const Places before = *now_at;
     now_at->state = here;
     if (entry.type == RecordType::message) now_at->message = here;
     books_.segments.need(*now_at);
+    books_.segments.release(before);
     if (entry.type == RecordType::message) books_.segments.add_copy(segment, entry.previous);
   }
 }
 
 void Writer::abandon(Batch& batch, const Error& error) {
   const auto segment = open_ ? open_->segment() : nullptr;
+  const std::uint64_t end = open_ ? open_->end() : 0;
   const bool cut = open_ && open_->cut().has_value();
   open_.reset();
   const std::string text = "the spool cannot be written: " + error.text;
   std::unique_lock lock(books_.mutex);
   if (segment) books_.segments.find(segment->number())->open = false;
-  if (segment && !cut) books_.segments.distrust(segment->number());
+  if (segment && !cut) books_.segments.distrust(segment->number(), end);
   for (auto& [id, edits] : writing_) {
     if (!books_.index.contains(id)) continue;
     std::vector<Edit>& kept = edits_[id];

@@ -244,7 +244,7 @@ TEST_CASE("what may hold records of a failed batch is waited for by all later se
   };
   add(1);
   table.need({{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false});
-  table.distrust(1);
+  table.distrust(1, 8192);
   add(2);
   CHECK_FALSE(table.unneeded());
   CHECK(table.wasteful(65536) == 1);  // and emptied before any other
@@ -253,5 +253,18 @@ TEST_CASE("what may hold records of a failed batch is waited for by all later se
   table.erase(1);
   add(3);
   CHECK(table.unneeded() == 2);
-  CHECK(table.find(3)->copies.empty());
+}
+
+TEST_CASE("a failed batch that was cut off after all holds nothing back") {
+  MemoryFiles files;
+  SegmentTable table;
+  for (std::uint32_t number = 1; number <= 2; ++number) {
+    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
+  }
+  table.need({{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false});
+  table.distrust(1, 16384);
+  CHECK(table.distrusted().at(1) == 16384);
+  CHECK_FALSE(table.unneeded());
+  table.trust(1);
+  CHECK(table.unneeded() == 2);
 }

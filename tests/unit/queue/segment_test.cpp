@@ -2,6 +2,7 @@
 #include <atomic>
 #include <future>
 
+#include "bad_files.hpp"
 #include "fixture.hpp"
 #include "queue/segment.hpp"
 
@@ -90,6 +91,32 @@ TEST_CASE("segments: a header that cannot be read is no damage, and the other on
     if (!opened) CHECK(opened.error().kind == ErrorKind::temporary);
     files.heal();
   }
+}
+
+TEST_CASE("segments: a cut whose sync fails has shortened the file") {
+  MemoryFiles files;
+  REQUIRE(files.make_directory("/spool").has_value());
+  SegmentStore store(files, "/spool", 64 * 1024);
+  const auto made = store.next(WallTime{}, false);
+  REQUIRE(made.has_value());
+  files.fail_at(3);  // open, truncate, sync
+  CHECK_FALSE((*made)->cut(log_begin));
+  CHECK((*made)->size() == log_begin);
+}
+
+TEST_CASE("segments: without descriptors no free file is given up") {
+  BadFiles files;
+  REQUIRE(files.make_directory("/spool").has_value());
+  SegmentStore store(files, "/spool", 64 * 1024);
+  REQUIRE(store.refill(WallTime{}).has_value());
+  REQUIRE(store.next(WallTime{}, false).has_value());
+  const std::uint64_t before = store.spare_bytes();
+  REQUIRE(before > 0);
+  files.fault = [](const BadFiles::Call&) { return BadFiles::io_error(); };
+  for (int i = 0; i < 5; ++i) CHECK_FALSE(store.next(WallTime{}, false));
+  CHECK(store.spare_bytes() == before);
+  files.fault = [](const BadFiles::Call&) { return Result<>(); };
+  CHECK(store.next(WallTime{}, false));
 }
 
 TEST_CASE("segments: a free file that the disk refuses is left behind") {

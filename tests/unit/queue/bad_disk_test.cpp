@@ -1,0 +1,222 @@
+// Disks that lose, refuse or garble something, for a while or for good: what has ended stays gone, what has not stays,
+// and nothing runs wild.
+#include <thread>
+
+#include "bad_files.hpp"
+#include "fixture.hpp"
+#include "queue/reader.hpp"
+
+using namespace greymx;
+using namespace greymx::test;
+
+namespace {
+
+struct BadSpool : TestSpool {
+  explicit BadSpool(std::shared_ptr<BadFiles> files = std::make_shared<BadFiles>())
+      : TestSpool(files), bad(std::move(files)) {
+    settings.segment_size = 64 * 1024;
+  }
+  // The newest segment that has this, and where.
+  std::pair<std::string, std::size_t> find(const std::string& content) const {
+    std::pair<std::string, std::size_t> found;
+    for (const std::string& name : logs()) {
+      const std::size_t at = files->content("/spool/" + name)->rfind(content);
+      if (at != std::string::npos) found = {name, at};
+    }
+    return found;
+  }
+  void flip(const std::string& name, std::size_t at) {
+    std::string bytes = *files->content("/spool/" + name);
+    bytes[at] ^= 1;
+    files->put("/spool/" + name, bytes);
+  }
+  // Many segments with little that lives in each: there is something to compact.
+  std::vector<QueueId> waste(int segments) {
+    std::vector<QueueId> slow;
+    for (int i = 0; i < segments; ++i) {
+      slow.push_back(must_accept({"slow@example.com"}, "slow" + std::string(2000, 's')));
+      for (int j = 0; j < 11; ++j) finish(must_accept({"user@example.com"}, std::string(2500, 'x')));
+      sync();
+    }
+    return slow;
+  }
+
+  std::shared_ptr<BadFiles> bad;
+};
+
+// A message in a batch that failed and could not be cut off: a copy made by compaction, beside the record that counts.
+struct FailedCopy : BadSpool {
+  FailedCopy() {
+    REQUIRE(open().has_value());
+    id = must_accept({"slow@example.com"}, "the one" + std::string(100, 's'));
+    for (int i = 0; i < 11; ++i) finish(must_accept({"user@example.com"}, std::string(2500, 'x')));
+    waste(14);
+    clean_restart();
+    for (int i = 0; i < 2; ++i) must_accept({"kept@example.com"}, "kept" + std::string(6000, 'k'));
+    bad->fault = [this](const BadFiles::Call& call) {
+      if (call.name == "write" && call.bytes.contains("the one")) copied_ = true;
+      const bool fails =
+          call.name == "sync" ? copied_ && !std::exchange(failed_, true) : failed_ && call.name == "truncate";
+      return fails || (failed_ && call.name == "write" && is_blank(call.bytes)) ? BadFiles::io_error() : Result<>();
+    };
+    for (int i = 0; i < 60 && !failed_; ++i) spool->maintain();
+    REQUIRE(failed_);
+    segment = find("the one").first;
+  }
+  static bool is_blank(std::string_view bytes) {
+    return bytes.size() == block && bytes.find_first_not_of('\0') == std::string_view::npos;
+  }
+
+  QueueId id;
+  std::string segment;  // which failed
+
+ private:
+  bool copied_ = false, failed_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("compaction gives no segment up whose damage may hide the end of a message that still stands elsewhere") {
+  BadSpool t;
+  REQUIRE(t.open().has_value());
+  const QueueId id = t.must_accept({"ended@example.com"}, "ended" + std::string(2000, 'e'));
+  for (int i = 0; i < 20; ++i) t.must_accept({"kept@example.com"}, "kept" + std::string(2000, 'k'));
+  t.clean_restart();
+  t.must_accept({"user@example.com"}, "first");
+  t.finish(id);
+  t.sync();
+  const std::string segment = t.find("first").first;
+  for (int i = 0; i < 20; ++i) t.must_accept({"user@example.com"}, "filler" + std::to_string(i));
+  t.clean_restart();
+  t.spool->stop();
+  t.flip(segment, log_begin + block + record_header_length + 13);  // in the header of the end
+  t.clean_restart();
+  REQUIRE_FALSE(t.spool->contains(id));
+  for (const QueueId other : t.spool->ids({}, 1000)) {
+    if (t.spool->peek(other)->envelope.recipients[0].address == "user@example.com") t.finish(other);
+  }
+  for (int i = 0; i < 30; ++i) {
+    t.waste(1);
+    t.tidy();
+  }
+  REQUIRE_FALSE(t.find("ended").first.empty());
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK_FALSE(t.spool->contains(id));
+}
+
+TEST_CASE("what ends after a failed batch stays gone over restarts, although that batch was not cut off") {
+  FailedCopy t;
+  t.bad->fault = [](const BadFiles::Call&) { return Result<>(); };
+  t.finish(t.id);
+  t.sync();
+  t.clean_restart();
+  CHECK_FALSE(t.spool->contains(t.id));
+  t.tidy();
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK_FALSE(t.spool->contains(t.id));
+}
+
+TEST_CASE("a failed batch is cut off as soon as the disk allows it") {
+  FailedCopy t;
+  t.spool->commit();
+  t.bad->fault = [](const BadFiles::Call&) { return Result<>(); };
+  t.spool->maintain();
+  CHECK(t.find("the one").first != t.segment);
+  CHECK(t.content(t.id).starts_with("the one"));
+  t.tidy();
+  CHECK_FALSE(t.files->content("/spool/" + t.segment));
+  t.finish(t.id);
+  t.sync();
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK_FALSE(t.spool->contains(t.id));
+}
+
+TEST_CASE("a segment is given up although its messages were deferred while compaction looked at it") {
+  BadSpool t;
+  REQUIRE(t.open().has_value());
+  const std::vector<QueueId> slow = t.waste(30);
+  for (int i = 0; i < 40; ++i) {
+    for (const QueueId id : slow) t.spool->update(id, {{0, deferred(t.clock.now() + 1h, std::to_string(i))}});
+    t.spool->maintain();
+  }
+  t.sync();
+  t.tidy();
+  CHECK(t.logs().size() < 15);
+  CHECK(t.spool->peek(slow[0])->state.recipients[0].reason == "39");
+}
+
+TEST_CASE("a torn last batch is moved on, since what the disk does to it later could not be told") {
+  BadSpool t;
+  REQUIRE(t.open().has_value());
+  std::vector<std::unique_ptr<Incoming>> both;
+  for (const std::string content : {"the whole one", "the torn one"}) {
+    both.push_back(t.spool->begin());
+    REQUIRE(t.wait(both.back()->write({content.begin(), content.end()})));
+    asio::co_spawn(t.io, both.back()->commit(envelope_to({"user@example.com"})), [](std::exception_ptr, Result<>) {});
+  }
+  t.io.restart();
+  t.io.poll();
+  t.sync();
+  t.io.restart();
+  t.io.poll();
+  const QueueId whole = both[0]->id(), torn = both[1]->id();
+  both.clear();
+  const auto [segment, at] = t.find("the torn one");
+  REQUIRE(t.find("the whole one").first == segment);
+  t.crash();
+  t.flip(segment, at);
+  REQUIRE(t.open().has_value());
+  CHECK(t.spool->contains(whole));
+  CHECK_FALSE(t.spool->contains(torn));
+  t.tidy();
+  CHECK(t.find("the whole one").first > segment);
+  CHECK(t.content(whole) == "the whole one");
+  CHECK_FALSE(t.log.contains("damaged"));
+}
+
+TEST_CASE("threads: while writes fail there are pauses") {
+  BadSpool t;
+  std::atomic<bool> broken = false;
+  std::atomic<int> tries = 0;
+  t.bad->fault = [&](const BadFiles::Call& call) {
+    if (!broken || call.name != "write" || call.offset < log_begin || call.bytes.size() > 3 * block) return Result<>();
+    ++tries;
+    return BadFiles::io_error();
+  };
+  auto opened = SpoolImpl::open(t.settings, *t.files, t.clock, t.log, t.metrics, t.alerts, true);
+  REQUIRE(opened.has_value());
+  const auto incoming = (*opened)->begin();
+  std::optional<Result<>> result;
+  asio::co_spawn(t.io, incoming->commit(envelope_to({"user@example.com"})),
+                 [&](std::exception_ptr, Result<> committed) { result = committed; });
+  t.io.run_for(5s);
+  REQUIRE((result && result->has_value()));
+  broken = true;
+  (*opened)->update(incoming->id(), {{0, deferred(t.clock.now() + 1h)}});
+  std::this_thread::sleep_for(700ms);
+  CHECK(tries > 0);
+  CHECK(tries <= 3);
+  broken = false;
+}
+
+TEST_CASE("without a descriptor for a moment a state is not lost") {
+  BadSpool t;
+  REQUIRE(t.open().has_value());
+  const QueueId id = t.must_accept({"a@example.com", "b@example.com"});
+  t.spool->update(id, {{0, deferred(t.clock.now() + 1h, "the reason")}});
+  t.clean_restart();
+  bool refused = false;
+  t.bad->fault = [&](const BadFiles::Call& call) -> Result<> {
+    if (call.name != "open" || std::exchange(refused, true)) return Result<>();
+    return fail(ErrorKind::temporary, "Too many open files");
+  };
+  t.spool->update(id, {{1, deferred(t.clock.now() + 1h, "another")}});
+  t.sync();
+  CHECK(refused);
+  t.clean_restart();
+  CHECK(t.spool->peek(id)->state.recipients[0].reason == "the reason");
+  CHECK(t.spool->peek(id)->state.recipients[1].reason == "another");
+}
