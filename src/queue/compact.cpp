@@ -89,14 +89,21 @@ std::optional<Append> Compactor::copy(QueueId id, const Snapshot& snapshot, std:
 void Compactor::finish(Segment& segment, const Result<Segment::Walk>& walk, bool copied) {
   Result<> read;
   if (!walk) read = std::unexpected(walk.error());
-  for (std::size_t i = 0; read && i < walk->damage.size(); ++i) read = quarantine_.keep(segment, walk->damage[i]);
+  if (walk && walk->unread) read = segment.answers();  // else the disk gives nothing at all
   if (!read) log_.warning("spool", segment.name() + " cannot be compacted: " + read.error().text);
-  const std::scoped_lock lock(books_.mutex);
+  bool keep_whole = read && walk->unread;
+  for (std::size_t i = 0; read && !keep_whole && i < walk->damage.size(); ++i) {
+    keep_whole = !quarantine_.keep(segment, walk->damage[i]);
+  }
+  std::unique_lock lock(books_.mutex);
   SegmentTable::Use& use = *books_.segments.find(segment.number());
   // Damage may have hidden an end.
   use.emptied = read && use.live == 0 && walk->damage.empty();
   // What changed its place while we looked is taken next time; what is damaged ends when it is read.
   use.stuck = !use.emptied && (!read || !copied);
+  if (!keep_whole || std::exchange(use.keep_whole, true)) return;
+  lock.unlock();
+  quarantine_.report_whole(segment);
 }
 
 }  // namespace greymx::queue

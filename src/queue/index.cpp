@@ -364,12 +364,14 @@ void SegmentTable::erase(std::uint32_t number) {
 }
 
 std::optional<std::uint32_t> SegmentTable::unneeded() const {
+  std::optional<std::uint32_t> kept;
   for (const auto& [number, use] : uses_) {
     if (stays(number)) break;
-    const bool done = !use.open && use.live == 0 && use.copies.empty();
-    if (done && (use.ends.empty() || use.emptied)) return number;
+    const bool done = !use.open && use.live == 0 && use.copies.empty() && (use.ends.empty() || use.emptied);
+    if (done && !use.keep_whole) return number;
+    if (done) kept = number;  // later: it gives no room back
   }
-  return std::nullopt;
+  return kept;
 }
 
 std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size) const {

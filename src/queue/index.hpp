@@ -141,9 +141,10 @@ class SegmentTable {
     std::set<std::uint32_t> ends;    // segments with records that ends here override
     std::set<std::uint32_t> copies;  // …and that copies here override
     bool open = false;
-    bool evacuate = false;  // parts of it are damaged: move the rest as soon as possible
-    bool emptied = false;   // all that was needed of it stands elsewhere too, ends included
-    bool stuck = false;     // could not be emptied
+    bool evacuate = false;    // parts of it are damaged: move the rest as soon as possible
+    bool keep_whole = false;  // for a person to look at, rather than give its room back
+    bool emptied = false;     // all that was needed of it stands elsewhere too, ends included
+    bool stuck = false;       // could not be emptied
   };
 
   void add(std::shared_ptr<Segment> segment, bool open);

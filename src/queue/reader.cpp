@@ -13,6 +13,7 @@ namespace greymx::queue {
 
 namespace {
 
+constexpr const char* unreadable = ": parts of it cannot be read";
 constexpr int attempts = 10;  // to see the spool unchanged by compaction; then what was seen last must do
 
 Result<std::vector<std::uint32_t>> list_segments(const std::string& path, Files& files) {
@@ -128,6 +129,7 @@ class Reader final : public SpoolReader {
     };
     const auto seal = (*segment)->seal();
     if (!seal) return std::unexpected(seal.error());
+    bool unread = seal->unread;
     part.sealed = seal->summary && read_summary(*seal->summary, step).has_value();
     if (!part.sealed) {
       part.steps.clear();
@@ -140,10 +142,12 @@ class Reader final : public SpoolReader {
           },
           seal->log_end);
       if (!walk) return std::unexpected(walk.error());
+      unread |= walk->unread;
       for (const Damage& damage : confirmed(*walk, **segment, path_, files_, seal->log_end)) {
         problem(fmt::format("{}: {} bytes at {} are damaged", (*segment)->name(), damage.bytes, damage.offset));
       }
     }
+    if (unread) problem((*segment)->name() + unreadable);
     (*segment)->rest();
     (*segment)->rest();  // twice: not used since the first time, so that its descriptor is closed
     parts_.emplace(number, std::move(part));
@@ -240,6 +244,7 @@ Result<> verify_segment(const std::string& path, Files& files, std::uint32_t num
       },
       log_end);
   if (!walk) return std::unexpected(walk.error());
+  if (seal->unread || walk->unread) report.failures.push_back(segment.name() + unreadable);
   const auto damages = confirmed(*walk, segment, path, files, log_end);
   for (const Damage& damage : damages) {
     report.failures.push_back(
@@ -367,6 +372,7 @@ Result<SpoolReport> verify_spool(const std::string& path, Files& files) {
 Result<> dump_spool(const std::string& path, Files& files, const std::function<bool(const std::string& line)>& out) {
   const auto numbers = list_segments(path, files);
   if (!numbers) return std::unexpected(numbers.error());
+  Result<> all;
   bool going = true;
   const auto print = [&](const Json& line) {
     going = going && out(line.dump(-1, ' ', false, Json::error_handler_t::replace));
@@ -389,8 +395,9 @@ Result<> dump_spool(const std::string& path, Files& files, const std::function<b
           if (shown) print(to_json(number, header, offset, head));
         });
     if (!walk) return std::unexpected(walk.error());
+    if (walk->unread) all = fail(ErrorKind::temporary, (*segment)->name() + unreadable);
   }
-  return {};
+  return all;
 }
 
 }  // namespace greymx::queue

@@ -30,6 +30,7 @@ class Recovery {
     for (const std::uint32_t number : logs) {
       if (auto read = read_segment(number); !read) return std::unexpected(read.error());
     }
+    look_at_kept();
     if (auto checked = check_own_files(); !checked) return std::unexpected(checked.error());
     return std::move(recovered_);
   }
@@ -39,7 +40,8 @@ class Recovery {
     const auto opened = Segment::open(files_, directory_, number);
     if (!opened && opened.error().kind == ErrorKind::invalid) {
       damaged_ = true;
-      return quarantine_.keep("/" + segment_name(number, log_suffix), opened.error().text);
+      move_away("/" + segment_name(number, log_suffix), opened.error().text);
+      return {};
     }
     if (!opened) return std::unexpected(opened.error());
     Segment& segment = **opened;
@@ -49,14 +51,14 @@ class Recovery {
     const bool summed_up =
         seal->summary && read_summary(*seal->summary, [&](const Entry& entry) { enter(number, entry); }).has_value();
     if (!summed_up) {
-      if (auto read = read_records(*opened, seal->log_end); !read) return read;
+      if (auto read = read_records(*opened, *seal); !read) return read;
     }
     segment.rest();
     segment.rest();  // twice: not used since the first time, so that its descriptor is closed
     return {};
   }
 
-  Result<> read_records(const std::shared_ptr<Segment>& segment, std::uint64_t log_end) {
+  Result<> read_records(const std::shared_ptr<Segment>& segment, const Segment::Seal& seal) {
     std::vector<Damage> senseless;  // intact, but what it says does not parse
     SummaryBuilder summary;
     const auto walk = segment->walk(
@@ -67,16 +69,24 @@ class Recovery {
           enter(segment->number(), **entry);
           summary.add(**entry);
         },
-        log_end);
+        seal.log_end);
     if (!walk) return std::unexpected(walk.error());
     senseless.insert(senseless.end(), walk->damage.begin(), walk->damage.end());
-    for (const Damage& damage : senseless) {
-      if (auto kept = quarantine_.keep(*segment, damage); !kept) return kept;
-      books_.segments.find(segment->number())->evacuate = damaged_ = true;
+    SegmentTable::Use& use = *books_.segments.find(segment->number());
+    use.keep_whole = seal.unread || walk->unread;
+    if (use.keep_whole) {
+      if (auto there = segment->answers(); !there) return there;  // the disk gives nothing at all
+      unread_ = true;
     }
+    for (std::size_t i = 0; !use.keep_whole && i < senseless.size(); ++i) {
+      use.keep_whole = !quarantine_.keep(*segment, senseless[i]);  // the disk may be full
+    }
+    if (use.keep_whole) quarantine_.report_whole(*segment);
+    damaged_ |= use.keep_whole || !senseless.empty();
+    // The last batch, if it is torn, can never be told from damage.
+    use.evacuate = use.keep_whole || !senseless.empty() || walk->torn;
     // An empty segment keeps its length, to be used again.
-    if (log_end > 0 || walk->end == log_begin) return {};
-    if (walk->torn) books_.segments.find(segment->number())->evacuate = true;  // it never counts as damaged
+    if (use.keep_whole || seal.log_end > 0 || walk->end == log_begin) return {};
     const bool whole = senseless.empty() && !walk->torn;
     if (whole && close(segment, *walk, std::move(summary))) return {};
     return walk->end < segment->size() ? segment->cut(walk->end) : Result<>();
@@ -126,6 +136,23 @@ class Recovery {
     }
   }
 
+  // A segment that an earlier start or compaction has kept may name files that this one knows nothing of.
+  void look_at_kept() {
+    const auto names = files_.list(directory_ + corrupt_directory);
+    if (!names) return;
+    for (const std::string& name : *names) {
+      const auto number = parse_segment_name(name, log_suffix);
+      damaged_ |= number.has_value();
+      recovered_.last_number = std::max(recovered_.last_number, number.value_or(0));
+    }
+  }
+
+  // What cannot be moved, as when the disk is full, stays: the next start finds it again.
+  void move_away(const std::string& file, const std::string& why) {
+    const auto moved = quarantine_.keep(file, why);
+    if (!moved) quarantine_.report(file.substr(1) + ": " + why + "; it stays there: " + moved.error().text);
+  }
+
   // A file that no message names was never acknowledged or has ended; unless damage has hidden the record.
   Result<> check_own_files() {
     const auto names = files_.list(directory_ + large_directory);
@@ -141,9 +168,12 @@ class Recovery {
         continue;
       }
       const std::string file = std::string(large_directory) + "/" + name;
-      const auto gone =
-          damaged_ ? quarantine_.keep(file, "no intact record names it") : files_.remove(directory_ + file);
-      if (!gone) return gone;
+      if (unread_) continue;  // what names it may only be read by the next start
+      if (damaged_) {
+        move_away(file, "no intact record names it");
+      } else if (auto gone = files_.remove(directory_ + file); !gone) {
+        return gone;
+      }
     }
     for (const QueueId id : books_.index.with_own_file()) {
       if (present.contains(id)) continue;
@@ -161,6 +191,7 @@ class Recovery {
   const WallTime now_;
   Recovered recovered_;
   bool damaged_ = false;
+  bool unread_ = false;
 };
 
 }  // namespace
@@ -192,9 +223,16 @@ Result<> Quarantine::keep(const std::string& file, const std::string& why) {
   const std::string to = corrupt_directory + file.substr(file.rfind('/'));
   const auto moved = files_.rename(directory_ + file, directory_ + to);
   if (!moved && moved.error().kind != ErrorKind::not_found) return moved;
-  if (auto synced = files_.sync_directory(directory_ + corrupt_directory); !synced) return synced;
+  for (const std::string& changed : {std::string(corrupt_directory), file.substr(0, file.rfind('/'))}) {
+    if (auto synced = files_.sync_directory(directory_ + changed); !synced) return synced;
+  }
   report(fmt::format("{}: {}; it was moved to {}{}", file.substr(1), why, directory_, to));
   return {};
+}
+
+void Quarantine::report_whole(const Segment& segment) {
+  report(fmt::format("{}: parts of it are damaged or cannot be read; the rest is moved on, then the file to {}{}",
+                     segment.name(), directory_, corrupt_directory));
 }
 
 void Quarantine::report(const std::string& text) {

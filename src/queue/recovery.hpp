@@ -2,7 +2,8 @@
 //
 // Sealed segments are read from their summaries; others record by record, and their torn tail is cut. What is damaged
 // is copied to corrupt/, reported with its place and length, and left behind when the rest of its segment is moved.
-// An I/O error is no damage: it is returned, and nothing is touched. One thread, before any other is started.
+// What the disk does not give may heal: such a segment is not touched, and moved to corrupt/ as a whole when the rest
+// of it stands elsewhere. Other I/O errors are returned. One thread, before any other is started.
 #pragma once
 
 #include "base/alerts.hpp"
@@ -19,6 +20,7 @@ class Quarantine {
   // Moves a file of the spool (path below its directory) as a whole.
   Result<> keep(const std::string& file, const std::string& why);
   void report(const std::string& text);
+  void report_whole(const Segment& segment);  // it will be kept
 
  private:
   Result<> make_directory();

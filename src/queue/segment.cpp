@@ -58,7 +58,9 @@ Result<std::shared_ptr<Segment>> Segment::open(Files& files, std::string directo
     if (read) header = decode_segment_header({bytes, *read});
     if (header || header.error().kind == ErrorKind::permanent) break;
   }
-  if (!header && header.error().kind == ErrorKind::invalid && !unread) return std::unexpected(unread.error());
+  if (!header && header.error().kind == ErrorKind::invalid && !unread) {
+    return fail(unread.error().kind, unread.error().text + "; if that stays so, move the file away and start again");
+  }
   if (header && header->number != number) header = fail(ErrorKind::invalid, "the header has another segment's number");
   if (!header) return fail(header.error().kind, path + ": " + header.error().text);
   return std::make_shared<Segment>(files, std::move(directory), *header, std::move(file), *size);
@@ -84,13 +86,38 @@ void Segment::rest() {
   used_ = false;
 }
 
-Result<std::optional<RecordHeader>> Segment::header_at(std::uint64_t offset) {
+Result<> Segment::answers() const {
+  const auto again = open(files_, directory_, number());
+  return again ? Result<>() : std::unexpected(again.error());
+}
+
+// What the disk does not give is zeros, which no checksum takes for a record.
+Result<std::string> Segment::bytes_at(std::uint64_t offset, std::uint64_t length, bool& unread) {
   const auto file = this->file();
   if (!file) return std::unexpected(file.error());
-  char bytes[record_header_length];
-  const auto read = (*file)->read(offset, bytes);
-  if (!read) return std::unexpected(read.error());
-  return decode_record_header({bytes, *read}, header_, offset);
+  std::string bytes(length, '\0');
+  if (const auto read = (*file)->read(offset, bytes)) {
+    bytes.resize(*read);
+    return bytes;
+  }
+  std::uint64_t end = 0;
+  for (std::uint64_t at = 0; at < length;) {
+    const std::span piece = std::span(bytes).subspan(at, std::min(block - (offset + at) % block, length - at));
+    const auto read = (*file)->read(offset + at, piece);
+    if (!read) std::ranges::fill(piece, '\0');
+    unread |= !read.has_value();
+    const std::size_t got = read.value_or(piece.size());
+    if (got > 0) end = at + got;
+    at += piece.size();
+  }
+  bytes.resize(end);
+  return bytes;
+}
+
+Result<std::optional<RecordHeader>> Segment::header_at(std::uint64_t offset, bool& unread) {
+  const auto bytes = bytes_at(offset, record_header_length, unread);
+  if (!bytes) return std::unexpected(bytes.error());
+  return decode_record_header(*bytes, header_, offset);
 }
 
 Result<Record> Segment::read(QueueId id, std::uint64_t offset, std::uint32_t head_length, std::uint32_t body_length) {
@@ -118,13 +145,13 @@ Result<Record> Segment::read(QueueId id, std::uint64_t offset, std::uint32_t hea
 Result<Segment::Seal> Segment::seal() {
   Seal seal;
   if (size_ < log_begin + block) return seal;
-  const auto header = header_at(size_ - block);
+  const auto header = header_at(size_ - block, seal.unread);
   if (!header) return std::unexpected(header.error());
   if (!*header || (*header)->type != RecordType::seal) return seal;
   const std::uint64_t offset = (*header)->id.value;
   seal.log_end = round_up(offset + record_length(0, (*header)->body_length), block);
   auto record = read({}, offset, 0, (*header)->body_length);
-  if (!record && record.error().kind != ErrorKind::invalid) return std::unexpected(record.error());
+  seal.unread |= !record && record.error().kind != ErrorKind::invalid;
   if (record && record->header.type == RecordType::summary) seal.summary = record->body();
   return seal;
 }
@@ -138,7 +165,7 @@ Result<Segment::Walk> Segment::walk(const Visit& visit, std::uint64_t log_end) {
     unsure.clear();
   };
   for (std::uint64_t at = log_begin; at < limit;) {
-    const auto batch = header_at(at);
+    const auto batch = header_at(at, walk.unread);
     if (!batch) return std::unexpected(batch.error());
     if (!*batch || (*batch)->type != RecordType::batch) {
       note(unsure, at, std::min(block, limit - at));
@@ -147,7 +174,7 @@ Result<Segment::Walk> Segment::walk(const Visit& visit, std::uint64_t log_end) {
     }
     confirm();
     walk.last = at;
-    const auto walked = walk_batch(at + record_header_length, (*batch)->body_length, visit, unsure);
+    const auto walked = walk_batch(at + record_header_length, (*batch)->body_length, visit, unsure, walk.unread);
     if (!walked) return std::unexpected(walked.error());
     at = walk.end = round_up(at + (*batch)->length(), block);
   }
@@ -157,16 +184,13 @@ Result<Segment::Walk> Segment::walk(const Visit& visit, std::uint64_t log_end) {
 }
 
 Result<> Segment::walk_batch(std::uint64_t offset, std::uint64_t length, const Visit& visit,
-                             std::vector<Damage>& damage) {
-  const auto file = this->file();
-  if (!file) return std::unexpected(file.error());
-  std::string bytes(std::min(length, size_ - std::min<std::uint64_t>(offset, size_)), '\0');
-  const auto read = (*file)->read(offset, bytes);
-  if (!read) return std::unexpected(read.error());
-  bytes.resize(*read);
+                             std::vector<Damage>& damage, bool& unread) {
+  const std::uint64_t size = size_;
+  const auto bytes = bytes_at(offset, std::min(length, size - std::min(offset, size)), unread);
+  if (!bytes) return std::unexpected(bytes.error());
   std::uint64_t at = 0;
   while (at < length) {
-    const std::string_view rest = std::string_view(bytes).substr(std::min(at, bytes.size()));
+    const std::string_view rest = std::string_view(*bytes).substr(std::min(at, bytes->size()));
     const auto header = decode_record_header(rest, header_, offset + at);
     if (!header || header->length() > rest.size()) break;  // without a header nobody knows where the next one is
     if (header->type > RecordType::seal && static_cast<std::uint8_t>(header->type) < ignorable_types) {

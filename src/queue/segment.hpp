@@ -55,14 +55,17 @@ class Segment {
   // unless it was used since the last call.
   Result<std::shared_ptr<File>> file();
   void rest();
+  Result<> answers() const;  // opened anew, it gives its header at least
 
   // The record of `id`, its checksums verified; the body only if `body_length` says so. invalid: what stands there is
   // something else or damaged.
   Result<Record> read(QueueId id, std::uint64_t offset, std::uint32_t head_length, std::uint32_t body_length);
 
+  // `unread`, here and below: the disk did not give all of it. That may heal: such a file is kept as it is.
   struct Seal {
     std::uint64_t log_end = 0;           // 0: the segment is not sealed
-    std::optional<std::string> summary;  // absent if it is damaged
+    std::optional<std::string> summary;  // absent if it is damaged or unread
+    bool unread = false;
   };
   Result<Seal> seal();
 
@@ -72,6 +75,7 @@ class Segment {
     std::uint64_t last = log_begin;  // where the last batch begins
     std::uint64_t end = log_begin;   // of it, rounded up to a block
     bool torn = false;               // not all of it is there
+    bool unread = false;             // and what it was counts as damaged
     std::vector<Damage> damage;
   };
   using Visit = std::function<void(const RecordHeader& header, std::uint64_t offset, std::string_view head,
@@ -82,8 +86,10 @@ class Segment {
   Result<> blank(std::uint64_t end);  // zeros over the block there, synced: no batch begins in it
 
  private:
-  Result<std::optional<RecordHeader>> header_at(std::uint64_t offset);
-  Result<> walk_batch(std::uint64_t offset, std::uint64_t length, const Visit& visit, std::vector<Damage>& damage);
+  Result<std::string> bytes_at(std::uint64_t offset, std::uint64_t length, bool& unread);
+  Result<std::optional<RecordHeader>> header_at(std::uint64_t offset, bool& unread);
+  Result<> walk_batch(std::uint64_t offset, std::uint64_t length, const Visit& visit, std::vector<Damage>& damage,
+                      bool& unread);
 
   Files& files_;
   std::string directory_;

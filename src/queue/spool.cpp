@@ -205,15 +205,18 @@ void SpoolImpl::cut_failed() {
 
 bool SpoolImpl::retire_one() {
   std::shared_ptr<Segment> segment;
-  bool shared = false;
+  bool shared = false, keep = false;
   {
     const std::scoped_lock lock(books_.mutex);
     const auto number = books_.segments.unneeded();
     if (!number) return false;
     segment = books_.segments.find(*number)->segment;
+    keep = books_.segments.find(*number)->keep_whole;
     shared = segment.use_count() > 2;  // more than the table and we: somebody reads it still
   }
-  if (!store_.retire(*segment, shared)) return false;
+  const auto gone = keep ? quarantine_.keep("/" + segment->name(), "parts of it are damaged or cannot be read")
+                         : store_.retire(*segment, shared);
+  if (!gone) return false;
   const std::scoped_lock lock(books_.mutex);
   books_.segments.erase(segment->number());
   return true;
@@ -372,25 +375,36 @@ Result<Message> SpoolImpl::peek(QueueId id) {
   return std::move(loaded->message);
 }
 
+// While we wait for the disk the message may move and its segment go: it is looked for once more.
 Result<Loaded> SpoolImpl::read(QueueId id, bool with_content, std::uint64_t whole_up_to) {
-  const auto snapshot = writer_.snapshot(id);
-  if (!snapshot) return fail(ErrorKind::not_found, id.to_string() + " is not in the queue");
-  const Location& place = snapshot->places.message;
-  auto record = snapshot->message->read(id, place.offset, place.head_length, with_content ? place.body_length : 0);
-  if (!record) return std::unexpected(damaged(id, *snapshot, record.error()));
+  Result<Loaded> loaded = fail(ErrorKind::not_found, id.to_string() + " is not in the queue");
+  auto snapshot = writer_.snapshot(id);
+  for (int i = 0; i < 2 && snapshot && !loaded && loaded.error().kind == ErrorKind::not_found; ++i) {
+    loaded = read_at(id, *snapshot, with_content, whole_up_to);
+    if (!loaded) snapshot = writer_.snapshot(id);
+  }
+  const bool queued = snapshot && !loaded && loaded.error().kind == ErrorKind::not_found;
+  if (queued) loaded.error().kind = ErrorKind::temporary;
+  return loaded;
+}
+
+Result<Loaded> SpoolImpl::read_at(QueueId id, const Snapshot& snapshot, bool with_content, std::uint64_t whole_up_to) {
+  const Location& place = snapshot.places.message;
+  auto record = snapshot.message->read(id, place.offset, place.head_length, with_content ? place.body_length : 0);
+  if (!record) return std::unexpected(damaged(id, snapshot, record.error()));
   auto stored = decode_message(record->head());
-  if (!stored) return std::unexpected(damaged(id, *snapshot, stored.error()));
-  auto state = writer_.state(id, *snapshot);
+  if (!stored) return std::unexpected(damaged(id, snapshot, stored.error()));
+  auto state = writer_.state(id, snapshot);
   if (!state) return std::unexpected(state.error());
   Loaded loaded;
   loaded.message = {id, stored->size, std::move(stored->envelope), std::move(*state)};
   if (!with_content) return loaded;
   if (stored->own_file) {
     if (auto opened = read_own_file(*stored, whole_up_to, loaded); !opened) {
-      return std::unexpected(damaged(id, *snapshot, opened.error()));
+      return std::unexpected(damaged(id, snapshot, opened.error()));
     }
     if (loaded.rest) {
-      auto on_error = [this, id, snapshot = *snapshot](Error error) { return damaged(id, snapshot, std::move(error)); };
+      auto on_error = [this, id, snapshot](Error error) { return damaged(id, snapshot, std::move(error)); };
       loaded.rest = watch(std::move(loaded.rest), std::move(on_error));
     }
   } else if (stored->size <= whole_up_to) {

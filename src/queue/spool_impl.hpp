@@ -57,6 +57,7 @@ class SpoolImpl final : public Spool {
   void give_back_memory();
   Result<> edit_existing(QueueId id, Edit edit, bool wakes);
   Result<Loaded> read(QueueId id, bool with_content, std::uint64_t whole_up_to);
+  Result<Loaded> read_at(QueueId id, const Snapshot& snapshot, bool with_content, std::uint64_t whole_up_to);
   Result<> read_own_file(const StoredMessage& stored, std::uint64_t whole_up_to, Loaded& loaded);
   Error damaged(QueueId id, const Snapshot& snapshot, Error error);
   void tell(const std::string& domain);

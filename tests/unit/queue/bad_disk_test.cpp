@@ -220,3 +220,21 @@ TEST_CASE("without a descriptor for a moment a state is not lost") {
   CHECK(t.spool->peek(id)->state.recipients[0].reason == "the reason");
   CHECK(t.spool->peek(id)->state.recipients[1].reason == "another");
 }
+
+TEST_CASE("a message whose segment has gone while it was read is looked for once more, and never reported as gone") {
+  BadSpool t;
+  REQUIRE(t.open().has_value());
+  const QueueId id = t.must_accept({"user@example.com"}, "moved");
+  t.clean_restart();
+  int gone = 1;
+  t.bad->fault = [&](const BadFiles::Call& call) -> Result<> {
+    if (call.name != "open" || gone-- <= 0) return Result<>();
+    return fail(ErrorKind::not_found, "no such file");
+  };
+  CHECK(t.content(id) == "moved");
+  t.clean_restart();
+  gone = 1000;
+  const auto read = t.wait(t.spool->load(id, 100));
+  REQUIRE_FALSE(read.has_value());
+  CHECK(read.error().kind == ErrorKind::temporary);
+}

@@ -268,3 +268,15 @@ TEST_CASE("a failed batch that was cut off after all holds nothing back") {
   table.trust(1);
   CHECK(table.unneeded() == 2);
 }
+
+TEST_CASE("a segment to be kept as a whole goes after all that give room back") {
+  MemoryFiles files;
+  SegmentTable table;
+  for (std::uint32_t number = 1; number <= 2; ++number) {
+    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
+  }
+  table.find(1)->keep_whole = true;
+  CHECK(table.unneeded() == 2);
+  table.erase(2);
+  CHECK(table.unneeded() == 1);
+}
