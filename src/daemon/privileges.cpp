@@ -1,9 +1,9 @@
 #include "daemon/privileges.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <grp.h>
 #include <pwd.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,13 +34,40 @@ Result<std::optional<Identity>> find_identity(const config::Config& config) {
 
 namespace {
 
+Result<> give(int descriptor, const Identity& identity, const std::string& path) {
+  const int given = fchown(descriptor, identity.uid, identity.gid);
+  const int error = errno;
+  close(descriptor);
+  return given == 0 ? Result<>{} : fail_errno(error, path);
+}
+
+// Its parents are for everybody to pass through, the directory itself is not.
 Result<> prepare(const std::string& path, const std::optional<Identity>& identity) {
+  const auto problem = [&](int error) { return fail_errno(error, fmt::format("cannot make the directory {}", path)); };
   std::error_code code;
-  const bool made = std::filesystem::create_directories(path, code);
-  if (code) return fail_errno(code.value(), fmt::format("cannot make the directory {}", path));
-  if (made && chmod(path.c_str(), 0750) != 0) return fail_errno(errno, path);
-  if (!identity || (!made && !std::filesystem::is_empty(path, code))) return {};
-  if (chown(path.c_str(), identity->uid, identity->gid) != 0) return fail_errno(errno, path);
+  const mode_t usual = umask(0022);
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), code);
+  umask(usual);
+  if (code) return problem(code.value());
+  const bool made = mkdir(path.c_str(), 0750) == 0;
+  if (!made && errno != EEXIST) return problem(errno);
+  if (!made && !std::filesystem::is_directory(path, code)) return problem(ENOTDIR);
+  if (!identity || (!made && (std::filesystem::is_symlink(path, code) || !std::filesystem::is_empty(path, code)))) {
+    return {};
+  }
+  const int directory = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  return directory < 0 ? problem(errno) : give(directory, *identity, path);
+}
+
+// What is there already, and is more than a file of its own, is left to the identity's rights.
+Result<> prepare_log_file(const std::string& path, const Identity& identity) {
+  constexpr int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  const int file = open(path.c_str(), flags, 0640);
+  if (file < 0) return {};
+  struct stat status{};
+  const bool plain = fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink == 1;
+  if (plain) return give(file, identity, path);
+  close(file);
   return {};
 }
 
@@ -48,19 +75,30 @@ Result<> prepare(const std::string& path, const std::optional<Identity>& identit
 
 Result<> prepare_directories(const config::Config& config, const std::optional<Identity>& identity) {
   for (const std::string& path : {config.queue_path, config.state_path}) {
-    if (auto made = prepare(path, identity); !made) return made;
+    const bool ends_in_slash = path.ends_with('/');
+    if (auto made = prepare(path.substr(0, path.size() - ends_in_slash), identity); !made) return made;
   }
   if (config.listen.control.empty()) return {};
   const std::string home = std::filesystem::path(config.listen.control).parent_path();
   // an existing directory (/run, a test's own) keeps its owner
-  return std::filesystem::exists(home) ? Result<>{} : prepare(home, identity);
+  std::error_code code;
+  return std::filesystem::exists(home, code) ? Result<>{} : prepare(home, identity);
+}
+
+Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, const std::optional<Identity>& identity) {
+  if (!identity || settings.target.find('/') == std::string::npos) return open_log(settings);
+  if (auto prepared = prepare_log_file(settings.target, *identity); !prepared) return std::unexpected(prepared.error());
+  const bool lowered = setgroups(0, nullptr) == 0 && setegid(identity->gid) == 0 && seteuid(identity->uid) == 0;
+  if (!lowered) return fail_errno(errno, "cannot act as the user that greymxd runs as");
+  auto log = open_log(settings);
+  if (seteuid(0) != 0 || setegid(0) != 0) return fail_errno(errno, "cannot act as root again");
+  return log;
 }
 
 Result<> drop_privileges(const Identity& identity) {
   if (setgroups(0, nullptr) != 0) return fail_errno(errno, "setgroups");
   if (setresgid(identity.gid, identity.gid, identity.gid) != 0) return fail_errno(errno, "setresgid");
   if (setresuid(identity.uid, identity.uid, identity.uid) != 0) return fail_errno(errno, "setresuid");
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail_errno(errno, "PR_SET_NO_NEW_PRIVS");
   if (identity.uid != 0 && (setuid(0) == 0 || seteuid(0) == 0 || setgid(0) == 0)) {
     return fail(ErrorKind::permanent, "root could be had back after it was given up: refusing to run");
   }

@@ -3,9 +3,11 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "base/log.hpp"
 #include "base/result.hpp"
 #include "config/config.hpp"
 
@@ -19,8 +21,13 @@ struct Identity {
 // nullopt when not started as root. A missing user or group is an error that names the remedy.
 Result<std::optional<Identity>> find_identity(const config::Config& config);
 
-// Makes the queue, state and control directories where they are missing; as root they become the identity's.
+// Makes the queue, state and control directories where they are missing; as root they become the identity's, unless
+// a symbolic link stands there: what it leads to keeps its owner.
 Result<> prepare_directories(const config::Config& config, const std::optional<Identity>& identity);
+
+// As root: makes a log file where it is missing and gives it to the identity, then opens it with the identity's rights:
+// it is to be reopened with them (logrotate), and a link in its place must not lead to what is root's.
+Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, const std::optional<Identity>& identity);
 
 // Drops supplementary groups, group and user, then checks that none of it can be had back.
 Result<> drop_privileges(const Identity& identity);

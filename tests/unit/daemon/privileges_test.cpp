@@ -1,0 +1,111 @@
+// What root does for the user that greymxd runs as, which only root can test.
+#include "daemon/privileges.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/files.hpp"
+#include "support/catch.hpp"
+#include "support/temp_dir.hpp"
+
+using namespace greymx;
+using namespace greymx::daemon;
+using test::TempDir;
+
+namespace {
+
+constexpr Identity somebody{65534, 65534};
+
+struct Directory : TempDir {
+  Directory() { chmod(path().c_str(), 0755); }
+  config::Config config() const {
+    config::Config config;
+    config.queue_path = *this / "var/spool/queue";
+    config.state_path = *this / "state/";
+    config.listen.control = "";
+    return config;
+  }
+};
+
+bool is_root() {
+  if (geteuid() != 0) WARN("not tested: needs root");
+  return geteuid() == 0;
+}
+
+struct stat look_at(const std::string& path) {
+  struct stat status{};
+  REQUIRE(lstat(path.c_str(), &status) == 0);
+  return status;
+}
+
+LogSettings log_to(const std::string& path) {
+  LogSettings settings;
+  settings.target = path;
+  return settings;
+}
+
+}  // namespace
+
+TEST_CASE("directories become the user's, their parents are for everybody to pass through") {
+  if (!is_root()) return;
+  const Directory dir;
+  const mode_t usual = umask(0027);
+  const auto prepared = prepare_directories(dir.config(), somebody);
+  umask(usual);
+  REQUIRE(prepared);
+  for (const char* made : {"var/spool/queue", "state"}) {
+    CHECK(look_at(dir / made).st_uid == somebody.uid);
+    CHECK((look_at(dir / made).st_mode & 0777) == 0750);
+  }
+  CHECK(look_at(dir / "var/spool").st_uid == 0);
+  CHECK((look_at(dir / "var/spool").st_mode & 0777) == 0755);
+}
+
+TEST_CASE("what a link in the place of a directory leads to stays root's") {
+  if (!is_root()) return;
+  const Directory dir;
+  std::filesystem::create_directory(dir / "roots");
+  std::filesystem::create_symlink(dir / "roots", dir / "state");
+  REQUIRE(prepare_directories(dir.config(), somebody));
+  CHECK(look_at(dir / "roots").st_uid == 0);
+}
+
+TEST_CASE("a file in the place of a directory is an error") {
+  if (!is_root()) return;
+  const Directory dir;
+  REQUIRE(replace_file(dir / "state", ""));
+  CHECK_FALSE(prepare_directories(dir.config(), somebody));
+}
+
+TEST_CASE("a log file is made where only root may, and is the user's from then on") {
+  if (!is_root()) return;
+  const Directory dir;
+  {
+    const auto log = open_log_as(log_to(dir / "log"), somebody);
+    REQUIRE(log);
+    (*log)->info("master", "text");
+  }
+  CHECK(geteuid() == 0);
+  CHECK(look_at(dir / "log").st_uid == somebody.uid);
+  CHECK(look_at(dir / "log").st_size > 0);
+}
+
+TEST_CASE("a link in the place of the log gives nothing of root's away") {
+  if (!is_root()) return;
+  const Directory dir;
+  std::filesystem::create_directory(dir / "log");
+  REQUIRE(chown((dir / "log").c_str(), somebody.uid, somebody.gid) == 0);
+  REQUIRE(replace_file(dir / "roots", "secret"));
+  SECTION("a symbolic one") {
+    std::filesystem::create_symlink(dir / "roots", dir / "log/log");
+  }
+  SECTION("another name of the file") {
+    std::filesystem::create_hard_link(dir / "roots", dir / "log/log");
+  }
+  CHECK_FALSE(open_log_as(log_to(dir / "log/log"), somebody));
+  CHECK(geteuid() == 0);
+  CHECK(look_at(dir / "roots").st_uid == 0);
+  CHECK(look_at(dir / "roots").st_size == 6);
+}
