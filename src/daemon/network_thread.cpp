@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <pthread.h>
 
+#include <boost/asio/detached.hpp>
 #include <csignal>
 
 namespace greymx::daemon {
@@ -51,18 +52,21 @@ void NetworkThread::wait(Task<> task) {
   over.wait();
 }
 
-void NetworkThread::stop() {
+void NetworkThread::stop(std::function<void()> last) {
   if (!thread_.joinable()) return;
-  auto closed = std::make_shared<std::promise<void>>();
-  auto over = closed->get_future();
-  asio::post(io_, [this, closed] {
-    gate_.cancel();
-    closed->set_value();
-  });
+  auto done = std::make_shared<std::promise<void>>();
+  auto over = done->get_future();
+  asio::co_spawn(io_, then_tell(finish(std::move(last)), std::move(done)), asio::detached);
   over.wait();
   work_.reset();
   // the loop ends by itself when the last coroutine has
   thread_.join();
+}
+
+Task<> NetworkThread::finish(std::function<void()> last) {
+  gate_.cancel();
+  co_await gate_.close();
+  if (last) last();
 }
 
 Task<> NetworkThread::watch_lag() {
@@ -74,8 +78,16 @@ Task<> NetworkThread::watch_lag() {
   }
 }
 
+namespace {
+
+Task<dns::Answer> keep_until_answered(std::shared_ptr<dns::Resolver>, Task<dns::Answer> answer) {
+  co_return co_await std::move(answer);
+}
+
+}  // namespace
+
 Task<dns::Answer> ResolverSwitch::lookup(std::string name, dns::Type type, SteadyTime deadline) {
-  return current_->lookup(std::move(name), type, deadline);
+  return keep_until_answered(current_, current_->lookup(std::move(name), type, deadline));
 }
 
 }  // namespace greymx::daemon

@@ -25,10 +25,12 @@ class NetworkThread {
   void wait(Task<> task);
   // From any thread; the task ends with stop() at the latest (it is cancelled).
   void spawn(std::string name, Task<> task);
-  void stop();  // cancels what was spawned, joins it, ends the loop
+  // Cancels what was spawned, joins it, runs `last` here, ends the loop.
+  void stop(std::function<void()> last = {});
 
  private:
   Task<> watch_lag();
+  Task<> finish(std::function<void()> last);
 
   std::string name_;
   Log& log_;
@@ -39,7 +41,7 @@ class NetworkThread {
   std::thread thread_;
 };
 
-// A resolver that a reload can exchange: lookups under way keep the one they began with. Its thread only.
+// A resolver that a reload can exchange: lookups under way keep the one they began with alive. Its thread only.
 class ResolverSwitch final : public dns::Resolver {
  public:
   void use(std::shared_ptr<dns::Resolver> resolver) { current_ = std::move(resolver); }

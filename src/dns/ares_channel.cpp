@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "dns/ares_resolver.hpp"
+
 namespace greymx::dns {
 namespace {
 

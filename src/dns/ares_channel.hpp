@@ -53,7 +53,4 @@ class AresChannel : public std::enable_shared_from_this<AresChannel> {
   std::size_t pending_ = 0;
 };
 
-// The servers of /etc/resolv.conf; the local one (RFC 1035's default) if there are none.
-std::vector<Endpoint> system_servers();
-
 }  // namespace greymx::dns

@@ -26,7 +26,11 @@ struct DnsSettings {
   std::chrono::milliseconds timeout{5000};
   unsigned attempts = 2;
   std::size_t cache_size = 100000;
+  bool operator==(const DnsSettings&) const = default;
 };
+
+// The servers of /etc/resolv.conf; the local one (RFC 1035's default) if there are none.
+std::vector<Endpoint> system_servers();
 
 // Reads files: call at start-up or reload, before privileges and the view of the file system shrink (c-ares 1.18
 // without /dev/urandom falls back to predictable query IDs). Throws std::runtime_error if c-ares cannot start (no
