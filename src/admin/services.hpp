@@ -47,6 +47,12 @@ struct Explained {
   Verdict verdict;
 };
 
+// What there is to say of a reload that took effect.
+struct Reloaded {
+  std::vector<std::string> needs_restart;  // keys that differ from those that greymxd started with
+  std::vector<std::string> problems;       // what could not be used: what was there before stays
+};
+
 // Functions that return a Task resume on the caller's executor. All others: any thread.
 struct Services {
   queue::Spool& spool;
@@ -64,7 +70,7 @@ struct Services {
   std::function<std::vector<dnsbl::ListStatus>()> lists;
   std::function<Task<dnsbl::Score>(IpAddress)> dnsbl;
   std::function<Task<Explained>(Facts, Mailbox)> explain;
-  std::function<Result<>()> reload;                             // blocks: called on `pool`
+  std::function<Result<Reloaded>()> reload;                     // blocks: called on `pool`
   std::function<std::optional<WallTime>()> certificate_expiry;  // nullopt: no certificate
 };
 

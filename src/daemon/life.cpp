@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "config/load.hpp"
 #include "daemon/parts.hpp"
@@ -51,10 +52,13 @@ void Daemon::Parts::spread() {
 
 // Reads resolv.conf and makes the sockets' library ready, so before the view of the file system shrinks.
 void Daemon::Parts::use_resolvers(const config::Config& config) {
-  const dns::DnsSettings settings{.servers = config.dns.servers,
-                                  .timeout = config.dns.timeout,
-                                  .attempts = config.dns.attempts,
-                                  .cache_size = config.dns.cache_size / (workers.size() + 1)};
+  dns::DnsSettings settings{.servers = config.dns.servers,
+                            .timeout = config.dns.timeout,
+                            .attempts = config.dns.attempts,
+                            .cache_size = config.dns.cache_size / (workers.size() + 1)};
+  if (settings.servers.empty()) settings.servers = dns::system_servers();
+  if (settings == dns_) return;  // with what it has in its cache
+  dns_ = settings;
   for (const auto& worker : workers) {
     std::shared_ptr<dns::Resolver> fresh = dns::make_resolver(worker->thread.executor(), settings, clock, metrics);
     in_worker(*worker, [&worker = *worker, fresh] { worker.resolver.use(fresh); });
@@ -94,15 +98,17 @@ Task<> Daemon::Parts::self_tests() {
 Task<> Daemon::Parts::refresh_certificate() {
   for (;;) {
     co_await sleep_for(60s);
-    auto refresh = [this] { tls.refresh(); };
+    auto refresh = [this] {
+      const std::lock_guard alone(reloading_);
+      tls.refresh();
+    };
     co_await offload(pool, std::move(refresh));
   }
 }
 
-Result<> Daemon::Parts::reload() {
-  const std::lock_guard one_at_a_time(reloading_);
-  const config::ConfigPtr running = config();
-  const config::Loaded loaded = config::load(running->file);
+// The file as it is now, if it can be used; what is wrong is logged.
+Result<config::ConfigPtr> Daemon::Parts::read_again() {
+  const config::Loaded loaded = config::load(config()->file);
   for (const config::Diagnostic& warning : loaded.warnings) log.warning("master", warning.to_string());
   if (!loaded.config) {
     std::vector<std::string> lines;
@@ -113,20 +119,33 @@ Result<> Daemon::Parts::reload() {
   }
   if (auto ok = smtp::TlsServer::check(loaded.config->tls); !ok) {
     log.error("master", fmt::format("reload: {}; the old configuration stays", ok.error().text));
-    return ok;
+    return std::unexpected(ok.error());
   }
-  const config::ConfigPtr wanted = loaded.config;
-  for (const std::string& key : config::needs_restart(*running, *wanted)) {
-    log.warning("master", fmt::format("reload: {} has changed and needs a restart", key));
-  }
-  if (auto ok = log.reconfigure(log_settings(*wanted)); !ok) log.error("master", ok.error().text);
+  return loaded.config;
+}
+
+Result<admin::Reloaded> Daemon::Parts::reload() {
+  const std::lock_guard one_at_a_time(reloading_);
+  const Result<config::ConfigPtr> read = read_again();
+  if (!read) return std::unexpected(read.error());
+  const config::ConfigPtr& wanted = *read;
   auto tables = watcher->reload(wanted);
   if (!tables.tables) {
     const std::string text = tables.errors.empty() ? "a list cannot be read" : tables.errors.front().to_string();
     log.error("master", fmt::format("reload: {}; the old configuration stays", text));
     return fail(ErrorKind::invalid, text);
   }
-  (void)tls.load(wanted->tls);  // it was checked; what fails now is said, and the old pair stays
+  admin::Reloaded result{.needs_restart = config::needs_restart(*started_with_, *wanted), .problems = {}};
+  for (const config::Diagnostic& error : tables.errors) result.problems.push_back(error.to_string());
+  if (auto ok = log.reconfigure(log_settings(*wanted)); !ok) {
+    log.error("master", ok.error().text);
+    result.problems.push_back(ok.error().text);
+  }
+  for (const std::string& key : result.needs_restart) {
+    log.warning("master", fmt::format("reload: {} has changed and needs a restart", key));
+  }
+  // It was checked; should it fail now all the same, the old pair stays.
+  if (auto ok = tls.load(wanted->tls); !ok) result.problems.push_back(ok.error().text);
   auto health =
       std::make_shared<dnsbl::Health>(wanted, clock, log, metrics, alerts, [this] { return control_addresses(); });
   health->adopt(*shared().health);
@@ -135,14 +154,15 @@ Result<> Daemon::Parts::reload() {
     shared_ = {.config = wanted, .tables = tables.tables, .health = health};
   }
   use_resolvers(*wanted);
-  greylister->reload(wanted);
+  spool->limit(wanted->limits.min_free_space, wanted->limits.buffer_memory);
+  std::ranges::move(greylister->reload(wanted), std::back_inserter(result.problems));
   relay->reload(wanted);
   alerts.configure(wanted->hostname, wanted->alerts_to);
   asio::post(workers.front()->thread.executor(), [this, wanted] { policy_service->reload(wanted); });
   spread();
   listener->reload(wanted);
   log.info("master", fmt::format("reload: {} is in effect", wanted->file));
-  return {};
+  return result;
 }
 
 Task<admin::Explained> Daemon::Parts::explain(Facts facts, Mailbox recipient) {
@@ -214,22 +234,17 @@ void Daemon::Parts::stop() {
   memory->stop();
   greylister->stop();
   spool->stop();
-  pool.join();
-  // Pipelines, lists and resolvers belong to their threads: they are destroyed there, with nothing left to do.
-  for (const auto& worker : workers) {
-    std::promise<void> gone;
-    asio::post(worker->thread.executor(), [&] {
-      worker->pipeline.reset();
-      worker->lists.reset();
-      worker->resolver.use(nullptr);
-      gone.set_value();
-    });
-    gone.get_future().wait();
-  }
-  asio::post(relay_thread.executor(), [this] { relay_resolver.use(nullptr); });
+  // What a thread uses is destroyed on it, when nothing on it runs any more.
   admin_thread.stop();
-  relay_thread.stop();
-  for (const auto& worker : workers) worker->thread.stop();
+  relay_thread.stop([this] { relay_resolver.use(nullptr); });
+  for (const auto& worker : workers) {
+    worker->thread.stop([&worker = *worker] {
+      worker.pipeline.reset();
+      worker.lists.reset();
+      worker.resolver.use(nullptr);
+    });
+  }
+  pool.join();  // after the threads, whose last steps may still be on it
 }
 
 }  // namespace greymx::daemon

@@ -2,16 +2,14 @@
 #include "daemon/parts.hpp"
 
 #include <fmt/format.h>
-#include <ifaddrs.h>
-#include <netinet/in.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <iterator>
 
 #include "config/load.hpp"
 #include "greylist/store_bdb.hpp"
+#include "relay/route.hpp"
 
 namespace greymx::daemon {
 
@@ -19,28 +17,6 @@ namespace {
 
 unsigned worker_count(const config::Config& config) {
   return config.workers > 0 ? config.workers : std::max(1U, std::thread::hardware_concurrency());
-}
-
-std::vector<IpAddress> interface_addresses() {
-  std::vector<IpAddress> found;
-  ifaddrs* first = nullptr;
-  if (getifaddrs(&first) != 0) return found;
-  for (const ifaddrs* i = first; i != nullptr; i = i->ifa_next) {
-    if (i->ifa_addr == nullptr) continue;
-    if (i->ifa_addr->sa_family == AF_INET) {
-      sockaddr_in v4{};
-      std::memcpy(&v4, i->ifa_addr, sizeof v4);
-      found.push_back(IpAddress::v4(ntohl(v4.sin_addr.s_addr)));
-    } else if (i->ifa_addr->sa_family == AF_INET6) {
-      sockaddr_in6 v6{};
-      std::memcpy(&v6, i->ifa_addr, sizeof v6);
-      std::array<std::uint8_t, 16> bytes{};
-      std::memcpy(bytes.data(), &v6.sin6_addr, bytes.size());
-      found.push_back(IpAddress::v6(bytes));
-    }
-  }
-  freeifaddrs(first);
-  return found;
 }
 
 queue::SpoolSettings spool_settings(const config::Config& config) {
@@ -61,6 +37,7 @@ Daemon::Parts::Parts(config::ConfigPtr config, TargetLog& target)
   for (unsigned i = 0; i < worker_count(*config); ++i) {
     workers.push_back(std::make_unique<Worker>(fmt::format("greymx-net{}", i), log, metrics));
   }
+  started_with_ = config;
   shared_.config = std::move(config);
 }
 
@@ -73,7 +50,7 @@ Shared Daemon::Parts::shared() const {
 std::vector<IpAddress> Daemon::Parts::control_addresses() const {
   std::vector<IpAddress> addresses{IpAddress::v4(0x7f000001)};
   const auto is_public = [](const IpAddress& ip) { return !ip.is_private(); };
-  std::ranges::copy_if(interface_addresses(), std::back_inserter(addresses), is_public);
+  std::ranges::copy_if(relay::interface_addresses(), std::back_inserter(addresses), is_public);
   std::ranges::copy_if(relay->own_addresses(), std::back_inserter(addresses), is_public);
   return addresses;
 }
@@ -85,7 +62,7 @@ Result<> Daemon::Parts::bind() {
   listener = std::make_unique<smtp::Listener>(admin_thread.executor(), std::move(targets), config, intake, tls, clock,
                                               log, metrics);
   if (auto opened = listener->open(); !opened) return opened;
-  auto opened = admin::HttpServer::open(admin_thread.executor(), config->listen.http);
+  auto opened = admin::HttpServer::open(admin_thread.executor(), config->listen.http, log);
   if (!opened) return std::unexpected(opened.error());
   http = std::move(*opened);
   return {};

@@ -56,8 +56,8 @@ struct Daemon::Parts {
   Result<> open();  // queue, stores, files; as the user we run as
   void begin();     // threads run, mail is taken
   void stop();
-  // Reads the file again; errors are logged, and handed back. Blocks.
-  Result<> reload();
+  // Reads the file again; what is wrong is logged, and handed back. Blocks.
+  Result<admin::Reloaded> reload();
 
   config::ConfigPtr config() const { return shared().config; }
   Shared shared() const;
@@ -92,6 +92,7 @@ struct Daemon::Parts {
   void spread();  // makes the workers use what shared_ holds
   std::shared_ptr<const access::Shared> access_parts() const;
   void use_resolvers(const config::Config& config);
+  Result<config::ConfigPtr> read_again();
   std::vector<IpAddress> control_addresses() const;
   admin::Services services();
   Task<admin::Explained> explain(Facts facts, Mailbox recipient);
@@ -102,7 +103,9 @@ struct Daemon::Parts {
 
   mutable std::mutex mutex_;  // of shared_
   Shared shared_;
-  std::mutex reloading_;
+  config::ConfigPtr started_with_;
+  std::mutex reloading_;                 // held through reload(), and by who else touches what it loads
+  std::optional<dns::DnsSettings> dns_;  // in use
 };
 
 }  // namespace greymx::daemon
