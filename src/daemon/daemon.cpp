@@ -23,6 +23,22 @@ LogSettings log_settings(const config::Config& config) {
   return settings;
 }
 
+namespace {
+
+void mask_signals(int how) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGHUP);
+  sigaddset(&signals, SIGUSR1);
+  pthread_sigmask(how, &signals, nullptr);
+}
+
+}  // namespace
+
+void hold_signals() {
+  mask_signals(SIG_BLOCK);
+}
+
 Daemon::Daemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Daemon::~Daemon() = default;
 
@@ -43,6 +59,7 @@ void Daemon::run() {
   asio::io_context io{1};
   asio::signal_set signals(io, SIGTERM, SIGINT, SIGHUP);
   signals.add(SIGUSR1);
+  mask_signals(SIG_UNBLOCK);
   std::function<void()> wait = [&] {
     signals.async_wait([&](const boost::system::error_code& error, int number) {
       if (error) return;
