@@ -58,9 +58,12 @@ Result<> Whitelist::add(std::string_view text) {
   if (text.size() > 1 && text.starts_with('/') && text.ends_with('/')) return add_regexp(text);
   const std::string entry = to_lower(text);
   if (of_ == Of::addresses) return add_address(entry);
-  const auto network = add_network(entry);
+  const auto network = network_of(entry);
   if (!network) return std::unexpected(network.error());
-  if (*network) return {};
+  if (*network) {
+    networks_[{(*network)->address.is_v4(), (*network)->prefix}].insert((*network)->address);
+    return {};
+  }
   if (!is_hostname(entry)) {
     return fail(ErrorKind::invalid, fmt::format("\"{}\" is no address, network, host name or /regexp/", entry));
   }
@@ -80,13 +83,13 @@ Result<> Whitelist::add_regexp(std::string_view expression) {
   return {};
 }
 
-Result<bool> Whitelist::add_network(std::string_view entry) {
+Result<std::optional<Network>> Whitelist::network_of(std::string_view entry) {
   const bool v6 = std::count(entry.begin(), entry.end(), ':') >= 2;
   const std::size_t slash = entry.find('/');
   const std::string_view host = entry.substr(0, slash);
   const std::size_t dots = std::count(host.begin(), host.end(), '.');
   const bool numeric = host.find_first_not_of("0123456789.") == std::string_view::npos;
-  if (!v6 && (!numeric || dots == 0)) return false;
+  if (!v6 && (!numeric || dots == 0)) return std::nullopt;
   const auto wrong = [&] {
     return fail(ErrorKind::invalid, fmt::format("\"{}\" is no address or network; \"192.0.2.0/24\", \"192.0.2\" and "
                                                 "\"2001:db8::/32\" are",
@@ -104,8 +107,7 @@ Result<bool> Whitelist::add_network(std::string_view entry) {
     if (prefix < 96) return wrong();
     prefix -= 96;
   }
-  networks_[{address->is_v4(), prefix}].insert(address->masked(prefix));
-  return true;
+  return Network{address->masked(prefix), prefix};
 }
 
 Result<> Whitelist::add_address(std::string_view entry) {
@@ -131,8 +133,10 @@ void Whitelist::add_file(std::string_view content, const std::string& name, std:
   }
 }
 
-void Whitelist::compile() {
-  regexps_->Compile();
+Result<> Whitelist::compile() {
+  searchable_ = has_regexps_ && regexps_->Compile();
+  if (searchable_ || !has_regexps_) return {};
+  return fail(ErrorKind::invalid, "its regular expressions are too large together");
 }
 
 bool Whitelist::in_domains(std::string_view name) const {
@@ -147,7 +151,7 @@ bool Whitelist::in_domains(std::string_view name) const {
 
 bool Whitelist::matches_regexp(std::string_view text) const {
   // If the automaton outgrows its memory, Match says no: then the client waits like any other.
-  return has_regexps_ && regexps_->Match(re2::StringPiece(text.data(), text.size()), nullptr);
+  return searchable_ && regexps_->Match(re2::StringPiece(text.data(), text.size()), nullptr);
 }
 
 bool Whitelist::has_client(const IpAddress& client, std::string_view name) const {
@@ -191,7 +195,10 @@ Result<Whitelist> load_whitelist(Whitelist::Of of, const std::vector<std::string
     if (added && !file.ends_with(".local")) added = add(file + ".local", true);
     if (!added) return std::unexpected(added.error());
   }
-  list.compile();
+  if (const auto compiled = list.compile(); !compiled) {
+    const std::string text = fmt::format("{}: {}", fmt::join(files, ", "), compiled.error().text);
+    return fail(ErrorKind::invalid, text);
+  }
   return list;
 }
 

@@ -12,6 +12,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -33,7 +34,11 @@ class Whitelist {
   // One entry, without comment; invalid says what is wrong and what would be right. Before compile() only.
   Result<> add(std::string_view entry);
   void add_file(std::string_view content, const std::string& name, std::vector<std::string>& problems);
-  void compile();  // makes regular expressions searchable
+  Result<> compile();  // makes regular expressions searchable; without it they match nothing
+
+  // What a lower-case entry for clients means if it is an address, a network or leading octets; host bits do not
+  // matter.
+  static Result<std::optional<Network>> network_of(std::string_view entry);
 
   bool has_client(const IpAddress& client, std::string_view name) const;
   bool has_address(std::string_view address) const;  // also bare "postmaster", for an entry "postmaster@"
@@ -46,7 +51,6 @@ class Whitelist {
   using Names = std::unordered_set<std::string, Hash, std::equal_to<>>;
 
   Result<> add_regexp(std::string_view expression);
-  Result<bool> add_network(std::string_view entry);  // false: it is no network
   Result<> add_address(std::string_view entry);
   bool in_domains(std::string_view name) const;
   bool matches_regexp(std::string_view text) const;
@@ -56,12 +60,12 @@ class Whitelist {
   Names domains_;
   Names addresses_;  // "user@domain", "user@"
   std::unique_ptr<re2::RE2::Set> regexps_;
-  bool has_regexps_ = false;
+  bool has_regexps_ = false, searchable_ = false;
 };
 
 // Reads all files and, beside each, FILE.local where it exists. Lines that make no sense are reported in `problems`
-// ("FILE:LINE: …") and left out; a file that cannot be read is an error, unless `may_be_absent` and it is not there.
-// Blocking.
+// ("FILE:LINE: …") and left out; a file that cannot be read is an error, unless `may_be_absent` and it is not there,
+// and so are regular expressions that take too much memory. Blocking.
 Result<Whitelist> load_whitelist(Whitelist::Of of, const std::vector<std::string>& files, bool may_be_absent,
                                  std::vector<std::string>& problems);
 

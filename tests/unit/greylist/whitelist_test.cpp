@@ -21,7 +21,7 @@ struct Parsed {
 Parsed parse(Whitelist::Of of, std::string_view text) {
   Parsed parsed{Whitelist(of), {}};
   parsed.list.add_file(text, "list", parsed.problems);
-  parsed.list.compile();
+  REQUIRE(parsed.list.compile().has_value());
   return parsed;
 }
 bool client(const Parsed& parsed, std::string_view address, std::string_view name = "unknown") {
@@ -151,6 +151,21 @@ TEST_CASE("files are read with their .local, absent ones only if they may be") {
   CHECK(list->has_client(ip("192.0.2.1"), "a.example.org"));
   CHECK(problems == std::vector<std::string>{name + ":2: one entry a line, without blanks inside"});
   CHECK(load_whitelist(Whitelist::Of::clients, {directory.file("other.local")}, false, problems).has_value());
+}
+
+TEST_CASE("regular expressions that are too large together make the whole list unusable") {
+  const Directory directory;
+  std::vector<std::string> problems;
+  std::string text;
+  for (int i = 0; i < 700; ++i) text += "/x" + std::to_string(i) + "[a-z.]{1000}[0-9]{900}/\n";
+  const std::string name = directory.file("clients");
+  REQUIRE(replace_file(name, text).has_value());
+  const auto list = load_whitelist(Whitelist::Of::clients, {name}, false, problems);
+  REQUIRE_FALSE(list.has_value());
+  CHECK(list.error().text == name + ": its regular expressions are too large together");
+  Whitelist never_compiled(Whitelist::Of::addresses);
+  REQUIRE(never_compiled.add("/bob/").has_value());
+  CHECK_FALSE(never_compiled.has_address("bob@example.com"));
 }
 
 TEST_CASE("the lists that ship have no line that makes no sense") {
