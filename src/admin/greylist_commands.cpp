@@ -54,10 +54,9 @@ Task<Ending> steer(const Request& request, greylist::Greylister& greylister, Sin
   const bool expecting = request.command == "greylist expect";
   const char* key = expecting ? "time" : "for";
   const std::string& time = request.arg(key);
-  const auto duration = config::parse_duration(time);
-  if (request.args.contains(key) && !duration)
+  const std::chrono::seconds length = config::parse_duration(time).value_or(std::chrono::seconds(0));
+  if (request.args.contains(key) && length.count() == 0)
     co_return Ending{2, "\"" + printable(time, 40) + "\" is not a time such as 15m or 30d"};
-  const std::chrono::seconds length = duration.value_or(std::chrono::seconds(0));
   Result<> done;
   if (expecting) {
     done = co_await operate::expect(greylister, request.arg("rcpt"), length);

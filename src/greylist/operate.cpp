@@ -107,18 +107,22 @@ struct Report {
 };
 
 Task<Result<>> put_entry(Greylister& greylister, std::string key, std::chrono::seconds duration, std::string note) {
-  if (greylister.store().manual()->size() >= most_entries) {
-    co_return fail(ErrorKind::invalid, "there are too many entries; forget some first");
-  }
   const Stamp now = now_of(greylister);
+  key = bounded_key(std::move(key));
+  // Entries that have ended, and one of the same name, make room.
+  std::vector<std::string> ended;
+  std::size_t others = 0;
+  for (const Stored& entry : *greylister.store().manual()) {
+    if (entry.record.last != 0 && entry.record.last <= now) {
+      ended.push_back(entry.key);
+    } else if (entry.key != key) {
+      ++others;
+    }
+  }
+  if (others >= most_entries) co_return fail(ErrorKind::invalid, "there are too many entries; forget some first");
   Record record{.first = now, .note = printable(note, max_note)};
   if (duration.count() > 0) record.last = now + duration.count();
-  std::vector<Stored> records{{bounded_key(std::move(key)), std::move(record)}};
-  // Entries that have ended make room.
-  std::vector<std::string> ended;
-  for (const Stored& entry : *greylister.store().manual()) {
-    if (entry.record.last != 0 && entry.record.last <= now) ended.push_back(entry.key);
-  }
+  std::vector<Stored> records{{std::move(key), std::move(record)}};
   const auto erased = co_await greylister.store().erase(std::move(ended));
   if (!erased) co_return std::unexpected(erased.error());
   const auto merged = co_await greylister.store().merge(std::move(records));
@@ -127,16 +131,23 @@ Task<Result<>> put_entry(Greylister& greylister, std::string key, std::chrono::s
 
 // What a subject means for records: a network, a domain, or an address.
 struct Subject {
-  std::string text;
+  std::string text;  // a network has one spelling, whatever was given
   std::optional<Network> network;
 
   static Result<Subject> parse(std::string_view given) {
-    Subject subject{to_lower(given), Network::parse(given)};
-    Whitelist list(subject.text.find('@') == std::string::npos ? Whitelist::Of::clients : Whitelist::Of::addresses);
+    Subject subject{to_lower(given), {}};
+    const bool address = subject.text.find('@') != std::string::npos;
+    Whitelist list(address ? Whitelist::Of::addresses : Whitelist::Of::clients);
     const bool regexp = given.starts_with('/');
     if (regexp || given.empty() || !list.add(subject.text)) {
       return fail(ErrorKind::invalid,
                   fmt::format("\"{}\" is no client address, network, domain or mail address", given));
+    }
+    if (address) return subject;
+    subject.network = Whitelist::network_of(subject.text).value_or(std::nullopt);
+    if (const auto& network = subject.network) {
+      const bool host = network->prefix == network->address.bits();
+      subject.text = host ? network->address.to_string() : network->to_string();
     }
     return subject;
   }
@@ -154,6 +165,21 @@ struct Subject {
     return parts.client == text || in_domain(parts.sender) || in_domain(parts.recipient);
   }
 };
+
+Result<std::string> expect_key(std::string_view recipient) {
+  const Mailbox mailbox = Mailbox::split(recipient);
+  const bool regexp = recipient.starts_with('/') && recipient.ends_with('/');
+  if (mailbox.local.empty() || mailbox.domain.empty() || regexp || recipient.find_first_of(" \t") != recipient.npos) {
+    return fail(ErrorKind::invalid, fmt::format("\"{}\" is no mail address", printable(recipient, 100)));
+  }
+  return "expect/" + to_lower(recipient);
+}
+
+Result<std::string> pass_key(std::string_view subject) {
+  auto parsed = Subject::parse(subject);
+  if (!parsed) return std::unexpected(parsed.error());
+  return "pass/" + parsed->text;
+}
 
 Result<Stored> parse_line(std::string_view line, Stamp now) {
   const auto skip = [](const char* reason) { return fail(ErrorKind::invalid, reason); };
@@ -180,9 +206,16 @@ Result<Stored> parse_line(std::string_view line, Stamp now) {
                        number("retry_after", record.retry_after);
   record.client = IpAddress::parse(text("client")).value_or(IpAddress());
   record.note = printable(text("comment"), max_note);
-  const bool manual = kind_of(stored.key) >= Kind::pass;
+  const Kind kind = kind_of(stored.key);
+  const bool manual = kind >= Kind::pass;
   if (stored.key.find('/') == std::string::npos || stored.key.size() > max_key) return skip("no valid \"key\"");
   if (!numbers) return skip("a number that is none");
+  if (manual) {
+    const std::string_view subject = split_key(stored.key).client;
+    auto key = kind == Kind::pass ? pass_key(subject) : expect_key(subject);
+    if (!key) return skip("no valid \"key\"");
+    stored.key = std::move(*key);
+  }
   if (!manual && std::max(record.first, record.last) > now + 86400) return skip("in the future");
   return stored;
 }
@@ -233,19 +266,17 @@ Task<Result<>> report(Greylister& greylister, Sink sink) {
 }
 
 Task<Result<>> pass(Greylister& greylister, std::string subject, std::chrono::seconds duration, std::string comment) {
-  const auto parsed = Subject::parse(subject);
-  if (!parsed) co_return std::unexpected(parsed.error());
-  const auto put = co_await put_entry(greylister, "pass/" + parsed->text, duration, std::move(comment));
+  auto key = pass_key(subject);
+  if (!key) co_return std::unexpected(key.error());
+  const auto put = co_await put_entry(greylister, std::move(*key), duration, std::move(comment));
   co_return put;
 }
 
 Task<Result<>> expect(Greylister& greylister, std::string recipient, std::chrono::seconds duration) {
-  const Mailbox mailbox = Mailbox::split(recipient);
-  if (mailbox.local.empty() || mailbox.domain.empty() || recipient.find_first_of(" \t") != std::string::npos) {
-    co_return fail(ErrorKind::invalid, fmt::format("\"{}\" is no mail address", printable(recipient, 100)));
-  }
+  auto key = expect_key(recipient);
+  if (!key) co_return std::unexpected(key.error());
   if (duration.count() <= 0) co_return fail(ErrorKind::invalid, "expect needs a time, such as 15m");
-  const auto put = co_await put_entry(greylister, "expect/" + to_lower(recipient), duration, {});
+  const auto put = co_await put_entry(greylister, std::move(*key), duration, {});
   co_return put;
 }
 

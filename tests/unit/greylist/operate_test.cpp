@@ -109,6 +109,19 @@ TEST_CASE("entries that have ended make room when a new one comes") {
   CHECK(f.store.records.size() == 1);
 }
 
+TEST_CASE("at ten thousand entries one must end or be replaced before there is another") {
+  Fixture f;
+  std::vector<Stored> many;
+  for (int i = 0; i < 9'999; ++i) many.push_back({"pass/n" + std::to_string(i) + ".example", Record{}});
+  many.push_back({"pass/ends.example", Record{.last = t0 + 60}});
+  REQUIRE(test::run(f.store.merge(std::move(many))).has_value());
+  CHECK_FALSE(test::run(operate::pass(*f.greylister, "new.example", 1h, "")).has_value());
+  CHECK(test::run(operate::pass(*f.greylister, "n7.example", 1h, "")).has_value());
+  f.clock.advance(61s);
+  CHECK(test::run(operate::pass(*f.greylister, "new.example", 1h, "")).has_value());
+  CHECK(f.store.records.size() == 10'000);
+}
+
 TEST_CASE("an entry ends in time after the system clock stepped back") {
   Fixture f;
   f.check("192.0.2.1", "a@one.example");
@@ -130,6 +143,7 @@ TEST_CASE("a subject that is none is refused with what would be one") {
     CHECK(refused.error().text.find("is no client address, network, domain or mail address") != std::string::npos);
   }
   CHECK_FALSE(test::run(operate::expect(*f.greylister, "bob", 1h)).has_value());
+  CHECK_FALSE(test::run(operate::expect(*f.greylister, "/a@b/", 1h)).has_value());
   CHECK_FALSE(test::run(operate::expect(*f.greylister, "bob@example.com", 0s)).has_value());
 }
 
@@ -187,10 +201,23 @@ TEST_CASE("forget removes what is known of a client, a network, a domain or an a
                     pool = "ptr/pool.example/a@sender.example/rcpt@example.com";
   CHECK(remaining("192.0.2.77") == std::vector{b, c, pool});
   CHECK(remaining("192.0.2.0/24") == std::vector{c, pool});
+  CHECK(remaining("192.0.2.77/24") == std::vector{c, pool});
+  CHECK(remaining("192.0.2") == std::vector{c, pool});
   CHECK(remaining("sub.sender.example") == std::vector{a, c, awl, pool});
   CHECK(remaining("pool.example") == std::vector{a, b, c, awl});
   CHECK(remaining("A@sender.example") == std::vector{b, awl});
   CHECK(remaining("example.com") == std::vector{awl});
+}
+
+TEST_CASE("a network is the same in whatever spelling") {
+  Fixture f;
+  REQUIRE(test::run(operate::pass(*f.greylister, "2001:DB8:0::/32", 1h, "")).has_value());
+  REQUIRE(test::run(operate::pass(*f.greylister, "2001:db8:0:0:0:0:0:1", 1h, "")).has_value());
+  REQUIRE(test::run(operate::pass(*f.greylister, "192.0.2.77/24", 1h, "")).has_value());
+  CHECK(f.lines(operate::list)[0]["subject"] == "192.0.2.0/24");
+  CHECK(*test::run(operate::forget(*f.greylister, "2001:db8::/32")) == 1);
+  CHECK(*test::run(operate::forget(*f.greylister, "2001:db8::1")) == 1);
+  CHECK(*test::run(operate::forget(*f.greylister, "192.0.2")) == 1);
 }
 
 TEST_CASE("what export writes import reads back, and what is none is skipped and counted") {
@@ -207,15 +234,16 @@ TEST_CASE("what export writes import reads back, and what is none is skipped and
   f.store.records.clear();
   text +=
       "\nnot json\n[]\n{\"key\":\"nothing\"}\n{\"key\":\"192.0.2.0/a@b/c@d\",\"first\":-1}\n"
-      "{\"key\":\"192.0.2.0/a@b/c@d\",\"first\":\"x\"}\n{\"key\":\"192.0.2.0/a@b/c@d\",\"last\":1900000000}\n";
+      "{\"key\":\"192.0.2.0/a@b/c@d\",\"first\":\"x\"}\n{\"key\":\"192.0.2.0/a@b/c@d\",\"last\":1900000000}\n"
+      "{\"key\":\"pass//regexp/\"}\n{\"key\":\"expect//a@b/\"}\n{\"key\":\"expect/bob\"}\n";
   const auto report = test::run(operate::import_lines(*f.greylister, text));
   REQUIRE(report.has_value());
   CHECK(f.store.records == records);
-  CHECK(report->read == records.size() + 6);
+  CHECK(report->read == records.size() + 9);
   CHECK(report->imported == records.size());
   CHECK(report->skipped ==
         std::map<std::string, std::uint64_t>{
-            {"not a JSON object", 2}, {"no valid \"key\"", 1}, {"a number that is none", 2}, {"in the future", 1}});
+            {"not a JSON object", 2}, {"no valid \"key\"", 4}, {"a number that is none", 2}, {"in the future", 1}});
 }
 
 TEST_CASE("a sink that has enough ends the listing") {
