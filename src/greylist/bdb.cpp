@@ -110,8 +110,11 @@ std::string_view view(const DBT& dbt) {
 std::pair<std::uint32_t, std::uint64_t> end_of_log(const std::string& directory) {
   const auto files = system_files();
   std::string newest;
+  const auto is_log = [](std::string_view name) {
+    return name.size() == 14 && name.starts_with("log.") && name.find_first_not_of("0123456789", 4) == name.npos;
+  };
   for (const std::string& name : files->list(directory).value_or(std::vector<std::string>())) {
-    if (name.starts_with("log.")) newest = name;  // the list is sorted
+    if (is_log(name)) newest = name;  // the list is sorted
   }
   auto content = newest.empty() ? Result<std::string>() : read_file(directory + "/" + newest, log_file_size);
   if (!content || newest.empty()) return {0, 0};
@@ -188,8 +191,8 @@ Result<std::unique_ptr<Environment>> Environment::open(const Settings& settings)
   handle->set_lg_max(handle, log_file_size);
   handle->set_lk_detect(handle, DB_LOCK_DEFAULT);
   // Private regions live on the heap: nothing stale survives a crash, and a full disk cannot end us by SIGBUS.
-  constexpr std::uint32_t flags =
-      DB_CREATE | DB_PRIVATE | DB_RECOVER | DB_INIT_TXN | DB_INIT_LOG | DB_INIT_MPOOL | DB_INIT_LOCK | DB_THREAD;
+  const std::uint32_t flags = DB_CREATE | DB_PRIVATE | DB_INIT_TXN | DB_INIT_LOG | DB_INIT_MPOOL | DB_INIT_LOCK |
+                              DB_THREAD | (settings.catastrophic ? DB_RECOVER_FATAL : DB_RECOVER);
   auto opened = guarded_void("open", [&] { return handle->open(handle, directory.c_str(), flags, 0600); });
   if (opened) opened = guarded_void("set flags", [&] { return handle->set_flags(handle, DB_TXN_WRITE_NOSYNC, 1); });
   if (!opened) return std::unexpected(opened.error());

@@ -71,8 +71,8 @@ class TemporaryCopy {
         if (!error && wanted(file)) fs::copy_file(entry.path(), path_ / "db" / file, error);
       }
     };
-    copy([](const std::string& file) { return file == "postgrey.db" || file == "postgrey_clients.db"; });
-    copy([](const std::string& file) { return file.starts_with("log."); });
+    if (!error) copy([](const std::string& file) { return file == "postgrey.db" || file == "postgrey_clients.db"; });
+    if (!error) copy([](const std::string& file) { return file.starts_with("log."); });
     if (!error && fs::exists(path_ / "db/postgrey.db")) return {};
     return fail(ErrorKind::not_found,
                 fmt::format("cannot copy postgrey's database from {}: {}; name the directory that postgrey's --dbdir "

@@ -1,7 +1,11 @@
+#include <db.h>
+#include <sys/resource.h>
+
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
-#include "greylist/bdb.hpp"
+#include "base/files.hpp"
 #include "greylist/postgrey_import.hpp"
 #include "support/catch.hpp"
 
@@ -31,6 +35,53 @@ struct Directory {
   }
   ~Directory() { fs::remove_all(path); }
   fs::path path;
+};
+
+// A postgrey that runs: what was put stands in its log only, until a checkpoint.
+class Postgrey {
+ public:
+  Postgrey() {
+    REQUIRE(db_env_create(&environment_, 0) == 0);
+    constexpr unsigned flags = DB_CREATE | DB_PRIVATE | DB_INIT_TXN | DB_INIT_LOG | DB_INIT_MPOOL | DB_INIT_LOCK;
+    REQUIRE(environment_->open(environment_, path_.path.c_str(), flags, 0600) == 0);
+    REQUIRE(db_create(&database_, environment_, 0) == 0);
+    REQUIRE(database_->open(database_, nullptr, "postgrey.db", nullptr, DB_BTREE, DB_CREATE | DB_AUTO_COMMIT, 0600) ==
+            0);
+  }
+  ~Postgrey() {
+    database_->close(database_, 0);
+    environment_->close(environment_, 0);
+  }
+  Postgrey(const Postgrey&) = delete;
+  Postgrey& operator=(const Postgrey&) = delete;
+
+  void put(std::string key, std::string value) {
+    DBT k{}, v{};
+    k.data = key.data();
+    k.size = static_cast<std::uint32_t>(key.size());
+    v.data = value.data();
+    v.size = static_cast<std::uint32_t>(value.size());
+    REQUIRE(database_->put(database_, nullptr, &k, &v, DB_AUTO_COMMIT) == 0);
+  }
+  void checkpoint() { REQUIRE(environment_->txn_checkpoint(environment_, 0, 0, DB_FORCE) == 0); }
+  void copy(std::string_view name, const Directory& to) const {
+    for (const auto& entry : fs::directory_iterator(path_.path)) {
+      if (entry.path().filename().string().starts_with(name)) fs::copy(entry.path(), to.path);
+    }
+  }
+
+ private:
+  Directory path_;
+  DB_ENV* environment_ = nullptr;
+  DB* database_ = nullptr;
+};
+
+struct Imported {
+  explicit Imported(const Directory& source) {
+    report = read_postgrey(source.path, rules, [&](const Stored& stored) { keys.push_back(stored.key); });
+  }
+  std::vector<std::string> keys;
+  Result<ImportReport> report;
 };
 
 }  // namespace
@@ -106,22 +157,14 @@ TEST_CASE("client keys of every postgrey come into our form, and who was whiteli
   CHECK(convert_client("192.0.2.77", "4,1799990000", ours)->record.passes == 4);
 }
 
-TEST_CASE("a database is read from a copy, with its log and without, and never changed") {
+TEST_CASE("a running postgrey's database is read from a copy, and never changed") {
   const Directory source;
-  {
-    const Directory made;
-    auto environment = bdb::Environment::open({.base = made.path});
-    REQUIRE(environment.has_value());
-    auto database = (*environment)->database("postgrey.db");
-    REQUIRE(database.has_value());
-    auto transaction = (*environment)->begin();
-    REQUIRE(database->put(*transaction, "192.0.2.0/a@b/c@d", passed).has_value());
-    REQUIRE(database->put(*transaction, "192.0.2.0/e@f/c@d", waiting).has_value());
-    REQUIRE(database->put(*transaction, "junk", waiting).has_value());
-    REQUIRE(transaction->commit().has_value());
-    // As a running postgrey: what was written stands in the log only.
-    for (const auto& entry : fs::directory_iterator(made.path / "db")) fs::copy(entry.path(), source.path);
-  }
+  Postgrey postgrey;
+  postgrey.put("192.0.2.0/a@b/c@d", passed);
+  postgrey.put("192.0.2.0/e@f/c@d", waiting);
+  postgrey.put("junk", waiting);
+  postgrey.copy("", source);
+  REQUIRE(replace_file(source.path / "log.txt", "not one of its logs").has_value());
   const auto content = [&] {
     std::map<std::string, std::string> files;
     for (const auto& entry : fs::directory_iterator(source.path)) {
@@ -131,21 +174,60 @@ TEST_CASE("a database is read from a copy, with its log and without, and never c
     return files;
   };
   const auto before = content();
-  std::vector<std::string> keys;
-  const auto read = [&] {
-    keys.clear();
-    return read_postgrey(source.path, rules, [&](const Stored& stored) { keys.push_back(stored.key); });
-  };
-  auto report = read();
-  REQUIRE(report.has_value());
-  CHECK(keys == std::vector<std::string>{"192.0.2.0/a@b/c@d", "192.0.2.0/e@f/c@d"});
-  CHECK(report->read == 3);
-  CHECK(report->imported == 2);
-  CHECK(report->skipped == std::map<std::string, std::uint64_t>{{"key does not parse", 1}});
+  const Imported imported(source);
+  REQUIRE(imported.report.has_value());
+  CHECK(imported.keys == std::vector<std::string>{"192.0.2.0/a@b/c@d", "192.0.2.0/e@f/c@d"});
+  CHECK(imported.report->read == 3);
+  CHECK(imported.report->imported == 2);
+  CHECK(imported.report->skipped == std::map<std::string, std::uint64_t>{{"key does not parse", 1}});
+  CHECK(imported.report->remark.empty());
   CHECK(content() == before);
+}
 
-  fs::remove(source.path / "postgrey.db");
-  report = read();
-  REQUIRE_FALSE(report.has_value());
-  CHECK(report.error().text.find("there is no postgrey.db; name the directory") != std::string::npos);
+TEST_CASE("a checkpoint between the copies of database and log loses nothing") {
+  const Directory source;
+  Postgrey postgrey;
+  postgrey.checkpoint();
+  postgrey.put("192.0.2.0/a@b/c@d", passed);
+  postgrey.copy("postgrey", source);
+  postgrey.checkpoint();
+  postgrey.put("192.0.2.0/e@f/c@d", passed);
+  postgrey.copy("log.", source);
+  const Imported imported(source);
+  REQUIRE(imported.report.has_value());
+  CHECK(imported.keys == std::vector<std::string>{"192.0.2.0/a@b/c@d", "192.0.2.0/e@f/c@d"});
+}
+
+TEST_CASE("without its log a database is read page by page") {
+  const Directory source;
+  Postgrey postgrey;
+  for (int i = 0; i < 200; ++i) postgrey.put("192.0.2.0/s" + std::to_string(i) + "@b/c@d", passed);
+  postgrey.checkpoint();
+  postgrey.copy("postgrey", source);
+  const Imported imported(source);
+  REQUIRE(imported.report.has_value());
+  CHECK(imported.keys.size() == 200);
+  CHECK(imported.report->remark.starts_with("read page by page, because"));
+}
+
+TEST_CASE("a database that is not there or cannot be copied whole is an error") {
+  const Directory source;
+  Imported imported(source);
+  REQUIRE_FALSE(imported.report.has_value());
+  CHECK(imported.report.error().text.find("there is no postgrey.db; name the directory") != std::string::npos);
+  Postgrey postgrey;
+  for (int i = 0; i < 200; ++i) postgrey.put("192.0.2.0/s" + std::to_string(i) + "@b/c@d", passed);
+  postgrey.checkpoint();
+  postgrey.copy("postgrey", source);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit tight = before;
+  tight.rlim_cur = 8192;
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &tight) == 0);
+  imported = Imported(source);
+  setrlimit(RLIMIT_FSIZE, &before);
+  REQUIRE_FALSE(imported.report.has_value());
+  CHECK(imported.report.error().text.find("there is no postgrey.db") == std::string::npos);
+  CHECK(imported.report.error().text.starts_with("cannot copy postgrey's database from "));
 }
