@@ -24,6 +24,7 @@ constexpr std::uint64_t small_checkpoint = 2U << 20;
 constexpr std::uint32_t log_file_size = 10U << 20;
 constexpr std::size_t most_value = 1024;
 constexpr std::size_t kept_aside = 3;
+constexpr std::string_view corrupt = "corrupt", salvageable = "salvage";  // -<time>: directories moved aside
 
 // A full disk and a damaged file both end in DB_RUNRECOVERY; which it was, only the failed system call tells. Berkeley
 // DB says what went wrong through a callback, hundreds of times: the first line is the cause.
@@ -267,25 +268,53 @@ Result<> Environment::checkpoint() {
   return guarded_void("log removal", [&] { return handle_->log_archive(handle_, nullptr, DB_ARCH_REMOVE); });
 }
 
-Result<std::string> set_aside(const std::string& base) {
-  std::vector<std::string> old;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(base, error)) {
-    if (entry.path().filename().string().starts_with("corrupt-")) old.push_back(entry.path());
+namespace {
+
+// Paths of the directories below `base` whose names begin so, oldest first.
+std::vector<std::string> named(const std::string& base, std::string_view word) {
+  std::vector<std::string> found;
+  for (const std::string& name : system_files()->list(base).value_or(std::vector<std::string>())) {
+    if (name.starts_with(word) && name.substr(word.size()).starts_with('-')) found.push_back(base + '/' + name);
   }
-  std::sort(old.begin(), old.end());
-  for (std::size_t i = 0; i + kept_aside <= old.size(); ++i) std::filesystem::remove_all(old[i], error);
+  return found;
+}
+
+void remove_oldest_corrupt(const std::string& base) {
+  const std::vector<std::string> old = named(base, corrupt);
+  std::error_code ignored;
+  for (std::size_t i = 0; i + kept_aside <= old.size(); ++i) std::filesystem::remove_all(old[i], ignored);
+}
+
+Result<std::string> move_directory(const std::string& from, const std::string& to) {
+  auto moved = system_files()->rename(from, to);
+  if (moved) return to;
+  return fail(ErrorKind::temporary, fmt::format("cannot move {} to {}: {}", from, to, moved.error().text));
+}
+
+}  // namespace
+
+Result<std::string> set_aside(const std::string& base, bool to_salvage) {
+  // What is damaged while others wait to be salvaged into it, again and again, is not worth more of the disk.
+  to_salvage = to_salvage && unsalvaged(base).size() < kept_aside;
+  if (!to_salvage) remove_oldest_corrupt(base);
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
   tm parts{};
   gmtime_r(&now.tv_sec, &parts);
   std::array<char, 32> text{};
   strftime(text.data(), text.size(), "%Y%m%dT%H%M%S", &parts);
-  const std::string target = fmt::format("{}/corrupt-{}.{:06}", base, text.data(), now.tv_nsec / 1000);
-  std::filesystem::rename(base + "/db", target, error);
-  if (error)
-    return fail(ErrorKind::temporary, fmt::format("cannot move {}/db to {}: {}", base, target, error.message()));
-  return target;
+  const std::string_view word = to_salvage ? salvageable : corrupt;
+  return move_directory(base + "/db", fmt::format("{}/{}-{}.{:06}", base, word, text.data(), now.tv_nsec / 1000));
+}
+
+std::vector<std::string> unsalvaged(const std::string& base) {
+  return named(base, salvageable);
+}
+
+Result<std::string> set_salvaged(const std::string& base, const std::string& directory) {
+  remove_oldest_corrupt(base);
+  const std::string time = directory.substr(base.size() + 1 + salvageable.size());
+  return move_directory(directory, fmt::format("{}/{}{}", base, corrupt, time));
 }
 
 Result<Opened> open_or_replace(const Settings& settings, const std::function<Result<>(Environment&)>& prove) {
@@ -297,7 +326,7 @@ Result<Opened> open_or_replace(const Settings& settings, const std::function<Res
       static_cast<void>(system_files()->remove(settings.base + "/db/" + settings.expendable));
     }
     if (attempt == 3) {
-      auto aside = set_aside(settings.base);
+      auto aside = set_aside(settings.base, settings.to_salvage);
       if (!aside) return std::unexpected(aside.error());
       opened.set_aside = *aside;
     }

@@ -2,7 +2,8 @@
 // that survives kill -9, a full disk and damaged files. Knows nothing of what is stored.
 //
 // Layout below the base directory: `db/` (the environment), `lock` (held by open_or_replace's caller as long as it
-// uses the base), `corrupt-<time>/` (environments that could not be used any more, for the admin).
+// uses the base), `corrupt-<time>/` (environments that could not be used any more, for the admin), `salvage-<time>/`
+// (the same, while there are records in them to be taken over).
 //
 // Threads: get, put, erase, scan, begin and commit on one thread at a time (locks of one's own are not detected as
 // deadlocks); flush() and checkpoint() from one other thread. Everything blocks: never on a network thread.
@@ -58,6 +59,7 @@ struct Settings {
   std::string base;
   std::size_t cache = 32UL << 20;
   std::string expendable{};   // a database that can be made again from the others: given up first
+  bool to_salvage = false;    // a damaged environment holds what cannot be had elsewhere
   bool catastrophic = false;  // recover from all log files there are: for a copy that was made of a live environment
 };
 
@@ -95,7 +97,11 @@ struct Opened {
 // recovery runs once more without the expendable database, so that what only the log knows reaches the others' files;
 // then it is moved aside and a new one opened. A full or failing disk is an error and moves nothing.
 Result<Opened> open_or_replace(const Settings& settings, const std::function<Result<>(Environment&)>& prove);
-Result<std::string> set_aside(const std::string& base);  // db/ -> corrupt-<time>/; keeps the last three of these
+// db/ -> salvage-<time>/ or corrupt-<time>/, of which the last three are kept.
+Result<std::string> set_aside(const std::string& base, bool to_salvage);
+std::vector<std::string> unsalvaged(const std::string& base);  // all salvage-<time>/, oldest first
+// salvage-<time>/ -> corrupt-<time>/: its records have been taken over.
+Result<std::string> set_salvaged(const std::string& base, const std::string& directory);
 
 // Every key and value that still stands in a database file, read page by page without Berkeley DB, which gives up at
 // the first damaged page. Damaged, outdated or doubled pairs are among them: the visitor judges.

@@ -130,7 +130,7 @@ class BdbStore final : public Store {
   void attach();
   void detach(const Error& error, Steady::duration pause);
   void failed(const Error& error);
-  void salvage();
+  bool salvage(const std::string& directory);
   Result<> read_manual();
   Stamp wall_now() const { return std::chrono::floor<std::chrono::seconds>(clock_.now()).time_since_epoch().count(); }
   Rules rules() const {
@@ -149,7 +149,6 @@ class BdbStore final : public Store {
   Steady::time_point reopen_at_, expire_at_;
   std::optional<Steady::time_point> last_strike_;
   bool manual_changed_ = false;
-  std::string salvage_from_;  // a directory moved aside, not yet read
 
   std::mutex environment_mutex_;  // against closing it while the keeper flushes
   std::unique_ptr<bdb::Environment> environment_;
@@ -280,13 +279,14 @@ Result<> BdbStore::read_manual() {
 // Opens the environment, on the store's thread; leaves the store detached, and the next attempt set, if it cannot be.
 void BdbStore::attach() {
   std::unique_ptr<Table> table;
-  auto opened =
-      bdb::open_or_replace({settings_.directory, settings_.cache, "index.db"}, [&](bdb::Environment& environment) {
-        table.reset();
-        auto made = Table::open(environment, settings_.caps);
-        if (made) table = std::move(*made);
-        return made ? Result<>{} : std::unexpected(made.error());
-      });
+  const bdb::Settings files{
+      .base = settings_.directory, .cache = settings_.cache, .expendable = "index.db", .to_salvage = true};
+  auto opened = bdb::open_or_replace(files, [&](bdb::Environment& environment) {
+    table.reset();
+    auto made = Table::open(environment, settings_.caps);
+    if (made) table = std::move(*made);
+    return made ? Result<>{} : std::unexpected(made.error());
+  });
   if (!opened) return detach(opened.error(), settings_.reopen_after);
   {
     const std::scoped_lock lock(environment_mutex_);
@@ -298,8 +298,9 @@ void BdbStore::attach() {
     log_.warning(program, environment_->loss());
     alerts_.raise("greylist store lost its last changes", environment_->loss());
   }
-  if (!opened->set_aside.empty()) salvage_from_ = opened->set_aside;
-  if (!salvage_from_.empty()) salvage();
+  for (const std::string& directory : bdb::unsalvaged(settings_.directory)) {
+    if (!salvage(directory)) return;
+  }
   manual_changed_ = true;
   if (!in_transaction([](Table&) { return Result<>{}; })) return;
   const std::scoped_lock lock(mutex_);
@@ -333,13 +334,14 @@ void BdbStore::failed(const Error& error) {
   const auto now = Steady::now();
   if (!last_strike_ || now - *last_strike_ > strike_memory) {
     last_strike_ = now;
-  } else if (auto aside = bdb::set_aside(settings_.directory)) {
-    salvage_from_ = *aside;
+  } else if (bdb::set_aside(settings_.directory, true)) {
     last_strike_.reset();
   }
 }
 
-void BdbStore::salvage() {
+// The directory keeps its name until its records are safe in the store, so that no restart forgets it. False: the
+// store is detached again.
+bool BdbStore::salvage(const std::string& directory) {
   const Stamp now = wall_now();
   const Rules current = rules();
   std::vector<Stored> found;
@@ -348,7 +350,7 @@ void BdbStore::salvage() {
   const auto merge_found = [&] {
     if (merged) merged = in_transaction([&](Table& table) { return merge_all(table, std::exchange(found, {})); });
   };
-  const auto read = bdb::salvage(salvage_from_ + "/records.db", [&](std::string_view key, std::string_view value) {
+  const auto read = bdb::salvage(directory + "/records.db", [&](std::string_view key, std::string_view value) {
     auto record = decode(key, value);
     if (!record || (record->passed && current.expired(*record, now))) return;
     found.push_back({std::string(key), std::move(*record)});
@@ -356,13 +358,18 @@ void BdbStore::salvage() {
     if (found.size() >= most_batch) merge_found();
   });
   merge_found();
-  if (!merged) return;  // detached again; salvage_from_ stays for the next attempt
+  if (!merged) return false;
+  if (const auto flushed = environment_->flush(); !flushed) {
+    failed(flushed.error());
+    return false;
+  }
+  const auto moved = bdb::set_salvaged(settings_.directory, directory);
   const std::string text =
-      fmt::format("the damaged store was moved to {}; {} records in it were whole and are in use{}", salvage_from_,
-                  count, read ? "" : " (" + read.error().text + ")");
-  salvage_from_.clear();
+      fmt::format("the damaged store was moved to {}; {} records in it were whole and are in use{}",
+                  moved.value_or(directory), count, read ? "" : " (" + read.error().text + ")");
   log_.warning(program, text);
   alerts_.raise("greylist store was damaged", text);
+  return true;
 }
 
 // Beside the store's thread, so that no mail waits for the disk.

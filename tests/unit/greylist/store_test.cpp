@@ -419,6 +419,18 @@ TEST_CASE("a damaged store is salvaged into a new one, and a person is told") {
   CHECK(kept == 1);
 }
 
+TEST_CASE("a salvage that was interrupted is taken up again") {
+  Fixture f;
+  pass_some(f, 50);
+  f.store.reset();
+  fs::rename(f.directory / "db", f.directory / "salvage-20270115T080000.000000");
+  f.open();
+  CHECK(f.alerts.contains("greylist store was damaged"));
+  CHECK(still_passing(f, 50) == 50);
+  CHECK(fs::exists(f.directory / "corrupt-20270115T080000.000000"));
+  CHECK_FALSE(fs::exists(f.directory / "salvage-20270115T080000.000000"));
+}
+
 TEST_CASE("a log that breaks off is reported") {
   Fixture f;
   pass_some(f, 50);

@@ -1,0 +1,69 @@
+#include "greylist/bdb.hpp"
+
+#include <filesystem>
+
+#include "support/catch.hpp"
+
+using namespace greymx;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Directory {
+  Directory() {
+    std::string name = fs::temp_directory_path() / "bdb.XXXXXX";
+    path = mkdtemp(name.data());
+  }
+  ~Directory() { fs::remove_all(path); }
+  std::vector<std::string> names() const { return system_files()->list(path).value(); }
+  fs::path path;
+};
+
+}  // namespace
+
+TEST_CASE("files that only look like logs do not matter") {
+  const Directory directory;
+  for (const char* name : {"log.txt", "log.", "log.99999999999", "log.000000000x"}) {
+    fs::create_directories(directory.path / "db");
+    REQUIRE(replace_file(directory.path / "db" / name, "text").has_value());
+    auto environment = bdb::Environment::open({.base = directory.path});
+    REQUIRE(environment.has_value());
+    CHECK((*environment)->loss().empty());
+  }
+}
+
+TEST_CASE("what is to be salvaged is known as such until it has been, even if no new environment can be opened") {
+  const Directory directory;
+  const std::string base = directory.path;
+  int proofs = 0;
+  const auto opened = bdb::open_or_replace({.base = base, .to_salvage = true}, [&](bdb::Environment&) -> Result<> {
+    return fail(++proofs < 3 ? ErrorKind::permanent : ErrorKind::no_space, "damaged, and then the disk is full");
+  });
+  REQUIRE_FALSE(opened.has_value());
+  const auto waiting = bdb::unsalvaged(base);
+  REQUIRE(waiting.size() == 1);
+  CHECK(fs::is_directory(waiting[0]));
+  const auto corrupt = bdb::set_salvaged(base, waiting[0]);
+  REQUIRE(corrupt.has_value());
+  CHECK(corrupt->starts_with(base + "/corrupt-2"));
+  CHECK(fs::is_directory(*corrupt));
+  CHECK(bdb::unsalvaged(base).empty());
+}
+
+TEST_CASE("three damaged environments are kept, and three that wait to be salvaged") {
+  const Directory directory;
+  const std::string base = directory.path;
+  for (int i = 0; i < 5; ++i) {
+    fs::create_directories(directory.path / "db" / std::to_string(i));
+    REQUIRE(bdb::set_aside(base, false).has_value());
+  }
+  REQUIRE(directory.names().size() == 3);
+  CHECK(fs::exists(directory.path / directory.names()[0] / "2"));
+  for (int i = 0; i < 5; ++i) {
+    fs::create_directories(directory.path / "db" / std::to_string(i));
+    REQUIRE(bdb::set_aside(base, true).has_value());
+  }
+  CHECK(directory.names().size() == 6);
+  CHECK(bdb::unsalvaged(base).size() == 3);
+  CHECK(fs::exists(fs::path(bdb::unsalvaged(base)[0]) / "0"));
+}
