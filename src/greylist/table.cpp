@@ -33,6 +33,12 @@ std::string network_prefix(Kind kind, const IpAddress& client) {
   return text.append(reinterpret_cast<const char*>(network.bytes().data()), network.is_v4() ? 3 : 8);
 }
 
+// Of an IPv6 client the /48, which is what one customer may have.
+std::string site_prefix(Kind kind, const IpAddress& client) {
+  std::string text{'s', static_cast<char>('0' + static_cast<int>(kind))};
+  return text.append(reinterpret_cast<const char*>(client.bytes().data()), 6);
+}
+
 bool is_manual(Kind kind) {
   return kind == Kind::pass || kind == Kind::expect;
 }
@@ -43,8 +49,9 @@ std::vector<std::string> entries_of(const std::string& key, const Record& record
   if (is_manual(kind)) return {};
   if (record.passed) return {"p" + time_bytes(record.last / day) + key};
   std::vector<std::string> entries{"w" + time_bytes(record.first) + key};
-  // Whose network a hashed key was is unknown.
-  if (kind != Kind::hashed) entries.push_back(network_prefix(kind, record.client) + time_bytes(record.first) + key);
+  if (kind == Kind::hashed) return entries;  // whose network it was is unknown
+  entries.push_back(network_prefix(kind, record.client) + time_bytes(record.first) + key);
+  if (!record.client.is_v4()) entries.push_back(site_prefix(kind, record.client) + time_bytes(record.first) + key);
   return entries;
 }
 
@@ -144,27 +151,38 @@ Result<> Table::drop(const std::string& key) {
   return change(key, *record, std::nullopt);
 }
 
+Result<bool> Table::drop_oldest(const std::string& prefix, const std::string& except) {
+  auto oldest = indexed(prefix, any_time, 2);
+  if (!oldest) return std::unexpected(oldest.error());
+  std::erase(*oldest, except);
+  if (oldest->empty()) return false;
+  auto dropped = drop(oldest->front());
+  return dropped ? Result<bool>(true) : std::unexpected(dropped.error());
+}
+
+Result<> Table::bound(const std::string& prefix, std::uint64_t cap, const std::string& except) {
+  std::uint64_t count = 0;
+  auto counted = index_.scan(*transaction_, prefix, [&](std::string_view entry, std::string_view) {
+    return entry.starts_with(prefix) && ++count <= cap;
+  });
+  if (!counted || count <= cap) return counted;
+  const auto dropped = drop_oldest(prefix, except);
+  return dropped ? Result<>{} : std::unexpected(dropped.error());
+}
+
 // At a cap the oldest record that never passed makes way; if all have passed, the one unseen for longest.
 Result<> Table::make_room(const std::string& key, const Record& record) {
-  const auto drop_oldest = [&](const std::string& prefix) -> Result<bool> {
-    const auto oldest = indexed(prefix, any_time, 1);
-    if (!oldest) return std::unexpected(oldest.error());
-    if (oldest->empty() || oldest->front() == key) return false;
-    auto dropped = drop(oldest->front());
-    return dropped ? Result<bool>(true) : std::unexpected(dropped.error());
-  };
   const Kind kind = kind_of(key);
   if (!record.passed && kind != Kind::hashed) {
-    const std::string network = network_prefix(kind, record.client);
-    const auto same = indexed(network, any_time, caps_.waiting_per_network + 1);
-    if (!same) return std::unexpected(same.error());
-    if (same->size() > caps_.waiting_per_network) {
-      if (auto dropped = drop_oldest(network); !dropped) return std::unexpected(dropped.error());
+    auto bounded = bound(network_prefix(kind, record.client), caps_.waiting_per_network, key);
+    if (bounded && !record.client.is_v4()) {
+      bounded = bound(site_prefix(kind, record.client), caps_.waiting_per_site, key);
     }
+    if (!bounded) return bounded;
   }
   while (totals_.waiting > caps_.waiting || totals_.records() > caps_.records) {
-    auto dropped = drop_oldest("w");
-    if (dropped && !*dropped) dropped = drop_oldest("p");
+    auto dropped = drop_oldest("w", key);
+    if (dropped && !*dropped) dropped = drop_oldest("p", key);
     if (!dropped) return std::unexpected(dropped.error());
     if (!*dropped) break;
   }
@@ -196,6 +214,7 @@ Result<Outcome> Table::decide(const Question& question) {
   const Outcome outcome = greylist::decide(question, found);
   if (!question.writes(outcome.pass())) return outcome;
 
+  std::vector<Stored> counted;  // by a cap that did not count them before
   for (std::size_t i = 0; i < before.size(); ++i) {
     const Slot& slot = i == 0 ? found.client : found.triplets[i - 1];
     if (!slot.write) continue;
@@ -205,10 +224,15 @@ Result<Outcome> Table::decide(const Question& question) {
       if (auto moved = change(old_key, old_record, std::nullopt); !moved) return std::unexpected(moved.error());
       old_record.reset();
     }
-    const bool added = !old_record || old_record->passed != slot.record->passed;
-    auto changed = change(key, old_record, slot.record);
-    if (changed && added) changed = make_room(key, *slot.record);
-    if (!changed) return std::unexpected(changed.error());
+    if (auto changed = change(key, old_record, slot.record); !changed) return std::unexpected(changed.error());
+    if (!old_record || old_record->passed != slot.record->passed ||
+        counted_network(old_record->client) != counted_network(slot.record->client)) {
+      counted.push_back({key, *slot.record});
+    }
+  }
+  // Not before all are written: what makes way may be one of them.
+  for (const auto& [key, record] : counted) {
+    if (auto made = make_room(key, record); !made) return std::unexpected(made.error());
   }
   return outcome;
 }

@@ -1,7 +1,8 @@
 // The greylist's records in a Berkeley DB environment: what a store does inside one transaction. Two databases:
 // `records.db` maps keys to encoded records; `index.db` holds, in the same transactions,
 //   w first key          what never passed, oldest first: expiry and the cap over all
-//   n kind network first key   the same by the network that first sent it: the cap for each network
+//   n kind network first key   the same by the network that sent it last: the cap for each network
+//   s kind network first key   the same by IPv6 /48
 //   p day key            what passed, and clients, by the day they were last seen: expiry
 //   t                    the totals
 //
@@ -20,6 +21,7 @@ struct Caps {
   std::uint64_t records = 20'000'000;
   std::uint64_t waiting = 5'000'000;        // triplets that never passed
   std::uint64_t waiting_per_network = 200;  // of each kind of key, by /24 or /64
+  std::uint64_t waiting_per_site = 1000;    // of each kind of key, by IPv6 /48
 };
 
 class Table {
@@ -47,6 +49,9 @@ class Table {
   void count(const std::string& key, const Record& record, bool add);
   Result<> make_room(const std::string& key, const Record& record);
   Result<> drop(const std::string& key);
+  // By the index entries from `prefix` on, `except` left out; false: there was none.
+  Result<bool> drop_oldest(const std::string& prefix, const std::string& except);
+  Result<> bound(const std::string& prefix, std::uint64_t cap, const std::string& except);
   // Keys at the end of at most `limit` index entries from `prefix` on whose time is <= `until`.
   Result<std::vector<std::string>> indexed(const std::string& prefix, Stamp until, std::size_t limit);
 
