@@ -186,9 +186,7 @@ std::shared_ptr<const Whitelist> Greylister::Impl::load_list(Whitelist::Of of, c
   log.warning(program, text);
   alerts.raise("greylist whitelist cannot be read", text);
   if (old) return old;
-  auto empty = std::make_shared<Whitelist>(of);
-  empty->compile();
-  return empty;
+  return std::make_shared<const Whitelist>(of);
 }
 
 void Greylister::Impl::load(config::ConfigPtr config) {
@@ -317,7 +315,8 @@ Answer Greylister::Impl::answer(const Settings& current, const Request& request,
   if (!request.dry_run) note_outcome(outcome, request);
   std::string reason = reason_text(outcome);
   const std::string label = outcome.reason == Reason::early_retry ? "early-retry" : reason;
-  const bool waited = outcome.first_pass && outcome.waited > 0 && first_of_message(request);
+  const bool enforced = current.config->greylist.mode != config::CheckMode::warn;  // else nobody was made to wait
+  const bool waited = enforced && outcome.first_pass && outcome.waited > 0 && first_of_message(request);
   const auto delay = waited ? std::optional(outcome.waited) : std::nullopt;
   Answer answer = finish(current, request, outcome.pass(), std::move(reason), label, delay, outcome.missing);
   if (waited && current.config->greylist.header) {

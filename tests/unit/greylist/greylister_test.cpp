@@ -209,6 +209,8 @@ TEST_CASE("in warn mode everything passes, is told apart, and is remembered") {
   answer = f.check(mail());
   CHECK_FALSE(answer.would_defer);
   CHECK(answer.reason == "triplet found");
+  CHECK(answer.header.empty());  // nobody waited
+  CHECK(answer.log_line.find("delay=") == std::string::npos);
   Fixture off([](config::Config& config) { config.greylist.mode = config::CheckMode::off; });
   CHECK(off.check(mail()).action == Action::pass);
   CHECK(off.store.records.empty());
