@@ -74,6 +74,8 @@ class Worker {
   Task<bool> needs_utf8(const Job& job);
   std::unique_ptr<Job> make_job(Taken taken, queue::Loaded loaded) const;
   std::vector<Fate> stray(const Job& job);
+  // Deleted or put on hold by the admin since it was loaded.
+  bool withdrawn(QueueId id) const { return !parts_.spool.contains(id) || parts_.spool.held(id); }
   Task<bool> deliver(Job& job);
   Task<std::vector<Fate>> attempt(Job& job, bool& stale);
   void log_activation(const Job& job);
@@ -101,6 +103,7 @@ Task<> Worker::run() {
     }
     if (!destination_.wants_worker()) break;
     job = std::move(next_);
+    if (job && withdrawn(job->taken.id())) job.reset();
     if (!job) job = co_await next_job();
   }
   put_away_connection();

@@ -77,6 +77,7 @@ class FakeSpool final : public queue::Spool {
   }
   Task<Result<>> update_durably(QueueId id,
                                 std::vector<std::pair<std::size_t, queue::RecipientState>> changes) override {
+  bool held(QueueId id) const override { return messages.contains(id) && messages.at(id).state.held; }
     update(id, std::move(changes));
     co_return Result<>{};
   }

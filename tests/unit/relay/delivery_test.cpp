@@ -89,6 +89,26 @@ TEST_CASE_METHOD(OnePrimary, "with PIPELINING an envelope is one write, without 
   CHECK(primary.count("RCPT") == 10);
 }
 
+TEST_CASE_METHOD(OnePrimary, "delete and hold stop what was loaded while another message was on its way") {
+  const bool deleted = GENERATE(true, false);
+  CAPTURE(deleted);
+  config.delivery.concurrency_start = config.delivery.concurrency = 1;
+  put();
+  const QueueId next = put();
+  bool loaded = false;
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step != Step::dot || loaded) return std::nullopt;
+    loaded = spool->active(next);
+    CHECK((deleted ? spool->remove(next) : spool->hold(next, "wait")).has_value());
+    return std::nullopt;
+  };
+  start();
+  until_logged(": removed");
+  io.run_for(std::chrono::milliseconds(200));
+  CHECK(loaded);
+  CHECK(primary.transactions.size() == 1);
+}
+
 TEST_CASE_METHOD(OnePrimary, "connections are reused, up to messages_per_connection") {
   config.delivery.messages_per_connection = 4;
   config.delivery.concurrency_start = 1;
