@@ -62,18 +62,22 @@ void teach(Parts& parts, const Fate& fate, const std::string& address, bool refu
   }
 }
 
-// How the message as a whole speaks for or against the primary.
-void tell_destination(Destination& destination, const std::vector<Fate>& fates) {
-  bool delivered = false, refused = false, deferred = false;
-  std::string reason;
+void tell_destination(Destination& destination, QueueId id, const std::vector<Fate>& fates) {
+  Answered answered;
   for (const Fate& fate : fates) {
-    delivered = delivered || fate.outcome.result == Result::delivered;
-    deferred = deferred || (fate.outcome.result == Result::deferred && !fate.refused_early);
+    answered.delivered = answered.delivered || fate.outcome.result == Result::delivered;
+    answered.deferred = answered.deferred || (fate.outcome.result == Result::deferred && !fate.refused_early);
     if (!fate.refused_early) continue;
-    refused = true;
-    reason = fate.outcome.reason;
+    answered.refused = true;
+    answered.reason = fate.outcome.reason;
   }
-  destination.message_done(delivered, refused, deferred, reason);
+  destination.message_done(id, answered);
+}
+
+// Domains may share a primary: each counts under its own entry.
+std::string metrics_label(const Parts& parts, const Destination& destination, const Job& job) {
+  const config::Domain* entry = destination.own() ? entry_for(*parts.config, job.taken.domain()) : nullptr;
+  return entry != nullptr ? shown_name(*entry) : destination.settings().label;
 }
 
 }  // namespace
@@ -82,6 +86,7 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
   const queue::Message& message = job.loaded.message;
   const bool refusals_count = !destination.own() || destination.health().refusals_count();
   const bool too_old = expired(parts, job);
+  const std::string label = metrics_label(parts, destination, job);
   Changes changes;
   std::vector<ReportedRecipient> failed, too_late, relayed;
   for (Fate& fate : fates) {
@@ -92,8 +97,7 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
       outcome.dsn[0] = '4';
     }
     log_fate(parts, job, fate);
-    parts.metrics.count("deliveries_total",
-                        {{"domain", destination.settings().label}, {"result", std::string(to_string(outcome.result))}});
+    parts.metrics.count("deliveries_total", {{"domain", label}, {"result", std::string(to_string(outcome.result))}});
     if (destination.own()) teach(parts, fate, recipient.address, refusals_count);
     ReportedRecipient about{fate.index, outcome.dsn, fate.remote, outcome.said, outcome.reason};
     if (outcome.result == Result::delivered) {
@@ -113,7 +117,7 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
       changes.emplace_back(fate.index, deferred_state(parts, job, fate));
     }
   }
-  tell_destination(destination, fates);
+  tell_destination(destination, message.id, fates);
   Endings endings(parts);
   endings.update(message.id, std::move(changes));
   if (!failed.empty()) co_await endings.end(job.loaded, std::move(failed), Why::refused);

@@ -89,6 +89,19 @@ TEST_CASE_METHOD(OnePrimary, "with PIPELINING an envelope is one write, without 
   CHECK(primary.count("RCPT") == 10);
 }
 
+TEST_CASE_METHOD(OnePrimary, "domains that share a primary are counted each by itself") {
+  add_domain("sister.example", {primary.endpoint()});
+  add_domain("*.wild.example", {primary.endpoint()});
+  for (const char* domain : {"example.com", "sister.example", "a.wild.example", "b.wild.example"}) {
+    put({.to = {std::string("user@") + domain}});
+  }
+  start();
+  until_empty();
+  CHECK(metrics.value("deliveries_total", {{"domain", "example.com"}, {"result", "sent"}}) == 1);
+  CHECK(metrics.value("deliveries_total", {{"domain", "sister.example"}, {"result", "sent"}}) == 1);
+  CHECK(metrics.value("deliveries_total", {{"domain", "*.wild.example"}, {"result", "sent"}}) == 2);
+}
+
 TEST_CASE_METHOD(OnePrimary, "delete and hold stop what was loaded while another message was on its way") {
   const bool deleted = GENERATE(true, false);
   CAPTURE(deleted);
