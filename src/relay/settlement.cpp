@@ -87,7 +87,7 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
   const bool refusals_count = !destination.own() || destination.health().refusals_count();
   const bool too_old = expired(parts, job);
   const std::string label = metrics_label(parts, destination, job);
-  Changes changes;
+  Changes changes, relayed_changes;
   std::vector<ReportedRecipient> failed, too_late, relayed;
   for (Fate& fate : fates) {
     Outcome& outcome = fate.outcome;
@@ -103,10 +103,10 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
     if (outcome.result == Result::delivered) {
       RecipientState state = message.state.recipients[fate.index];
       state.status = RecipientStatus::done;
-      changes.emplace_back(fate.index, std::move(state));
-      if (!fate.server_reports && wants_relayed_report(message.envelope, recipient, parts.config->queue.bounce)) {
-        relayed.push_back(std::move(about));
-      }
+      const bool told =
+          !fate.server_reports && wants_relayed_report(message.envelope, recipient, parts.config->queue.bounce);
+      (told ? relayed_changes : changes).emplace_back(fate.index, std::move(state));
+      if (told) relayed.push_back(std::move(about));
     } else if (outcome.result == Result::failed) {
       failed.push_back(std::move(about));
     } else if (too_old) {
@@ -120,9 +120,12 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
   tell_destination(destination, message.id, fates);
   Endings endings(parts);
   endings.update(message.id, std::move(changes));
+  if (!relayed.empty()) {
+    co_await endings.tell(job.loaded, ReportKind::relayed, std::move(relayed), WallTime{});
+    endings.update(message.id, std::move(relayed_changes));
+  }
   if (!failed.empty()) co_await endings.end(job.loaded, std::move(failed), Why::refused);
   if (!too_late.empty()) co_await endings.end(job.loaded, std::move(too_late), Why::expired);
-  if (!relayed.empty()) co_await endings.tell(job.loaded, ReportKind::relayed, std::move(relayed), WallTime{});
 }
 
 }  // namespace greymx::relay
