@@ -347,6 +347,7 @@ TEST_CASE("greylist pass, expect, list and forget steer the running greylist") {
   CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", "soon"}}; }).exit ==
         2);
   CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", ""}}; }).exit == 2);
+  CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", "0s"}}; }).exit == 2);
   CHECK(world.run("greylist expect", [](Request& r) { r.args = {{"rcpt", "nobody"}, {"time", "15m"}}; }).exit == 1);
   world.store->broken = true;
   CHECK(world.run("greylist list").exit == 1);
