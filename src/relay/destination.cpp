@@ -193,7 +193,6 @@ void Destination::reached(const smtp::ClientSession& session) {
   last_contact_ = now();
   size_limit_ = session.server().size_limit;
   if (!own() || !health_.reachable(parts_.clock.now())) return;
-  drain_.restart(now());
   announce();
   kick();
 }
@@ -230,6 +229,7 @@ void Destination::announce() {
       const auto length = std::chrono::floor<std::chrono::seconds>(end - begin);
       parts_.log.info("qmgr", fmt::format("primary of {} is up again after {}", label, human_duration(length)));
       alerted_ = false;
+      drain_.restart(now());
       break;
     }
   }
@@ -244,16 +244,17 @@ void Destination::watch_downtime() {
                       fmt::format("For {}: {}. Its mail is kept.", human_duration(length), health_.reason()));
 }
 
-void Destination::message_done(bool delivered, bool refused, bool deferred, const std::string& reason) {
-  if (delivered || refused) drain_.taken(now());
-  if (deferred) drain_.deferred(now());
+void Destination::message_done(QueueId id, const Answered& answered) {
+  // A refusal that is not believed does not show that it copes with more.
+  if (answered.delivered || (answered.refused && health_.refusals_count())) drain_.taken(now());
+  if (answered.deferred) drain_.deferred(now());
   if (!own()) return;
   last_contact_ = now();
   bool changed = false;
-  if (refused) {
-    changed = health_.refused(parts_.clock.now(), reason);
-  } else if (delivered) {
-    changed = health_.delivered(parts_.clock.now());
+  if (answered.refused) {
+    changed = health_.refused(id, parts_.clock.now(), answered.reason);
+  } else if (answered.delivered) {
+    changed = health_.delivered(id, parts_.clock.now());
   }
   if (changed) announce();
 }

@@ -29,6 +29,13 @@ std::string shown_name(const config::Domain& domain);    // "*.example.com" for 
 std::string example_of(const config::Domain& domain);    // a domain of the spool's kind that the entry covers
 bool has_one_destination(const config::Domain& domain);  // by MX each subdomain goes its own way, when it has mail
 
+// How a message as a whole spoke for or against the primary.
+struct Answered {
+  bool delivered = false, deferred = false;
+  bool refused = false;  // before DATA
+  std::string reason;    // of the refusal
+};
+
 class Destination : public std::enable_shared_from_this<Destination> {
  public:
   Destination(Parts& parts, DestinationSettings settings);
@@ -60,7 +67,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   bool wants_worker() const { return workers_ <= allowed(); }  // is this one not too many?
   Task<Connected> acquire(std::vector<Endpoint> avoid);        // an idle connection or a new one
   void give_back(std::unique_ptr<Connection> connection);      // broken or worn out ones too
-  void message_done(bool delivered, bool refused, bool deferred, const std::string& reason);
+  void message_done(QueueId id, const Answered& answered);
   void trouble() { drain_.trouble(std::chrono::steady_clock::now()); }
 
  private:

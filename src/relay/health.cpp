@@ -78,10 +78,14 @@ bool HealthTracker::enter(Health health, WallTime now) {
 void HealthTracker::begin_trial() {
   trial_left_ = trial_messages;
   trial_refused_ = 0;
+  counted_.clear();
 }
 
-void HealthTracker::end_turn() {
-  if (trial_left_ > 0) --trial_left_;
+// False for a message that was tried before in this trial: one that is refused for ever says no more than once.
+bool HealthTracker::count(QueueId id) {
+  if (trial_left_ == 0 || !counted_.insert(id).second) return false;
+  --trial_left_;
+  return true;
 }
 
 bool HealthTracker::unreachable(WallTime now, std::string reason) {
@@ -95,19 +99,18 @@ bool HealthTracker::reachable(WallTime now) {
   return enter(Health::up, now);
 }
 
-bool HealthTracker::delivered(WallTime now) {
+bool HealthTracker::delivered(QueueId id, WallTime now) {
   if (health_ == Health::suspect) {
     begin_trial();
     return enter(Health::up, now);
   }
-  end_turn();
+  count(id);
   return false;
 }
 
-bool HealthTracker::refused(WallTime now, std::string reason) {
-  if (health_ != Health::up || trial_left_ == 0) return false;
+bool HealthTracker::refused(QueueId id, WallTime now, std::string reason) {
+  if (health_ != Health::up || !count(id)) return false;
   reason_ = std::move(reason);
-  end_turn();
   return ++trial_refused_ >= trial_limit && enter(Health::suspect, now);
 }
 
@@ -119,7 +122,9 @@ bool HealthTracker::flush(WallTime now) {
 
 void HealthTracker::inherit(Health health, WallTime since, std::string reason, bool on_trial,
                             const Downtime& downtime) {
-  downtime_.add(downtime);
+  Downtime known = downtime;
+  if (health != Health::up) known.begin(since);  // what is remembered may lack it
+  downtime_.add(known);
   if (health_ != Health::up) return;
   health_ = health;
   since_ = std::max(since_, since);

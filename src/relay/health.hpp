@@ -1,7 +1,7 @@
 // Is a primary up? Learnt from connections, deliveries and probes; remembered with all its outages. Pure.
 //
 //   UP       --no host answers-->                         DOWN      nothing is tried but probes
-//   DOWN     --a host greets and answers EHLO-->          UP, on trial: the first 20 messages
+//   DOWN     --a host greets and answers EHLO-->          UP, on trial: the first 20 messages, each at its first try
 //   on trial --10 of them refused before DATA-->          SUSPECT   one message a probe interval is tried
 //   SUSPECT  --a message is delivered-->                  UP, on trial again
 //   SUSPECT  --flush-->                                   UP, its refusals count
@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,8 +54,8 @@ class HealthTracker {
   // Each returns whether health() changed.
   bool unreachable(WallTime now, std::string reason);
   bool reachable(WallTime now);
-  bool delivered(WallTime now);
-  bool refused(WallTime now, std::string reason);  // a message, before DATA, while refusals do not count
+  bool delivered(QueueId id, WallTime now);
+  bool refused(QueueId id, WallTime now, std::string reason);  // before DATA, while refusals do not count
   bool flush(WallTime now);
 
   // What was known of it over a restart of ours, or elsewhere: its outage and its trial go on here. The worse health
@@ -64,13 +65,14 @@ class HealthTracker {
  private:
   bool enter(Health health, WallTime now);
   void begin_trial();
-  void end_turn();
+  bool count(QueueId id);
 
   Health health_ = Health::up;
   WallTime since_{};
   std::string reason_;
   unsigned trial_left_ = 0;
   unsigned trial_refused_ = 0;
+  std::set<QueueId> counted_;  // in this trial
   Downtime downtime_;
 };
 

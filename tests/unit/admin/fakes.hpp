@@ -77,12 +77,12 @@ class FakeSpool final : public queue::Spool {
   }
   Task<Result<>> update_durably(QueueId id,
                                 std::vector<std::pair<std::size_t, queue::RecipientState>> changes) override {
-  bool held(QueueId id) const override { return messages.contains(id) && messages.at(id).state.held; }
     update(id, std::move(changes));
     co_return Result<>{};
   }
   bool contains(QueueId id) const override { return messages.contains(id); }
   bool active(QueueId id) const override { return in_delivery == id; }
+  bool held(QueueId id) const override { return messages.contains(id) && messages.at(id).state.held; }
   Result<> hold(QueueId id, std::string reason) override {
     messages.at(id).state.held = true;
     messages.at(id).state.hold_reason = std::move(reason);

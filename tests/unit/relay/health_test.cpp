@@ -10,6 +10,12 @@ namespace {
 
 using namespace std::chrono_literals;
 
+QueueId next_id() {
+  static QueueId id;
+  ++id.value;
+  return id;
+}
+
 // A primary that has just come back.
 HealthTracker returned(const test::FakeClock& clock) {
   HealthTracker health;
@@ -46,9 +52,9 @@ TEST_CASE("after an outage refusals do not count for the first 20 messages") {
   for (int i = 0; i < 20; ++i) {
     CHECK_FALSE(health.refusals_count());
     if (i < 9) {
-      CHECK_FALSE(health.refused(clock.now(), "550 unknown"));
+      CHECK_FALSE(health.refused(next_id(), clock.now(), "550 unknown"));
     } else {
-      CHECK_FALSE(health.delivered(clock.now()));
+      CHECK_FALSE(health.delivered(next_id(), clock.now()));
     }
   }
   CHECK(health.refusals_count());
@@ -59,17 +65,17 @@ TEST_CASE("ten refusals among the first 20 stop the drain") {
   test::FakeClock clock;
   HealthTracker health = returned(clock);
   for (int i = 0; i < 9; ++i) {
-    health.delivered(clock.now());
-    CHECK_FALSE(health.refused(clock.now(), "550 unknown"));
+    health.delivered(next_id(), clock.now());
+    CHECK_FALSE(health.refused(next_id(), clock.now(), "550 unknown"));
   }
-  CHECK(health.refused(clock.now(), "550 unknown"));
+  CHECK(health.refused(next_id(), clock.now(), "550 unknown"));
   CHECK(health.health() == Health::suspect);
   CHECK(health.reason() == "550 unknown");
   CHECK_FALSE(health.refusals_count());
 
   SECTION("until it answers well, then it is on trial again") {
-    CHECK_FALSE(health.refused(clock.now(), "550 unknown"));
-    CHECK(health.delivered(clock.now()));
+    CHECK_FALSE(health.refused(next_id(), clock.now(), "550 unknown"));
+    CHECK(health.delivered(next_id(), clock.now()));
     CHECK(health.health() == Health::up);
     CHECK_FALSE(health.refusals_count());
   }
@@ -85,6 +91,28 @@ TEST_CASE("ten refusals among the first 20 stop the drain") {
   SECTION("it can go down from there") {
     CHECK(health.unreachable(clock.now(), "refused"));
     CHECK(health.health() == Health::down);
+  }
+}
+
+TEST_CASE("a message counts once in a trial, however often it is tried") {
+  test::FakeClock clock;
+  HealthTracker health = returned(clock);
+  const QueueId stubborn = next_id();
+  for (int i = 0; i < 50; ++i) CHECK_FALSE(health.refused(stubborn, clock.now(), "550 unknown"));
+  CHECK(health.on_trial());
+  const QueueId fine = next_id();
+  for (int i = 0; i < 50; ++i) health.delivered(fine, clock.now());
+  for (int i = 0; i < 18; ++i) {
+    CHECK(health.on_trial());
+    health.delivered(next_id(), clock.now());
+  }
+  CHECK(health.refusals_count());
+
+  SECTION("and again in the next trial") {
+    health.unreachable(clock.now(), "refused");
+    health.reachable(clock.now());
+    for (int i = 0; i < 9; ++i) CHECK_FALSE(health.refused(next_id(), clock.now(), "550 unknown"));
+    CHECK(health.refused(stubborn, clock.now(), "550 unknown"));
   }
 }
 
@@ -106,6 +134,16 @@ TEST_CASE("an outage goes on over a restart of ours, and its end is an end of an
   CHECK(after.reachable(clock.now()));
   CHECK_FALSE(after.refusals_count());
   CHECK(after.downtime().within(clock.now() - 100h, clock.now()) == 48h);
+}
+
+TEST_CASE("an outage that is remembered without its span has begun when it was noticed") {
+  test::FakeClock clock;
+  const Health health = GENERATE(Health::down, Health::suspect);
+  HealthTracker after;
+  after.inherit(health, clock.now() - 2h, "refused", false, {});
+  clock.advance(1h);
+  CHECK((health == Health::down ? after.reachable(clock.now()) : after.delivered(next_id(), clock.now())));
+  CHECK(after.downtime().spans() == Downtime::Spans{{clock.now() - 3h, clock.now()}});
 }
 
 TEST_CASE("what is known from two sides adds up, the worse health wins, and saying it twice changes nothing") {
