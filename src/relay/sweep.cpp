@@ -50,7 +50,7 @@ Due due_of(const queue::Message& message, WallTime now, const config::Queue& all
     }
     if (state.status != RecipientStatus::pending) continue;
     const WallTime end = expires_at(arrival, now, downtime_of(queue::schedule_domain(recipient.address)), rules);
-    due.first_expiry = std::min(due.first_expiry, end);
+    if (end < due.first_expiry) due.first_expiry = end, due.first_to_expire = i;
     const auto delay = delay_report_after(message.envelope, recipient, rules);
     if (now >= end) {
       due.expired.push_back(i);
@@ -119,11 +119,13 @@ bool Sweep::crowded() const {
   return totals.refused_bytes > (totals.disk_bytes + totals.free_bytes) / held_share;
 }
 
-void Sweep::note_near(const queue::Message& message, WallTime first_expiry) {
-  if (first_expiry - parts_.clock.now() > parts_.config->queue.lifetime / 10) return;
-  Near& near = near_[queue::schedule_domain(message.envelope.recipients.front().address)];
+// Of clients' mail only: about reports to strangers there is nothing to do, and an alert must not bring about the next.
+void Sweep::note_near(const queue::Message& message, const Due& due) {
+  if (message.envelope.origin == Origin::report) return;
+  if (due.first_expiry - parts_.clock.now() > parts_.config->queue.lifetime / 10) return;
+  Near& near = near_[queue::schedule_domain(message.envelope.recipients[due.first_to_expire].address)];
   ++near.messages;
-  if (first_expiry < near.expires) near.first = message.id, near.expires = first_expiry;
+  if (due.first_expiry < near.expires) near.first = message.id, near.expires = due.first_expiry;
 }
 
 void Sweep::warn_before() {
@@ -149,7 +151,7 @@ Due Sweep::find(const queue::Message& message) const {
 
 Task<> Sweep::look_at(queue::Message seen) {
   const Due first = find(seen);
-  if (first.first_expiry != WallTime::max() && first.expired.empty()) note_near(seen, first.first_expiry);
+  if (first.first_expiry != WallTime::max() && first.expired.empty()) note_near(seen, first);
   if (first.empty()) co_return;
   std::vector<std::size_t> concerned = first.expired;
   concerned.insert(concerned.end(), first.held_too_long.begin(), first.held_too_long.end());

@@ -16,6 +16,7 @@ struct Due {
   std::vector<std::size_t> held_too_long;
   std::vector<std::size_t> delayed;  // a delay report is wanted
   WallTime first_expiry = WallTime::max();
+  std::size_t first_to_expire = 0;  // the recipient
   bool empty() const { return expired.empty() && held_too_long.empty() && delayed.empty(); }
 };
 Due due_of(const queue::Message& message, WallTime now, const config::Queue& rules, const DowntimeOf& downtime_of);
@@ -36,7 +37,7 @@ class Sweep {
   std::chrono::seconds youngest() const;
   std::optional<std::vector<Taken>> claim(const queue::Message& message, const std::vector<std::size_t>& recipients);
   bool crowded() const;
-  void note_near(const queue::Message& message, WallTime first_expiry);
+  void note_near(const queue::Message& message, const Due& due);
   void warn_before();
   Task<> walk();
 

@@ -230,6 +230,33 @@ TEST_CASE_METHOD(World, "somebody is told once before mail expires, however much
   CHECK(spool->contains(id));
 }
 
+TEST_CASE_METHOD(World, "what is about to expire is told for the recipient that is nearest to it, never for a report") {
+  primary.down();
+  FakePrimary busy(io);
+  add_domain("busy.example", {busy.endpoint()});
+  const auto later_please = [](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::rcpt) return Act{Kind::reply, "450 4.2.2 mailbox full"};
+    return std::nullopt;
+  };
+  busy.script = smart.script = later_please;
+  put({.to = {"user@example.com", "user@busy.example"}});
+  start();
+  until_health(Health::down);
+  REQUIRE(test::run(io, relay->submit_report("admin@sender.example", "Subject: alert\r\n\r\n")).has_value());
+  until_logged("status=deferred", 2);
+  clock.advance(4 * 24h + 18h);
+  stop();
+  start();
+  io.run_for(100ms);
+  CHECK_FALSE(alerts.contains("is about to expire"));
+  clock.advance(8 * 24h + 12h);
+  stop();
+  start();
+  until([&] { return alerts.contains("mail for busy.example is about to expire"); });
+  CHECK_FALSE(alerts.contains("mail for example.com is about to expire"));
+  stop();
+}
+
 TEST_CASE_METHOD(World, "a delay is reported once, where it is asked for") {
   primary.down();
   const QueueId asked = put({.change = [](Envelope& e) { e.recipients[0].notify.delay = true; }});
