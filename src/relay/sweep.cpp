@@ -205,8 +205,7 @@ Task<Result<>> Sweep::bounce(QueueId id, std::string reason) {
   // What a delivery did since it was seen counts; from now on nobody else touches it.
   const Result<queue::Loaded> loaded = co_await parts_.spool.load(id, report_load);
   if (!loaded) co_return std::unexpected(loaded.error());
-  std::vector<ReportedRecipient> failed =
-      about(loaded->message, open_in(loaded->message), "5.0.0", "returned by the administrator: " + reason);
+  std::vector<ReportedRecipient> failed = about(loaded->message, open_in(loaded->message), "5.0.0", reason);
   Endings endings(parts_);
   const bool ended = co_await endings.end(*loaded, std::move(failed), Why::admin);
   if (!ended) co_return fail(ErrorKind::temporary, "the report could not be queued: see the log");

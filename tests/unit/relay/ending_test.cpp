@@ -331,13 +331,13 @@ TEST_CASE_METHOD(World, "an admin's bounce ends what is open, held or not") {
   start();
   until_health(Health::down);
   until([&] { return !spool->active(waiting) && !spool->active(null) && !spool->active(stranger); });
-  CHECK(test::run(io, relay->bounce(waiting, "by request")).has_value());
+  CHECK(test::run(io, relay->bounce(waiting, "returned by the administrator")).has_value());
   CHECK(test::run(io, relay->bounce(null, "by request")).has_value());
   CHECK(test::run(io, relay->bounce(stranger, "by request")).has_value());
   CHECK(test::run(io, relay->bounce(waiting, "again")).error().kind == ErrorKind::not_found);
   until_empty();
   CHECK(smart.transactions.size() == 2);
-  CHECK(smart.transactions[0].content.find("returned by the administrator: by request") != std::string::npos);
+  CHECK(smart.transactions[0].content.find("\r\n    returned by the administrator\r\n") != std::string::npos);
 }
 
 TEST_CASE_METHOD(World, "an admin's bounce whose report cannot be queued is a failure, and changes nothing") {
