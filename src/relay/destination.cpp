@@ -17,6 +17,7 @@ constexpr unsigned all_stranger_workers = 20;
 constexpr unsigned most_callouts = 10;
 constexpr unsigned newest_every = 4;  // every so many messages the newest goes, so that new mail does not wait
 constexpr auto alert_after = std::chrono::minutes(15);
+constexpr auto again_after = std::chrono::hours(1);  // an alert about what goes on
 
 SteadyTime now() {
   return std::chrono::steady_clock::now();
@@ -129,6 +130,7 @@ void Destination::retire() {
 
 void Destination::probe_now() {
   next_probe_ = {};
+  retry_at_ = {};
   wakes_.notify_all();
 }
 
@@ -198,14 +200,21 @@ void Destination::reached(const smtp::ClientSession& session) {
 }
 
 void Destination::lost(const Connected& attempt) {
-  if (!own()) return;
-  if (attempt.no_route || attempt.trouble.dsn.ends_with(".4.6")) {
-    parts_.alerts.raise("no route to the primary of " + settings_.label,
-                        attempt.trouble.reason + ". Mail is kept; check the domain's DNS and its entry in relay.conf.");
+  const WallTime now = parts_.clock.now();
+  if (!own()) {
+    retry_at_ = now + parts_.config->queue.retry_min;
+    return;
   }
   // It refuses one connection more while it serves others: too many, not down.
   if (!attempt.no_route && connector_.connections() > idle_.size()) return trouble();
-  if (!health_.unreachable(parts_.clock.now(), attempt.trouble.reason)) return;
+  const bool changed = health_.unreachable(now, attempt.trouble.reason);
+  const bool no_route = attempt.no_route || attempt.trouble.dsn.ends_with(".4.6");
+  if (no_route && (changed || now >= no_route_told_ + again_after)) {
+    no_route_told_ = now;
+    parts_.alerts.raise("no route to the primary of " + settings_.label,
+                        attempt.trouble.reason + ". Mail is kept; check the domain's DNS and its entry in relay.conf.");
+  }
+  if (!changed) return;
   idle_.clear();
   announce();
 }
@@ -275,7 +284,7 @@ struct Destination::Slot {
 
 unsigned Destination::allowed() const {
   if (parts_.stopping || retired_) return 0;
-  if (!own()) return stranger_workers;
+  if (!own()) return parts_.clock.now() < retry_at_ ? 0 : stranger_workers;
   if (health_.health() == Health::suspect) return canary_ ? 1 : 0;
   return health_.health() == Health::up ? drain_.limit() : 0;
 }

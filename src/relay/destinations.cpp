@@ -90,8 +90,18 @@ void Destinations::tick() {
     const auto it = by_name_.find(name_of(*parts_.config, summary.domain));
     if (it != by_name_.end()) needed.insert(it->second->settings().key);
   }
-  for (const auto& [key, one] : by_key_) one->tick();
+  tick_all();
   drop(needed, false);
+}
+
+// From another one each time: strangers share their workers, and those that never answer must not be first for ever.
+void Destinations::tick_all() {
+  if (by_key_.empty()) return;
+  auto it = std::next(by_key_.begin(), static_cast<std::ptrdiff_t>(parts_.random() % by_key_.size()));
+  for (std::size_t left = by_key_.size(); left > 0; --left) {
+    it->second->tick();
+    if (++it == by_key_.end()) it = by_key_.begin();
+  }
 }
 
 void Destinations::retire() {

@@ -37,6 +37,7 @@ class Destinations {
  private:
   std::set<std::string> named_keys() const;
   void add_known();
+  void tick_all();
   void drop(const std::set<std::string>& needed, bool in_use_too);
   void remember();
   // What is remembered by this name, or by that of the wildcard that covered it; end() if nothing is.

@@ -148,6 +148,20 @@ TEST_CASE_METHOD(World, "a report waits for its smarthost, by itself") {
   CHECK(smart.transactions.size() == 1);
 }
 
+TEST_CASE_METHOD(World, "a stranger that does not answer is left alone for a while, whatever waits for it") {
+  smart.down();
+  start();
+  for (int i = 0; i < 10; ++i) {
+    (void)test::run(io, relay->submit_report("author@sender.example", "Subject: x\r\n\r\n"));
+  }
+  until_logged("status=deferred");
+  io.run_for(1500ms);
+  CHECK(log.count("status=deferred") <= 2);
+  smart.up();
+  later();
+  until_empty();
+}
+
 TEST_CASE_METHOD(World, "reports find the sender's MX without a smarthost") {
   config.delivery.smarthost.clear();
   config.delivery.mx_port = smart.endpoint().port;

@@ -213,6 +213,10 @@ TEST_CASE_METHOD(OnePrimary, "without a route mail is kept and somebody is told"
   CHECK(alerts.contains("no route to the primary of example.com"));
   CHECK(spool->totals().messages == 1);
   CHECK(log.count("status=") == 0);
+  io.run_for(std::chrono::milliseconds(2500));  // some probes
+  CHECK(alerts.raised().size() == 1);
+  clock.advance(std::chrono::hours(1));
+  until([&] { return alerts.raised().size() > 1; });
   dns.erase("example.com");
   dns.add("example.com MX 10 mx1.example.com\nmx1.example.com A 127.0.0.1");
   until_empty();
