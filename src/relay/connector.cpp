@@ -69,10 +69,16 @@ Connection::~Connection() {
   --*open_;
 }
 
-Connector::Connector(Parts& parts, DestinationSettings settings)
-    : parts_(parts),
-      settings_(std::move(settings)),
-      tls_(certificate_check(settings_.tls, settings_.fingerprint), settings_.fingerprint) {}
+Connector::Connector(Parts& parts, DestinationSettings settings) : parts_(parts), settings_(std::move(settings)) {}
+
+smtp::TlsClient& Connector::tls() {
+  if (tls_) return *tls_;
+  const smtp::CertificateCheck check = certificate_check(settings_.tls, settings_.fingerprint);
+  std::weak_ptr<smtp::TlsClient>& shared = parts_.tls_clients[{check, settings_.fingerprint}];
+  tls_ = shared.lock();
+  if (!tls_) shared = tls_ = std::make_shared<smtp::TlsClient>(check, settings_.fingerprint);
+  return *tls_;
+}
 
 // A host that did not answer lately comes last: a dead IPv6 address or primary costs its timeout once.
 void Connector::order(std::vector<Host>& hosts) const {
@@ -135,7 +141,7 @@ Task<Connected> Connector::try_host(Host host) {
       trouble = judge(answer, host);
     } else if (!plain) {
       const bool demanded = demands_tls(settings_.tls, settings_.fingerprint);
-      trouble = co_await secure(*session, tls_, host, demanded, again_plain);
+      trouble = co_await secure(*session, tls(), host, demanded, again_plain);
     }
     if (!trouble) {
       if (!session->tls().empty()) {

@@ -65,10 +65,11 @@ class Connector {
  private:
   Task<Connected> try_host(Host host);
   void order(std::vector<Host>& hosts) const;
+  smtp::TlsClient& tls();
 
   Parts& parts_;
   DestinationSettings settings_;
-  smtp::TlsClient tls_;
+  std::shared_ptr<smtp::TlsClient> tls_;  // once it is needed
   std::vector<Host> known_;
   std::map<Endpoint, SteadyTime> failed_;  // when a host last did not answer
   std::shared_ptr<unsigned> open_ = std::make_shared<unsigned>(0);

@@ -18,6 +18,8 @@ constexpr unsigned most_callouts = 10;
 constexpr unsigned newest_every = 4;  // every so many messages the newest goes, so that new mail does not wait
 constexpr auto alert_after = std::chrono::minutes(15);
 constexpr auto again_after = std::chrono::hours(1);  // an alert about what goes on
+constexpr auto missed_for = std::chrono::hours(1);
+constexpr char all_reports[] = "(reports)";  // no domain
 
 SteadyTime now() {
   return std::chrono::steady_clock::now();
@@ -56,6 +58,7 @@ const config::Domain* entry_for(const config::Config& config, const std::string&
 std::string name_of(const config::Config& config, const std::string& domain) {
   const config::Domain* entry = entry_for(config, domain);
   if (entry != nullptr && has_one_destination(*entry)) return shown_name(*entry);
+  if (entry == nullptr && !config.delivery.smarthost.empty()) return all_reports;
   return entry != nullptr && domain.empty() ? entry->name : domain;
 }
 
@@ -91,7 +94,8 @@ Destination::Destination(Parts& parts, DestinationSettings settings)
       settings_(std::move(settings)),
       connector_(parts, settings_),
       drain_(parts.config->delivery.concurrency_start, parts.config->delivery.concurrency),
-      wakes_(parts.executor) {
+      wakes_(parts.executor),
+      last_wanted_(now()) {
   std::vector<Host> hosts;
   for (const config::HostPort& host : settings_.request.hosts) {
     if (const auto address = IpAddress::parse(host.host)) hosts.push_back({host.host, {*address, host.port}});
@@ -126,6 +130,14 @@ void Destination::retire() {
   ready_.clear();
   is_ready_.clear();
   wakes_.notify_all();
+}
+
+bool Destination::unused() const {
+  return workers_ + probes_ + callouts_ == 0 && ready_.empty() && connector_.connections() == 0;
+}
+
+bool Destination::missed() const {
+  return own() && health_.health() != Health::up && now() - last_wanted_ < missed_for;
 }
 
 void Destination::probe_now() {
@@ -365,13 +377,15 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
   const std::shared_ptr<Destination> self = shared_from_this();
   ProbeResult result;
   result.detail = "the primary cannot be asked now";
+  last_wanted_ = now();
   if (!own() || health_.health() == Health::down || callouts_ >= most_callouts) co_return result;
   const Counted counted(callouts_);
-  // Connections are opened beside the callout: one that comes too late for it serves the next.
+  // Connections are opened beside the callout: one that comes too late for it serves the next, and where none comes
+  // soon there are no more than callouts.
   std::unique_ptr<Connection> connection = idle_connection({});
   for (bool asked = false; !connection; connection = idle_connection({})) {
     if (asked && probes_ == 0) co_return result;
-    if (!asked) parts_.background.spawn("probe of " + settings_.label, probe(self));
+    if (!asked && probes_ < callouts_) parts_.background.spawn("probe of " + settings_.label, probe(self));
     asked = true;
     const bool changed = co_await wakes_.wait(deadline);
     if (!changed || parts_.stopping) co_return result;

@@ -54,7 +54,9 @@ class Destination : public std::enable_shared_from_this<Destination> {
   void start();   // an own one is probed from now on
   void reload();  // parts.config is a new one
   void retire();  // the configuration names it no more: what is in flight ends, nothing new begins
-  bool unused() const { return workers_ == 0 && ready_.empty() && connector_.connections() == 0; }
+  bool unused() const;
+  // Not up, and asked for within the last hour: sessions have to know, with or without mail for it.
+  bool missed() const;
   void work(const std::string& domain);  // there may be something due in this domain of the spool
   void probe_now();                      // if it is down; if it is suspect one message goes
   void flush();                          // the admin's word: no longer suspect, nor on trial
@@ -96,6 +98,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   Event wakes_;  // monitor and waiting callouts: something changed
   SteadyTime next_probe_{};
   std::optional<SteadyTime> last_contact_;
+  SteadyTime last_wanted_;    // by a callout
   WallTime no_route_told_{};  // the last alert about it
   WallTime retry_at_{};       // a stranger that cannot be reached is left alone until then
   std::uint64_t size_limit_ = 0;

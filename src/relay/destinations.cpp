@@ -2,13 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/files.hpp"
 
 namespace greymx::relay {
 
 namespace {
 
-constexpr std::size_t most_passing = 1000;  // destinations that relay.conf does not name, all together
+constexpr std::size_t most_passing = 1000;  // of ours that relay.conf does not name, all together
+constexpr std::size_t most_missed = 100;    // …that are kept without mail since they are down
 
 std::string state_file(const config::Config& config) {
   return config.state_path + "/primaries.json";
@@ -19,8 +22,8 @@ std::string state_file(const config::Config& config) {
 // --- which there are -------------------------------------------------------------------------------------------------
 
 Destinations::Pointer Destinations::of(const std::string& domain) {
+  if (Pointer known = find(domain)) return known;
   const std::string name = name_of(*parts_.config, domain);
-  if (const auto it = by_name_.find(name); it != by_name_.end()) return it->second;
   const DestinationSettings settings = settings_for(*parts_.config, domain);
   Pointer& found = by_key_[settings.key];
   if (!found) {
@@ -32,6 +35,11 @@ Destinations::Pointer Destinations::of(const std::string& domain) {
   }
   by_name_[name] = found;
   return found;
+}
+
+Destinations::Pointer Destinations::find(const std::string& domain) const {
+  const auto it = by_name_.find(name_of(*parts_.config, domain));
+  return it == by_name_.end() ? nullptr : it->second;
 }
 
 // Of what relay.conf names; all else comes and goes with its mail.
@@ -60,8 +68,11 @@ void Destinations::add_known() {
 }
 
 void Destinations::drop(const std::set<std::string>& needed, bool in_use_too) {
+  std::size_t missed = 0;
   for (auto it = by_key_.begin(); it != by_key_.end();) {
-    if (needed.contains(it->first) || (!in_use_too && !it->second->unused())) {
+    const Destination& one = *it->second;
+    const auto in_use = [&] { return !one.unused() || (one.missed() && ++missed <= most_missed); };
+    if (needed.contains(it->first) || (!in_use_too && in_use())) {
       ++it;
       continue;
     }
@@ -87,8 +98,9 @@ void Destinations::tick() {
   std::set<std::string> needed = named_keys();
   for (const queue::DomainSummary& summary : parts_.spool.domains()) {
     if (summary.next_due <= now) of(summary.domain)->work(summary.domain);
-    const auto it = by_name_.find(name_of(*parts_.config, summary.domain));
-    if (it != by_name_.end()) needed.insert(it->second->settings().key);
+    const bool waits = summary.next_due != WallTime::max();  // not held
+    const Pointer one = find(summary.domain);
+    if (one && (one->own() || waits)) needed.insert(one->settings().key);
   }
   tick_all();
   drop(needed, false);
@@ -109,16 +121,16 @@ void Destinations::retire() {
 }
 
 bool Destinations::crowded() const {
-  return by_key_.size() > parts_.config->domains.size() + most_passing;
+  const auto ours = std::ranges::count_if(by_key_, [](const auto& entry) { return entry.second->own(); });
+  return static_cast<std::size_t>(ours) > parts_.config->domains.size() + most_passing;
 }
 
 // --- what is remembered ----------------------------------------------------------------------------------------------
 
 const Downtime* Destinations::downtime_of(const std::string& domain) const {
-  const std::string name = name_of(*parts_.config, domain);
-  const auto now = by_name_.find(name);
-  if (now != by_name_.end() && now->second->own()) return &now->second->health().downtime();
-  const auto known = before(name);
+  const Pointer now = find(domain);
+  if (now && now->own()) return &now->health().downtime();
+  const auto known = before(name_of(*parts_.config, domain));
   return known == memory_.end() ? nullptr : &known->second.downtime;
 }
 

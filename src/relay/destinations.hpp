@@ -27,10 +27,11 @@ class Destinations {
   void tick();  // every second
   void retire();
 
-  Pointer of(const std::string& domain);  // of the spool; made if it is missing
+  Pointer of(const std::string& domain);          // of the spool; made if it is missing
+  Pointer find(const std::string& domain) const;  // null if it is missing
   // The time in which the domain's primary was not up, also of one that relay.conf names no more; null = unknown.
   const Downtime* downtime_of(const std::string& domain) const;
-  bool crowded() const;  // too many that relay.conf does not name
+  bool crowded() const;  // too many of ours that relay.conf does not name
   const Map& by_key() const { return by_key_; }
   const Map& by_name() const { return by_name_; }
 

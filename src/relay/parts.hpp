@@ -2,6 +2,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <memory>
 #include <random>
 
 #include "base/alerts.hpp"
@@ -14,6 +16,7 @@
 #include "queue/spool.hpp"
 #include "relay/relay.hpp"
 #include "relay/route.hpp"
+#include "smtp/tls_client.hpp"
 
 namespace greymx::relay {
 
@@ -40,6 +43,8 @@ struct Parts {
   std::mt19937 random{std::random_device{}()};
   bool stopping = false;
   unsigned report_workers = 0;  // deliveries to strangers, all together
+  // By what is checked; shared, since each takes a while to make and much memory.
+  std::map<std::pair<smtp::CertificateCheck, std::string>, std::weak_ptr<smtp::TlsClient>> tls_clients{};
 };
 
 // A message that the spool keeps active for us in one domain until this dies.

@@ -170,6 +170,7 @@ void Relay::Impl::tick() {
 
 void Relay::Impl::on_health_change() {
   unsaved = true;
+  publish();
   wakes.notify_all();
 }
 
@@ -203,10 +204,11 @@ Task<Reply> Relay::Impl::etrn(std::string node, Client client) {
   const auto name = canonical_domain(below || node.starts_with('#') ? node.substr(1) : node);
   const config::Domain* entry = name ? parts.config->find_domain(*name) : nullptr;
   bool allowed = entry != nullptr && client.trusted;
-  if (entry != nullptr && !allowed) {
-    const std::vector<Host>& hosts = destinations.of(*name)->known_hosts();
-    allowed = std::any_of(hosts.begin(), hosts.end(),
-                          [&](const Host& host) { return host.endpoint.address == client.address; });
+  // Whoever asks: it must not make one.
+  const Destinations::Pointer primary = entry != nullptr ? destinations.find(*name) : nullptr;
+  if (primary && !allowed) {
+    allowed = std::ranges::any_of(primary->known_hosts(),
+                                  [&](const Host& host) { return host.endpoint.address == client.address; });
   }
   if (!allowed) co_return Reply{459, {}, fmt::format("Node {} not allowed: not a domain of yours", shown_node)};
   const auto concerns = [&](const std::string& domain) {
@@ -234,8 +236,10 @@ Task<Result<>> Relay::Impl::bounce(QueueId id, std::string reason) {
 Task<ProbeResult> Relay::Impl::probe(std::string address, SteadyTime deadline) {
   const std::shared_ptr<Impl> self = shared_from_this();
   ProbeResult result;
-  if (parts.stopping || destinations.crowded()) co_return result;
-  const Destinations::Pointer primary = destinations.of(queue::schedule_domain(address));
+  const std::string domain = queue::schedule_domain(address);
+  Destinations::Pointer primary = destinations.find(domain);
+  if (parts.stopping || (!primary && destinations.crowded())) co_return result;
+  if (!primary) primary = destinations.of(domain);
   result = co_await primary->callout(std::move(address), deadline);
   co_return result;
 }

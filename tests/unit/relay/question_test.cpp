@@ -118,6 +118,20 @@ TEST_CASE_METHOD(World, "many callouts at once are answered, each in its time") 
   CHECK(primary.most_open <= 11);
 }
 
+TEST_CASE_METHOD(World, "a primary that never greets is asked over no more connections than there are questions") {
+  primary.misbehave(Step::greeting, {Kind::hang, ""}, 1000);
+  start();
+  for (int round = 0; round < 4; ++round) {
+    std::vector<Task<ProbeResult>> questions;
+    for (int i = 0; i < 10; ++i) {
+      questions.push_back(relay->probe("u@example.com", std::chrono::steady_clock::now() + 100ms));
+    }
+    test::run(io, join_all(std::move(questions)));
+  }
+  CHECK(primary.connections <= 11);
+  stop();
+}
+
 TEST_CASE_METHOD(World, "strangers' domains are never asked") {
   dns.add("stranger.example A 127.0.0.1");
   config.delivery.private_targets = true;
@@ -167,6 +181,16 @@ TEST_CASE_METHOD(World, "ETRN is for the trusted and for the domain's own primar
   CHECK(hostile.find('\n') == std::string::npos);
 }
 
+TEST_CASE_METHOD(World, "a stranger's ETRN for what a wildcard covers starts nothing") {
+  add_domain("*.wild.example", {});
+  start();
+  CHECK(etrn("a1.wild.example", false).code == 459);
+  io.run_for(100ms);
+  CHECK(dns.count("a1.wild.example MX") == 0);
+  CHECK(alerts.raised().empty());
+  CHECK(etrn("a1.wild.example").code == 251);
+}
+
 TEST_CASE_METHOD(World, "ETRN cannot start what an admin holds") {
   primary.down();
   const QueueId id = put();
@@ -200,14 +224,57 @@ TEST_CASE_METHOD(World, "a primary that is given by address is known at once") {
   CHECK_FALSE(relay->is_primary_address(*IpAddress::parse("192.0.2.2")));
 }
 
-TEST_CASE_METHOD(World, "subdomains of a wildcard leave nothing behind") {
-  add_domain("*.wild.example", {});
+struct WildWorld : World {
+  FakePrimary by_mx{io, "127.0.0.2"};
+  WildWorld() {
+    add_domain("*.wild.example", {});
+    config.delivery.mx_port = by_mx.endpoint().port;
+    config.delivery.private_targets = true;
+    dns.add("mx.wild.example A 127.0.0.2");
+  }
+  ~WildWorld() { stop(); }
+  std::string subdomain(int number) {
+    const std::string name = "s" + std::to_string(number) + ".wild.example";
+    dns.add(name + " MX 10 mx.wild.example");
+    return name;
+  }
+};
+
+TEST_CASE_METHOD(WildWorld, "a wildcard's subdomain by MX is known to be down as soon as it has been asked for") {
+  by_mx.down();
+  const std::string name = subdomain(1);
   start();
-  for (int i = 0; i < 50; ++i) ask("u@s" + std::to_string(i) + ".wild.example");
+  CHECK(ask("u@" + name).outcome == ProbeOutcome::inconclusive);
+  CHECK(relay->health(name) == Health::down);
   io.run_for(2500ms);
-  CHECK(relay->status().size() == 2);
-  CHECK(relay->health("s1.wild.example") == Health::up);
-  CHECK(primary.connections <= 2);
+  CHECK(relay->health(name) == Health::down);
+  by_mx.up();
+  until_health(Health::up, name);
+  CHECK(ask("u@" + name).outcome == ProbeOutcome::accepted);
+}
+
+TEST_CASE_METHOD(WildWorld, "few subdomains of a wildcard are kept since they are down") {
+  by_mx.down();
+  start();
+  std::vector<std::string> names;
+  for (int i = 0; i < 150; ++i) names.push_back(subdomain(i));
+  for (const std::string& name : names) ask("u@" + name);
+  const auto is_down = [&](const std::string& name) { return relay->health(name) == Health::down; };
+  until([&] { return std::ranges::count_if(names, is_down) <= 100; });
+  CHECK(std::ranges::count_if(names, is_down) > 90);
+}
+
+TEST_CASE_METHOD(World, "reports to many strangers do not keep us from asking our primaries") {
+  for (int i = 0; i < 1010; ++i) {
+    const std::string domain = "s" + std::to_string(i) + ".example";
+    dns.add(domain + " ANY SERVFAIL");
+    put({.sender = "", .to = {"author@" + domain}, .change = [](Envelope& e) { e.origin = Origin::report; }});
+  }
+  add_domain("*.example.org", {primary.endpoint()});
+  start();
+  until_logged("status=deferred");
+  CHECK(ask("user@example.com").outcome == ProbeOutcome::accepted);
+  CHECK(ask("user@sub.example.org").outcome == ProbeOutcome::accepted);
 }
 
 TEST_CASE("what makes two domains one destination") {
@@ -227,6 +294,10 @@ TEST_CASE("what makes two domains one destination") {
   CHECK(settings_for(config, "").request.domain == "a.example");
   CHECK_FALSE(settings_for(config, "stranger.example").request.own);
   CHECK(settings_for(config, "stranger.example").request.hosts.empty());
+  CHECK(name_of(config, "a.stranger.example") != name_of(config, "b.stranger.example"));
+  config.delivery.smarthost = "smart.example:25";
+  config.delivery.smarthost_host = {"smart.example", 25};
+  CHECK(name_of(config, "a.stranger.example") == name_of(config, "b.stranger.example"));
 }
 
 TEST_CASE("what is remembered over a restart comes back as it was, and rubbish is an error") {
