@@ -97,8 +97,10 @@ void Connector::order(std::vector<Host>& hosts) const {
 Task<Connected> Connector::open(std::vector<Endpoint> avoid) {
   RouteRequest request = settings_.request;
   const SteadyTime deadline = std::chrono::steady_clock::now() + dns_limit;
+  const std::vector<Host> before = known_;
   Route route =
       co_await find_route(std::move(request), parts_.resolver, parts_.identity, known_, parts_.random, deadline);
+  if (settings_.request.own && !std::ranges::is_permutation(known_, before)) parts_.changed();
   Connected result;
   if (route.hosts.empty()) {
     result.no_route = true;

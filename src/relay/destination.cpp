@@ -232,7 +232,7 @@ void Destination::lost(const Connected& attempt) {
 }
 
 void Destination::announce() {
-  parts_.health_changed();
+  parts_.changed();
   const std::string& label = settings_.label;
   switch (health_.health()) {
     case Health::down:

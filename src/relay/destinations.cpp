@@ -13,11 +13,9 @@ namespace {
 constexpr std::size_t most_passing = 1000;  // of ours that relay.conf does not name, all together
 constexpr std::size_t most_missed = 100;    // …that are kept without mail since they are down
 
-std::string state_file(const config::Config& config) {
-  return config.state_path + "/primaries.json";
-}
-
 }  // namespace
+
+Destinations::Destinations(Parts& parts) : parts_(parts), state_file_(parts.config->state_path + "/primaries.json") {}
 
 // --- which there are -------------------------------------------------------------------------------------------------
 
@@ -26,14 +24,13 @@ Destinations::Pointer Destinations::of(const std::string& domain) {
   const std::string name = name_of(*parts_.config, domain);
   const DestinationSettings settings = settings_for(*parts_.config, domain);
   Pointer& found = by_key_[settings.key];
-  if (!found) {
-    found = std::make_shared<Destination>(parts_, settings);
-    // By its entry's name: where a wildcard's subdomains had one primary until now, each goes on with its history.
-    const auto known = before(settings.label);
-    if (found->own() && known != memory_.end()) found->inherit(known->second);
-    found->start();
-  }
+  const bool fresh = !found;
+  if (fresh) found = std::make_shared<Destination>(parts_, settings);
   by_name_[name] = found;
+  // Where a wildcard's subdomains had one primary until now, each goes on with its history, whatever it moves to.
+  const auto known = before(name);
+  if (found->own() && known != memory_.end()) found->inherit(known->second);
+  if (fresh) found->start();
   return found;
 }
 
@@ -161,20 +158,22 @@ void Destinations::remember() {
 }
 
 void Destinations::start() {
-  const std::string file = state_file(*parts_.config);
-  if (Result<Memory> loaded = load_memory(file)) {
+  if (Result<Memory> loaded = load_memory(state_file_)) {
     memory_ = std::move(*loaded);
   } else {
-    parts_.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", file, loaded.error().text));
+    const std::string& why = loaded.error().text;
+    parts_.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", state_file_, why));
   }
   add_known();
 }
 
-Task<> Destinations::save() {
+Task<bool> Destinations::save() {
   remember();
-  auto write = [file = state_file(*parts_.config), text = to_json(memory_)] { return replace_file(file, text); };
+  auto write = [file = state_file_, text = to_json(memory_)] { return replace_file(file, text); };
   const Result<> written = co_await offload(parts_.disk, std::move(write));
-  if (!written) parts_.log.warning("qmgr", "state not saved: " + written.error().text);
+  if (!written && saved_) parts_.log.warning("qmgr", "state not saved: " + written.error().text);
+  saved_ = written.has_value();
+  co_return saved_;
 }
 
 }  // namespace greymx::relay

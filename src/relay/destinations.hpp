@@ -19,10 +19,10 @@ class Destinations {
   using Pointer = std::shared_ptr<Destination>;
   using Map = std::map<std::string, Pointer>;
 
-  explicit Destinations(Parts& parts) : parts_(parts) {}
+  explicit Destinations(Parts& parts);
 
-  void start();  // with what the state file remembers; blocks
-  Task<> save();
+  void start();       // with what the state file remembers; blocks
+  Task<bool> save();  // false: it failed, and is to be tried again
   void reload(config::ConfigPtr config);
   void tick();  // every second
   void retire();
@@ -45,7 +45,9 @@ class Destinations {
   Memory::const_iterator before(const std::string& name) const;
 
   Parts& parts_;
+  const std::string state_file_;  // a reload does not move it
   Memory memory_;
+  bool saved_ = true;
   Map by_key_;   // DestinationSettings::key
   Map by_name_;  // name_of() a domain
 };

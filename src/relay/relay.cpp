@@ -42,7 +42,7 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
               .metrics = metrics,
               .alerts = alerts,
               .observer = observer,
-              .health_changed = [this] { on_health_change(); },
+              .changed = [this] { on_change(); },
               .downtime_of = [this](const std::string& domain) { return destinations.downtime_of(domain); },
               .gate = Gate(executor, report_exception(log)),
               .background = Gate(executor, report_exception(log))},
@@ -63,7 +63,7 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   void tick();
 
   // --- what others see ---------------------------------------------------------------------------------------------
-  void on_health_change();
+  void on_change();
   void publish();
   using Concerns = std::function<bool(const std::string& domain)>;
   void try_now(const Concerns& concerns, void (Destination::*how)());
@@ -109,7 +109,7 @@ Task<> Relay::Impl::stop(SteadyTime deadline) {
   co_await parts.gate.close();
   watch.cancel();
   co_await watch.close();
-  co_await destinations.save();
+  (void)co_await destinations.save();
 }
 
 Task<> Relay::Impl::abort_at(SteadyTime deadline) {
@@ -144,7 +144,10 @@ void Relay::Impl::take_work() {
 Task<> Relay::Impl::run_ticks() {
   while (!parts.stopping) {
     tick();
-    if (std::exchange(unsaved, false)) co_await destinations.save();
+    if (std::exchange(unsaved, false)) {
+      const bool saved = co_await destinations.save();
+      unsaved = unsaved || !saved;
+    }
     co_await wakes.wait(std::chrono::steady_clock::now() + tick_length);
   }
 }
@@ -168,7 +171,8 @@ void Relay::Impl::tick() {
 
 // --- what others see -------------------------------------------------------------------------------------------------
 
-void Relay::Impl::on_health_change() {
+// Seen at once: the callout that found it out is answered next, and asks whether the primary is down.
+void Relay::Impl::on_change() {
   unsaved = true;
   publish();
   wakes.notify_all();

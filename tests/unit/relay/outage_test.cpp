@@ -2,6 +2,7 @@
 #include <set>
 
 #include "harness.hpp"
+#include "relay/memory.hpp"
 
 namespace greymx::relay {
 namespace {
@@ -197,6 +198,20 @@ TEST_CASE_METHOD(OnePrimary, "an outage goes on over a restart of ours, with its
   primary.up();
   until_empty();
   CHECK(primary.transactions.size() == 2);
+}
+
+TEST_CASE_METHOD(OnePrimary, "what is learnt of primaries is kept at once, and again if that fails") {
+  const std::string file = config.state_path + "/primaries.json";
+  config.domains[0].primary = {{"mx.example.com", primary.endpoint().port}};
+  dns.add("mx.example.com A 127.0.0.1");
+  std::filesystem::rename(config.state_path, config.state_path + ".away");
+  start();
+  until_logged("state not saved: ");
+  io.run_for(std::chrono::milliseconds(1500));
+  CHECK(log.count("state not saved: ") == 1);
+  std::filesystem::rename(config.state_path + ".away", config.state_path);
+  until([&] { return std::filesystem::exists(file); });
+  CHECK(load_memory(file)->at("example.com").hosts.size() == 1);
 }
 
 TEST_CASE_METHOD(OnePrimary, "without a route mail is kept and somebody is told") {

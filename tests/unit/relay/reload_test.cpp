@@ -156,6 +156,35 @@ TEST_CASE_METHOD(OnePrimary,
   CHECK(log.count("status=expired") == 0);
 }
 
+TEST_CASE_METHOD(OnePrimary, "a subdomain that moves in with a healthy primary brings its wildcard's history along") {
+  FakePrimary third{io, "127.0.0.1", "third.example"};
+  add_domain("third.example", {third.endpoint()});
+  add_domain("*.wild.example", {second.endpoint()});
+  second.down();
+  put_for("user@sub.wild.example", 3);
+  outage("sub.wild.example");
+  add_domain("sub.wild.example", {third.endpoint()});
+  reload_or_restart();
+  sweep();
+  CHECK(log.count("status=expired") == 0);
+  clock.advance(1h);
+  until_empty();
+  CHECK(third.transactions.size() == 3);
+  stop();
+}
+
+TEST_CASE_METHOD(OnePrimary, "paths.state stays where it is over a reload") {
+  const std::string before = config.state_path, after = before + "/other";
+  std::filesystem::create_directory(after);
+  start();
+  config.state_path = after;
+  reload();
+  io.run_for(50ms);
+  stop();
+  CHECK(std::filesystem::exists(before + "/primaries.json"));
+  CHECK_FALSE(std::filesystem::exists(after + "/primaries.json"));
+}
+
 TEST_CASE_METHOD(OnePrimary, "downtime counts for all that an entry covers, and for bare Postmaster, due or not") {
   add_domain("*.wild.example", {primary.endpoint()});
   put_for("user@sub.wild.example");
