@@ -30,25 +30,12 @@ std::size_t cost(const LogRecord& record) {
   return sizeof record + record.program.size() + record.id.size() + record.text.size();
 }
 
-class QueuedLog final : public TargetLog {
+// What waits to be written. The thread that writes shares it: stuck in a target that nobody reads, it outlives the log.
+class LogQueue {
  public:
-  QueuedLog(std::shared_ptr<LogTarget> target, Level level)
-      : level_(level), target_(std::move(target)), thread_([this] { run(); }) {}
+  explicit LogQueue(std::shared_ptr<LogTarget> target) : target_(std::move(target)) {}
 
-  ~QueuedLog() override {
-    {
-      const std::scoped_lock lock(mutex_);
-      stopping_ = true;
-      wake_.notify_one();
-    }
-    thread_.join();
-  }
-
-  bool enabled(Level level) const override { return level >= level_.load(std::memory_order_relaxed); }
-
-  void write(Level level, std::string_view program, std::string_view id, std::string_view text) override {
-    if (!enabled(level)) return;
-    LogRecord record{SystemClock().now(), level, std::string(program), std::string(id), std::string(text)};
+  void push(LogRecord record) {
     const std::scoped_lock lock(mutex_);
     waiting_bytes_ += cost(record);
     waiting_.push_back(std::move(record));
@@ -62,16 +49,12 @@ class QueuedLog final : public TargetLog {
     if (waiting_.size() == 1) wake_.notify_one();
   }
 
-  Result<> reconfigure(const LogSettings& settings) override {
-    auto target = detail::open_target(settings);
-    if (!target) return std::unexpected(std::move(target).error());
+  void use(std::shared_ptr<LogTarget> target) {
     const std::scoped_lock lock(mutex_);
-    target_ = std::move(*target);
-    level_ = settings.level;
-    return {};
+    target_ = std::move(target);
   }
 
-  void flush() override {
+  void flush() {
     std::unique_lock lock(mutex_);
     const std::uint64_t goal = accepted_;
     ++flushing_;
@@ -80,26 +63,41 @@ class QueuedLog final : public TargetLog {
     --flushing_;
   }
 
- private:
+  // False: what waits could not be written in time.
+  bool finish() {
+    std::unique_lock lock(mutex_);
+    stopping_ = true;
+    wake_.notify_one();
+    return written_.wait_for(lock, flush_patience, [&] { return ended_; });
+  }
+
+  // Until finish().
   void run() {
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
-      if (waiting_.empty()) return;
-      std::vector<LogRecord> batch = take();
-      const std::size_t count = batch.size();
-      const std::uint64_t lost = std::exchange(lost_, 0);
-      if (lost > 0) batch.insert(batch.begin(), loss(lost));
-      const std::shared_ptr<LogTarget> target = target_;
-      lock.unlock();
-      const bool ok = target->write(batch);
-      lock.lock();
-      if (!ok) lost_ += lost + count;
-      finished_ += count;
-      written_.notify_all();
+      if (waiting_.empty()) break;
+      write_some(lock);
       if (waiting_.size() < batch_records)
         wake_.wait_for(lock, gather_time, [&] { return stopping_ || flushing_ > 0; });
     }
+    ended_ = true;
+    written_.notify_all();
+  }
+
+ private:
+  void write_some(std::unique_lock<std::mutex>& lock) {
+    std::vector<LogRecord> batch = take();
+    const std::size_t count = batch.size();
+    const std::uint64_t lost = std::exchange(lost_, 0);
+    if (lost > 0) batch.insert(batch.begin(), loss(lost));
+    const std::shared_ptr<LogTarget> target = target_;
+    lock.unlock();
+    const bool ok = target->write(batch);
+    lock.lock();
+    if (!ok) lost_ += lost + count;
+    finished_ += count;
+    written_.notify_all();
   }
 
   std::vector<LogRecord> take() {
@@ -120,7 +118,6 @@ class QueuedLog final : public TargetLog {
             fmt::format("{} log lines lost: the log target was too slow or refused them", lines)};
   }
 
-  std::atomic<Level> level_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable written_;
@@ -131,7 +128,42 @@ class QueuedLog final : public TargetLog {
   std::uint64_t lost_ = 0;      // not yet reported
   unsigned flushing_ = 0;
   bool stopping_ = false;
+  bool ended_ = false;
   std::shared_ptr<LogTarget> target_;
+};
+
+class QueuedLog final : public TargetLog {
+ public:
+  QueuedLog(std::shared_ptr<LogTarget> target, Level level)
+      : level_(level),
+        queue_(std::make_shared<LogQueue>(std::move(target))),
+        thread_([queue = queue_] { queue->run(); }) {}
+
+  ~QueuedLog() override {
+    const bool written = queue_->finish();
+    written ? thread_.join() : thread_.detach();
+  }
+
+  bool enabled(Level level) const override { return level >= level_.load(std::memory_order_relaxed); }
+
+  void write(Level level, std::string_view program, std::string_view id, std::string_view text) override {
+    if (!enabled(level)) return;
+    queue_->push({SystemClock().now(), level, std::string(program), std::string(id), std::string(text)});
+  }
+
+  Result<> reconfigure(const LogSettings& settings) override {
+    auto target = detail::open_target(settings);
+    if (!target) return std::unexpected(std::move(target).error());
+    queue_->use(std::move(*target));
+    level_ = settings.level;
+    return {};
+  }
+
+  void flush() override { queue_->flush(); }
+
+ private:
+  std::atomic<Level> level_;
+  const std::shared_ptr<LogQueue> queue_;
   std::thread thread_;
 };
 

@@ -225,9 +225,16 @@ Result<std::unique_ptr<LogTarget>> open_syslog(const LogSettings& settings, cons
   return target;
 }
 
+Result<std::unique_ptr<LogTarget>> open_journal(const LogSettings& settings, const std::string& socket_path) {
+  if (::access(socket_path.c_str(), W_OK) == 0) return std::make_unique<JournalTarget>(settings);
+  auto error = fail_errno(errno, "log.target = \"journal\": " + socket_path);
+  error.error().text += "; does systemd-journald run? (\"syslog\", \"stderr\" and a file need none)";
+  return error;
+}
+
 Result<std::unique_ptr<LogTarget>> open_target(const LogSettings& settings) {
   if (settings.target == "syslog") return open_syslog(settings, "/dev/log");
-  if (settings.target == "journal") return std::make_unique<JournalTarget>(settings);
+  if (settings.target == "journal") return open_journal(settings, "/run/systemd/journal/socket");
   return open_descriptor(settings);
 }
 

@@ -32,5 +32,7 @@ std::vector<std::string> journal_fields(const LogSettings& settings, const LogRe
 Result<std::unique_ptr<LogTarget>> open_target(const LogSettings& settings);
 // RFC 3164 datagrams; openlog() knows one ident only, we have one a program.
 Result<std::unique_ptr<LogTarget>> open_syslog(const LogSettings& settings, const std::string& socket_path);
+// Where no journal listens, sd_journal_sendv() says that all is well and loses the line.
+Result<std::unique_ptr<LogTarget>> open_journal(const LogSettings& settings, const std::string& socket_path);
 
 }  // namespace greymx::detail

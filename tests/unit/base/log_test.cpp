@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
+#include <future>
 #include <regex>
 #include <thread>
 
@@ -207,4 +208,28 @@ TEST_CASE("a target that does not keep up loses the oldest lines and says how ma
   REQUIRE(std::regex_search(all, found, std::regex("master\\[\\d+\\]: warning: (\\d+) log lines lost")));
   CHECK(lines_in(all) + std::stoul(found[1]) == 402);
   CHECK(all.find("the newest") != std::string::npos);
+}
+
+TEST_CASE("a target that nobody reads holds nobody up at the end for long") {
+  const TempDir dir;
+  REQUIRE(::mkfifo((dir / "pipe").c_str(), 0600) == 0);
+  const int reader = ::open((dir / "pipe").c_str(), O_RDONLY | O_NONBLOCK);
+  auto log = open_log(to_file(dir / "pipe"));
+  REQUIRE(log);
+  (*log)->info("smtpd", std::string(1'000'000, 'x'));
+  auto gone = std::async(std::launch::async, [&] { (*log).reset(); });
+  CHECK(gone.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
+  REQUIRE(::fcntl(reader, F_SETFL, 0) == 0);
+  std::string buffer(1 << 20, '\0');
+  while (::read(reader, buffer.data(), buffer.size()) > 0) continue;  // lets the writer end
+  ::close(reader);
+}
+
+TEST_CASE("a journal that is not there is an error, not a place where lines go lost") {
+  const TempDir dir;
+  const auto target = detail::open_journal(to_file("journal"), dir / "socket");
+  REQUIRE_FALSE(target);
+  CHECK(target.error().text.find("systemd-journald") != std::string::npos);
+  REQUIRE(replace_file(dir / "socket", ""));
+  CHECK(detail::open_journal(to_file("journal"), dir / "socket"));
 }
