@@ -71,7 +71,8 @@ class Relay {
   void reload(config::ConfigPtr config);
   void flush();  // everything due now, primaries tried now, SUSPECT lifted
   void flush_domain(std::string domain);
-  void flush_message(QueueId id, std::set<std::string> domains);  // those of its recipients
+  // `domains`: those of its recipients, where SUSPECT is lifted, too.
+  void flush_message(QueueId id, std::set<std::string> domains);
   std::vector<PrimaryStatus> status() const;                  // snapshot
   Health health(const std::string& domain) const;             // of the entry that covers it; up if unknown
   std::uint64_t size_limit(const std::string& domain) const;  // SIZE last offered; 0 = none or unknown
