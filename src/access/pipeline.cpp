@@ -260,7 +260,8 @@ class Session final : public SessionChecks {
     Decision decision(setup_, pipeline_->gate, evidence(), std::move(facts), recipient, trace);
     Verdict verdict = co_await decision.run();
     if (verdict.pass()) seek_authority();  // awaited when the content is here
-    if (verdict.pass() && decision.postponed_greylist()) postponed_.push_back(std::move(recipient));
+    const bool postponed = verdict.pass() && decision.postponed_greylist();
+    if (postponed && std::ranges::find(postponed_, recipient) == postponed_.end()) postponed_.push_back(recipient);
     keep_new_headers(verdict);
     co_return verdict;
   }
