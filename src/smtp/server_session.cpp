@@ -300,7 +300,8 @@ Task<bool> ServerSession::perform(Effect effect) {
       Facts facts = session_.facts();
       Mailbox recipient = session_.pending_recipient();
       Verdict verdict = co_await admission_->recipient(std::move(facts), std::move(recipient));
-      session_.on_recipient(std::move(verdict));
+      going = session_.on_recipient(std::move(verdict));
+      if (!going) co_await flush();
       break;
     }
     case Effect::data:

@@ -97,10 +97,13 @@ void Session::refuse_surplus(const std::string& recipient) {
   answer(reply);
 }
 
-void Session::on_recipient(Verdict verdict) {
+bool Session::on_recipient(Verdict verdict) {
   const std::string address = pending_.path.mailbox.to_string();
   log_verdict("RCPT", verdict, address);
-  if (verdict.reply) return refuse("RCPT", *verdict.reply, verdict.check, address, verdict.counts_as_error);
+  if (verdict.reply) {
+    refuse("RCPT", *verdict.reply, verdict.check, address, verdict.counts_as_error);
+    return verdict.reply->code != 421 && verdict.reply->code != 521;
+  }
   Transaction& transaction = *transaction_;
   if (!transaction.body) {
     transaction.body = intake_.begin();
@@ -112,6 +115,7 @@ void Session::on_recipient(Verdict verdict) {
   add_recipient(address);
   state_ = State::rcpt;
   answer(replies::rcpt_ok);
+  return true;
 }
 
 void Session::add_recipient(const std::string& address) {
