@@ -28,8 +28,7 @@ struct PrimaryStatus {
   Health health = Health::up;
   WallTime since{};
   std::string last_error;  // printable(); empty if none
-  std::uint64_t queued = 0;
-  WallTime next_attempt{};   // next probe or delivery
+  WallTime next_attempt{};   // next probe or delivery; none if nothing waits
   unsigned concurrency = 0;  // current limit
   unsigned connections = 0;
   std::uint64_t size_limit = 0;  // SIZE last offered; 0 = none or unknown

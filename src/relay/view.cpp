@@ -45,14 +45,17 @@ View::Seen View::look(const std::string& domain) const {
 
 std::vector<PrimaryStatus> View::status(const std::vector<queue::DomainSummary>& queued) const {
   std::vector<PrimaryStatus> list = status_;
+  std::map<std::string, WallTime> next;
   for (const queue::DomainSummary& summary : queued) {
-    const config::Domain* entry = config_->find_domain(summary.domain);
+    if (summary.next_due == WallTime::max()) continue;  // held
+    const config::Domain* entry = entry_for(*config_, summary.domain);
     const std::string name = entry != nullptr ? shown_name(*entry) : summary.domain;
-    for (PrimaryStatus& status : list) {
-      if (status.domain != name) continue;
-      status.queued += summary.messages;
-      if (status.next_attempt == WallTime{}) status.next_attempt = summary.next_due;
-    }
+    const auto due = next.emplace(name, summary.next_due).first;
+    due->second = std::min(due->second, summary.next_due);
+  }
+  for (PrimaryStatus& status : list) {
+    const auto due = next.find(status.domain);
+    if (status.health == Health::up && due != next.end()) status.next_attempt = due->second;
   }
   return list;
 }

@@ -34,7 +34,7 @@ class View {
   std::unordered_map<const config::Domain*, Seen> by_entry_;  // of config_, with one destination
   std::uint64_t largest_size_limit_ = 0;
   std::set<IpAddress> primary_addresses_, own_addresses_;
-  std::vector<PrimaryStatus> status_;  // without what is queued
+  std::vector<PrimaryStatus> status_;  // without the next deliveries
 };
 
 }  // namespace greymx::relay

@@ -90,6 +90,7 @@ TEST_CASE_METHOD(World,
   CHECK(state.dsn == "5.1.1");
   CHECK(state.held_since == clock.now());
   CHECK(spool->totals().held == 1);
+  CHECK(relay->status().at(0).next_attempt == WallTime{});
 
   // It expires after bounce_lifetime, with a log line.
   clock.advance(5 * 24h + 1min);
