@@ -27,7 +27,7 @@ struct PrimaryStatus {
   std::vector<std::string> hosts;
   Health health = Health::up;
   WallTime since{};
-  std::string last_error;  // printable(); empty if none
+  std::string last_error;    // printable(); empty if none
   WallTime next_attempt{};   // next probe or delivery; none if nothing waits
   unsigned concurrency = 0;  // current limit
   unsigned connections = 0;
