@@ -1,9 +1,7 @@
 #include "admin/control.hpp"
 
 #include <fmt/format.h>
-#include <grp.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
@@ -12,6 +10,7 @@
 #include <boost/asio/write.hpp>
 
 #include "admin/commands.hpp"
+#include "base/sockets.hpp"
 
 namespace greymx::admin {
 
@@ -80,10 +79,10 @@ std::string peer_of(Socket& socket) {
 }  // namespace
 
 struct ControlServer::Impl {
-  Impl(asio::any_io_executor executor, std::string at)
+  Impl(std::string at, asio::local::stream_protocol::acceptor listening)
       : path(std::move(at)),
-        acceptor(executor),
-        gate(executor, [this](const std::string& name, const std::string& what) {
+        acceptor(std::move(listening)),
+        gate(acceptor.get_executor(), [this](const std::string& name, const std::string& what) {
           services->log.error("master", name + ": " + what);
         }) {}
 
@@ -132,31 +131,9 @@ ControlServer::~ControlServer() {
 
 Result<std::unique_ptr<ControlServer>> ControlServer::open(asio::any_io_executor executor, const std::string& path,
                                                            const std::string& group) {
-  auto impl = std::make_unique<Impl>(executor, path);
-  boost::system::error_code error;
-  const auto problem = [&] { return fail_errno(error.value(), "listen.control: " + path); };
-  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
-    return fail(ErrorKind::permanent, "listen.control: " + path + ": too long for a Unix socket (107 characters)");
-  }
-  const asio::local::stream_protocol::endpoint endpoint(path);
-  struct stat found{};
-  if (lstat(path.c_str(), &found) == 0 && S_ISSOCK(found.st_mode)) {  // left behind, or somebody's
-    Socket probe(executor);
-    probe.connect(endpoint, error);
-    if (!error) return fail(ErrorKind::permanent, "listen.control: another greymxd answers at " + path);
-    unlink(path.c_str());
-  }
-  impl->acceptor.open(endpoint.protocol(), error);
-  if (!error) impl->acceptor.bind(endpoint, error);
-  if (error) return problem();
-  // Nobody can connect before listen(), so the rights are right in time.
-  const struct group* entry = group.empty() ? nullptr : getgrnam(group.c_str());
-  const bool given =
-      entry == nullptr || geteuid() != 0 || chown(path.c_str(), static_cast<uid_t>(-1), entry->gr_gid) == 0;
-  if (!given || chmod(path.c_str(), 0660) != 0) return fail_errno(errno, "listen.control: " + path);
-  impl->acceptor.listen(64, error);
-  if (error) return problem();
-  return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));
+  auto acceptor = listen_unix(executor, path, "listen.control", 0660, group);
+  if (!acceptor) return std::unexpected(acceptor.error());
+  return std::unique_ptr<ControlServer>(new ControlServer(std::make_unique<Impl>(path, std::move(*acceptor))));
 }
 
 void ControlServer::start(Services& services) {

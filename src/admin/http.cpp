@@ -4,7 +4,6 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ip/v6_only.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
@@ -12,6 +11,7 @@
 
 #include "admin/page.hpp"
 #include "admin/status.hpp"
+#include "base/sockets.hpp"
 
 namespace greymx::admin {
 
@@ -151,19 +151,12 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HttpServer::~HttpServer() = default;
 
 Result<std::unique_ptr<HttpServer>> HttpServer::open(asio::any_io_executor executor,
-                                                     const std::vector<Endpoint>& endpoints) {
+                                                     const std::vector<Endpoint>& endpoints, Log& log) {
   auto impl = std::make_unique<Impl>(executor);
   for (const Endpoint& wanted : endpoints) {
-    boost::system::error_code error;
-    const auto address = asio::ip::make_address(wanted.address.to_string(), error);
-    tcp::acceptor acceptor(executor);
-    if (!error) acceptor.open(address.is_v4() ? tcp::v4() : tcp::v6(), error);
-    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error && address.is_v6()) acceptor.set_option(asio::ip::v6_only(true), error);
-    if (!error) acceptor.bind({address, wanted.port}, error);
-    if (!error) acceptor.listen(max_connections, error);
-    if (error) return fail_errno(error.value(), "listen.http: " + wanted.to_string());
-    impl->acceptors.push_back(std::move(acceptor));
+    auto acceptor = listen_tcp(executor, wanted, "listen.http", log);
+    if (!acceptor) return std::unexpected(acceptor.error());
+    if (*acceptor) impl->acceptors.push_back(std::move(**acceptor));
   }
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
@@ -183,10 +176,7 @@ Task<> HttpServer::stop() {
 
 std::vector<Endpoint> HttpServer::endpoints() const {
   std::vector<Endpoint> all;
-  for (const tcp::acceptor& acceptor : impl_->acceptors) {
-    const auto local = acceptor.local_endpoint();
-    all.push_back({*IpAddress::parse(local.address().to_string()), local.port()});
-  }
+  for (const tcp::acceptor& acceptor : impl_->acceptors) all.push_back(from_asio(acceptor.local_endpoint()));
   return all;
 }
 

@@ -16,7 +16,7 @@ class HttpServer {
  public:
   // Binds all endpoints. Errors name the endpoint.
   static Result<std::unique_ptr<HttpServer>> open(asio::any_io_executor executor,
-                                                  const std::vector<Endpoint>& endpoints);
+                                                  const std::vector<Endpoint>& endpoints, Log& log);
   ~HttpServer();                         // after stop()
   void start(const Services& services);  // also keeps the history, without any endpoint too
   Task<> stop();

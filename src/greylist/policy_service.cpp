@@ -1,8 +1,6 @@
 #include "greylist/policy_service.hpp"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <array>
 #include <boost/asio/as_tuple.hpp>
@@ -14,6 +12,7 @@
 
 #include "base/bounded.hpp"
 #include "base/mailbox.hpp"
+#include "base/sockets.hpp"
 #include "greylist/policy_protocol.hpp"
 
 namespace greymx::greylist {
@@ -28,19 +27,7 @@ using Steady = std::chrono::steady_clock;
 
 constexpr auto token = asio::as_tuple(asio::use_awaitable);
 constexpr std::string_view program = "policy";
-
-IpAddress address_of(const asio::ip::address& address) {
-  return address.is_v4() ? IpAddress::v4(address.to_v4().to_uint()) : IpAddress::v6(address.to_v6().to_bytes());
-}
-
-asio::ip::address address_of(const IpAddress& ip) {
-  if (ip.is_v4()) return asio::ip::address_v4(ip.v4_value());
-  return asio::ip::address_v6(ip.bytes());
-}
-
-std::unexpected<Error> cannot_listen(const std::string& where, const std::string& why) {
-  return fail(ErrorKind::permanent, fmt::format("listen.policy: cannot listen on {}: {}", where, why));
-}
+constexpr auto patience = 2s;  // at the end, with peers that do not read their answers
 
 struct Connection {
   explicit Connection(Socket s) : socket(std::move(s)) {}
@@ -91,30 +78,17 @@ struct PolicyService::Impl {
 };
 
 Result<> PolicyService::Impl::listen(const config::PolicyListener& listener) {
-  boost::system::error_code error;
-  const auto open = [&](auto& acceptor, const auto& endpoint) {
-    acceptor.open(endpoint.protocol(), error);
-    if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
-    if (!error) acceptor.bind(endpoint, error);
-    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  };
-  if (listener.unix_path.empty()) {
-    const tcp::endpoint endpoint(address_of(listener.endpoint.address), listener.endpoint.port);
-    open(tcp_acceptors.emplace_back(executor), endpoint);
-    return error ? cannot_listen(listener.endpoint.to_string(), error.message()) : Result<>{};
+  constexpr const char* key = "listen.policy";
+  if (!listener.unix_path.empty()) {
+    auto acceptor = listen_unix(executor, listener.unix_path, key, 0666);
+    if (!acceptor) return std::unexpected(acceptor.error());
+    unix_acceptors.push_back(std::move(*acceptor));
+    return {};
   }
-  // The socket of a process that died is in the way; that of one that lives is not ours to take.
-  const std::string& path = listener.unix_path;
-  struct stat status{};
-  if (::lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode)) {
-    Unix::socket probe(executor);
-    probe.connect(Unix::endpoint(path), error);
-    if (!error) return cannot_listen(path, "another process does");
-    ::unlink(path.c_str());
-  }
-  open(unix_acceptors.emplace_back(executor), Unix::endpoint(path));
-  if (!error && ::chmod(path.c_str(), 0666) != 0) return cannot_listen(path, "chmod failed");
-  return error ? cannot_listen(path, error.message()) : Result<>{};
+  auto acceptor = listen_tcp(executor, listener.endpoint, key, log);
+  if (!acceptor) return std::unexpected(acceptor.error());
+  if (*acceptor) tcp_acceptors.push_back(std::move(**acceptor));
+  return {};
 }
 
 // Strangers and confused peers may repeat themselves; the log need not.
@@ -126,7 +100,7 @@ bool PolicyService::Impl::admits(const tcp::socket& socket) {
   boost::system::error_code error;
   const auto peer = socket.remote_endpoint(error);
   if (error) return false;
-  const IpAddress address = address_of(peer.address());
+  const IpAddress address = from_asio(peer).address;
   if (contains(config->access.trusted_networks, address)) return true;
   warn(fmt::format("refused {}: not in access.trusted_networks", address.to_string()));
   return false;
@@ -152,8 +126,6 @@ void PolicyService::Impl::begin(Socket socket) {
                                                [](const auto& a, const auto& b) { return a->active < b->active; });
     (*idle_longest)->close();
   }
-  boost::system::error_code unix_socket;
-  socket.set_option(tcp::no_delay(true), unix_socket);
   const auto connection = std::make_shared<Connection>(std::move(socket));
   connections.push_back(connection);
   gate.spawn("policy connection", serve(connection));
@@ -244,14 +216,19 @@ Task<> PolicyService::stop() {
   for (auto& acceptor : impl_->unix_acceptors) acceptor.close(ignored);
   for (const auto& connection : impl_->connections) connection->socket.shutdown(Socket::shutdown_receive, ignored);
   impl_->stopping.notify_all();
+  asio::steady_timer timer(impl_->executor, patience);
+  timer.async_wait([impl = impl_.get()](const boost::system::error_code& error) {
+    if (error) return;
+    for (const auto& connection : impl->connections) connection->close();
+  });
   co_await impl_->gate.close();
+  timer.cancel();
 }
 
 std::vector<Endpoint> PolicyService::endpoints() const {
   std::vector<Endpoint> endpoints;
   for (const auto& acceptor : impl_->tcp_acceptors) {
-    const auto local = acceptor.local_endpoint();
-    endpoints.push_back({address_of(local.address()), local.port()});
+    endpoints.push_back(from_asio(acceptor.local_endpoint()));
   }
   return endpoints;
 }

@@ -29,7 +29,7 @@ class PolicyService {
   ~PolicyService();                         // after stop(), or never started
   void start();                             // accepts from now on
   void reload(config::ConfigPtr config);    // trusted networks and domains; listeners need a restart
-  Task<> stop();                            // answers what was asked, then closes
+  Task<> stop();                            // answers what was asked, for two seconds at most, then closes
   std::vector<Endpoint> endpoints() const;  // TCP, as bound (tests bind port 0)
 
  private:

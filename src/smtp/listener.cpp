@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/ip/v6_only.hpp>
 #include <list>
+
+#include "base/sockets.hpp"
 
 namespace greymx::smtp {
 
@@ -15,18 +16,6 @@ namespace {
 
 constexpr auto back_off = 100ms;  // when file descriptors or memory have run out
 constexpr auto complaint_interval = 60s;
-
-tcp::endpoint to_asio(const Endpoint& endpoint) {
-  if (endpoint.address.is_v4()) return {asio::ip::address_v4(endpoint.address.v4_value()), endpoint.port};
-  return {asio::ip::address_v6(endpoint.address.bytes()), endpoint.port};
-}
-
-std::string_view remedy(const boost::system::error_code& error) {
-  if (error == asio::error::access_denied) return "; start as root, or give it CAP_NET_BIND_SERVICE";
-  if (error == asio::error::address_in_use) return "; another program listens there: stop it, or change listen.smtp";
-  if (error == boost::system::errc::address_not_available) return "; this host has no such address";
-  return "";
-}
 
 // The sessions of one network thread.
 struct Room {
@@ -105,26 +94,11 @@ struct Listener::Impl {
 };
 
 Result<> Listener::Impl::open(const config::SmtpListener& listener) {
-  const tcp::endpoint endpoint = to_asio(listener.endpoint);
-  tcp::acceptor acceptor(executor);
-  boost::system::error_code error;
-  acceptor.open(endpoint.protocol(), error);
-  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-  if (!error && !listener.endpoint.address.is_v4()) acceptor.set_option(asio::ip::v6_only(true), error);
-  if (!error) acceptor.set_option(tcp::no_delay(true), error);  // of all that it accepts
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (!error) {
-    const std::uint16_t port = acceptor.local_endpoint(error).port();  // listen.smtp may leave the choice to the system
-    doors.push_back({std::move(acceptor), {listener.endpoint.address, port}, listener.proxy_protocol});
-    return {};
-  }
-  const std::string text =
-      fmt::format("cannot listen on {}: {}{}", listener.endpoint.to_string(), error.message(), remedy(error));
-  const bool no_v6 = error == asio::error::address_family_not_supported ||
-                     (error == boost::system::errc::address_not_available && endpoint.address().is_unspecified());
-  if (listener.endpoint.address.is_v4() || !no_v6) return fail(ErrorKind::permanent, text);
-  log.warning("master", text);
+  auto acceptor = listen_tcp(executor, listener.endpoint, "listen.smtp", log);
+  if (!acceptor) return std::unexpected(acceptor.error());
+  if (!*acceptor) return {};
+  const Endpoint endpoint = from_asio((*acceptor)->local_endpoint());  // the choice of the port may be the system's
+  doors.push_back({std::move(**acceptor), endpoint, listener.proxy_protocol});
   return {};
 }
 

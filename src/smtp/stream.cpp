@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/sockets.hpp"
+
 namespace greymx::smtp {
 
 namespace {
@@ -21,15 +23,7 @@ using Wait = tcp::socket::wait_type;
 constexpr auto as_value = asio::as_tuple(asio::use_awaitable);
 
 Endpoint to_endpoint(const boost::system::error_code& error, const tcp::endpoint& from) {
-  if (error) return {};
-  const asio::ip::address address = from.address();
-  if (address.is_v4()) return {IpAddress::v4(address.to_v4().to_uint()), from.port()};
-  return {IpAddress::v6(address.to_v6().to_bytes()), from.port()};
-}
-
-tcp::endpoint to_asio(const Endpoint& endpoint) {
-  if (endpoint.address.is_v4()) return {asio::ip::address_v4(endpoint.address.v4_value()), endpoint.port};
-  return {asio::ip::address_v6(endpoint.address.bytes()), endpoint.port};
+  return error ? Endpoint{} : from_asio(from);
 }
 
 // The socket and its one timer. The timer is lazy: an operation only notes its deadline, and the timer, when it

@@ -20,7 +20,7 @@ struct Server : test::FakeDaemon {
   std::thread thread;
 
   Server() {
-    auto opened = HttpServer::open(io.get_executor(), {*Endpoint::parse("127.0.0.1:0")});
+    auto opened = HttpServer::open(io.get_executor(), {*Endpoint::parse("127.0.0.1:0")}, log);
     REQUIRE(opened);
     http = std::move(*opened);
     http->start(services);
@@ -165,9 +165,9 @@ TEST_CASE("a port that is taken is an error that names it") {
   Server server;
   const Endpoint taken = server.http->endpoints().front();
   asio::io_context io;
-  const auto second = HttpServer::open(io.get_executor(), {taken});
+  const auto second = HttpServer::open(io.get_executor(), {taken}, server.log);
   REQUIRE_FALSE(second);
-  CHECK(has(second.error().text, "listen.http: " + taken.to_string()));
+  CHECK(has(second.error().text, "listen.http: cannot listen on " + taken.to_string()));
 }
 
 TEST_CASE("a primary that changes its state becomes an event") {

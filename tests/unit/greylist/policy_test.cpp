@@ -14,6 +14,7 @@
 #include "support/recording_alerts.hpp"
 #include "support/recording_log.hpp"
 #include "support/run.hpp"
+#include "support/temp_dir.hpp"
 
 using namespace greymx;
 using namespace greymx::greylist;
@@ -284,4 +285,25 @@ TEST_CASE("a Unix socket is open to all who can reach it, and a dead one is repl
     test::run(f.io, (*opened)->stop());
   }
   std::filesystem::remove(path);
+}
+
+TEST_CASE("a peer that does not read its answers holds nobody up at the end") {
+  Fixture f;
+  const test::TempDir dir;
+  auto config = plain_config();
+  config.listen.policy = {{Endpoint{}, dir / "socket"}};
+  const auto shared = std::make_shared<const config::Config>(config);
+  auto opened = PolicyService::open(f.io.get_executor(), shared, *f.greylister, f.log, {});
+  REQUIRE(opened.has_value());
+  (*opened)->start();
+  asio::local::stream_protocol::socket peer(f.io);
+  peer.connect(dir / "socket");
+  peer.non_blocking(true);
+  const std::string question = "request=smtpd_access_policy\n\n";
+  boost::system::error_code error;
+  while (!error) {  // until nobody takes any more
+    peer.write_some(asio::buffer(question), error);
+    f.io.poll();
+  }
+  test::run(f.io, (*opened)->stop());
 }

@@ -1,0 +1,95 @@
+#include "base/sockets.hpp"
+
+#include <fmt/format.h>
+#include <grp.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/asio/ip/v6_only.hpp>
+
+namespace greymx {
+
+using asio::ip::tcp;
+using Unix = asio::local::stream_protocol;
+
+namespace {
+
+std::string remedy(const boost::system::error_code& error, std::string_view key) {
+  if (error == asio::error::access_denied) return "; start as root, or give it CAP_NET_BIND_SERVICE";
+  if (error == asio::error::address_in_use)
+    return fmt::format("; another program listens there: stop it, or change {}", key);
+  if (error == boost::system::errc::address_not_available) return "; this host has no such address";
+  return "";
+}
+
+bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error) {
+  if (endpoint.address.is_v4()) return false;
+  return error == asio::error::address_family_not_supported ||
+         (error == boost::system::errc::address_not_available && to_asio(endpoint).address().is_unspecified());
+}
+
+// Nobody can connect before listen(), so rights given until then are right in time.
+bool give_rights(const std::string& path, mode_t mode, const std::string& group) {
+  const struct group* entry = group.empty() || geteuid() != 0 ? nullptr : getgrnam(group.c_str());
+  if (entry != nullptr && chown(path.c_str(), static_cast<uid_t>(-1), entry->gr_gid) != 0) return false;
+  return chmod(path.c_str(), mode) == 0;
+}
+
+}  // namespace
+
+tcp::endpoint to_asio(const Endpoint& endpoint) {
+  if (endpoint.address.is_v4()) return {asio::ip::address_v4(endpoint.address.v4_value()), endpoint.port};
+  return {asio::ip::address_v6(endpoint.address.bytes()), endpoint.port};
+}
+
+Endpoint from_asio(const tcp::endpoint& endpoint) {
+  const asio::ip::address address = endpoint.address();
+  if (address.is_v4()) return {IpAddress::v4(address.to_v4().to_uint()), endpoint.port()};
+  return {IpAddress::v6(address.to_v6().to_bytes()), endpoint.port()};
+}
+
+Result<std::optional<tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
+                                                std::string_view key, Log& log) {
+  tcp::acceptor acceptor(executor);
+  boost::system::error_code error;
+  const tcp::endpoint address = to_asio(endpoint);
+  acceptor.open(address.protocol(), error);
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error && !endpoint.address.is_v4()) acceptor.set_option(asio::ip::v6_only(true), error);
+  if (!error) acceptor.set_option(tcp::no_delay(true), error);  // of all that it accepts
+  if (!error) acceptor.bind(address, error);
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (!error) return acceptor;
+  const std::string text =
+      fmt::format("{}: cannot listen on {}: {}{}", key, endpoint.to_string(), error.message(), remedy(error, key));
+  if (!lacks_ipv6(endpoint, error)) return fail(ErrorKind::permanent, text);
+  log.warning("master", text);
+  return std::nullopt;
+}
+
+Result<Unix::acceptor> listen_unix(asio::any_io_executor executor, const std::string& path, std::string_view key,
+                                   mode_t mode, const std::string& group) {
+  const auto problem = [&](const std::string& why) {
+    return fail(ErrorKind::permanent, fmt::format("{}: cannot listen on {}: {}", key, path, why));
+  };
+  if (path.size() >= sizeof(sockaddr_un::sun_path)) return problem("the path is too long for a socket (107 bytes)");
+  const Unix::endpoint endpoint(path);
+  boost::system::error_code error;
+  struct stat found{};
+  if (lstat(path.c_str(), &found) == 0 && S_ISSOCK(found.st_mode)) {
+    Unix::socket probe(executor);
+    probe.connect(endpoint, error);
+    if (!error) return problem("another process does");
+    unlink(path.c_str());
+  }
+  Unix::acceptor acceptor(executor);
+  acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error && !give_rights(path, mode, group)) error.assign(errno, boost::system::system_category());
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (error) return problem(error.message());
+  return acceptor;
+}
+
+}  // namespace greymx

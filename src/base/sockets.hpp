@@ -1,0 +1,33 @@
+// Sockets that a server listens on, and addresses as Asio has them. Errors begin with `key`, the setting that asked for
+// the socket, and name the remedy.
+#pragma once
+
+#include <sys/types.h>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/async.hpp"
+#include "base/ip.hpp"
+#include "base/log.hpp"
+#include "base/result.hpp"
+
+namespace greymx {
+
+asio::ip::tcp::endpoint to_asio(const Endpoint& endpoint);
+Endpoint from_asio(const asio::ip::tcp::endpoint& endpoint);
+
+// One family only: "[::]" leaves IPv4 to a socket of its own. nullopt, and a warning: the host has no IPv6.
+Result<std::optional<asio::ip::tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
+                                                          std::string_view key, Log& log);
+
+// The socket that a dead process left behind is replaced, one that answers is not. `group`: empty, or who gets the
+// socket if we are root.
+Result<asio::local::stream_protocol::acceptor> listen_unix(asio::any_io_executor executor, const std::string& path,
+                                                           std::string_view key, mode_t mode,
+                                                           const std::string& group = {});
+
+}  // namespace greymx
