@@ -195,10 +195,11 @@ Result<> TlsServer::check(const config::Tls& tls) {
 }
 
 Result<> TlsServer::load(const config::Tls& tls) {
+  const bool said = !seen_.empty() && tls_.certificate.empty();
   tls_ = tls;
   seen_ = look_at(tls.certificate) + look_at(tls.key);
   if (tls.certificate.empty()) {
-    log_.info("tls", "STARTTLS is not offered: tls.certificate is not set");
+    if (!said) log_.info("tls", "STARTTLS is not offered: tls.certificate is not set");
     const std::scoped_lock lock(mutex_);
     pair_.reset();
     return {};
