@@ -3,8 +3,9 @@
 #include <db.h>
 #include <fmt/format.h>
 #include <openssl/crypto.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <boost/version.hpp>
@@ -35,26 +36,42 @@ bool complain(const std::string& text) {
 }
 
 // Lines that make no sense are only warned of: the daemon leaves them out.
-bool check_whitelist(greylist::Whitelist::Of of, const std::vector<std::string>& files, bool may_be_absent) {
+bool check_whitelist(greylist::Whitelist::Of of, const config::Loaded& loaded) {
+  const config::Greylist& lists = loaded.config->greylist;
+  const bool clients = of == greylist::Whitelist::Of::clients;
   std::vector<std::string> problems;
-  const auto list = greylist::load_whitelist(of, files, may_be_absent, problems);
+  const auto list = greylist::load_whitelist(of, clients ? lists.whitelist_clients : lists.whitelist_recipients,
+                                             lists.whitelists_are_default, problems);
   for (const std::string& problem : problems) complain(problem);
-  return list || complain(list.error().text);
+  return list || complain(loaded.about(list.error().text).to_string());
 }
 
-// -t: the files that the configuration names, read as the user that will run.
-bool check_files(const config::Config& config, const std::optional<daemon::Identity>& identity) {
+// -t: the files that the configuration names, read as the user that will run (as whoever we are if there is none).
+bool check_files(const config::Loaded& loaded, const std::optional<daemon::Identity>& identity) {
   if (identity) {
     if (auto dropped = daemon::drop_privileges(*identity); !dropped) return complain(dropped.error().text);
   }
   bool ok = true;
-  for (const config::Diagnostic& error : access::Tables::load(config).errors) ok = complain(error.to_string());
-  if (auto tls = smtp::TlsServer::check(config.tls); !tls)
-    ok = complain(fmt::format("{}: {}", config.file, tls.error().text));
-  const config::Greylist& lists = config.greylist;
-  using Of = greylist::Whitelist::Of;
-  ok = check_whitelist(Of::clients, lists.whitelist_clients, lists.whitelists_are_default) && ok;
-  return check_whitelist(Of::addresses, lists.whitelist_recipients, lists.whitelists_are_default) && ok;
+  for (const config::Diagnostic& error : access::Tables::load(*loaded.config).errors) {
+    const bool unreadable = error.line == 0;
+    ok = complain((unreadable ? loaded.about(error.text) : error).to_string());
+  }
+  if (auto tls = smtp::TlsServer::check(loaded.config->tls); !tls)
+    ok = complain(loaded.about(tls.error().text).to_string());
+  ok = check_whitelist(greylist::Whitelist::Of::clients, loaded) && ok;
+  return check_whitelist(greylist::Whitelist::Of::addresses, loaded) && ok;
+}
+
+// What threads inherit, so before the first. No limit of files that the system has set is exceeded.
+void prepare_process() {
+  std::signal(SIGPIPE, SIG_IGN);
+  daemon::hold_signals();
+  umask(0027);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
 }
 
 int run(const std::string& file, bool test) {
@@ -65,22 +82,18 @@ int run(const std::string& file, bool test) {
   if (!loaded.config) return 1;
   const config::Config& config = *loaded.config;
   const auto identity = daemon::find_identity(config);
-  if (!identity) return complain(fmt::format("{}: {}", config.file, identity.error().text)), 1;
+  if (!identity) complain(loaded.about(identity.error().text).to_string());
   if (test) {
-    if (!check_files(config, *identity)) return 1;
+    const bool ok = check_files(loaded, identity.value_or(std::nullopt));
+    if (!ok || !identity) return 1;
     fmt::print("{}: ok\n", file);
     return 0;
   }
-  std::signal(SIGPIPE, SIG_IGN);
-  umask(0027);
+  if (!identity) return 1;
+  prepare_process();
   if (auto made = daemon::prepare_directories(config, *identity); !made) return complain(made.error().text), 1;
-  auto log = open_log(daemon::log_settings(config));
+  auto log = daemon::open_log_as(daemon::log_settings(config), *identity);
   if (!log) return complain(log.error().text), 1;
-  // made as root, but to be reopened (logrotate) as the user
-  const bool to_file = config.log.target.find('/') != std::string::npos;
-  if (*identity && to_file && chown(config.log.target.c_str(), (*identity)->uid, (*identity)->gid) != 0) {
-    return complain(fmt::format("cannot give {} to user {}", config.log.target, config.user)), 1;
-  }
   auto running = daemon::Daemon::start(loaded.config, *identity, **log);
   if (!running) {
     (*log)->error("master", running.error().text);

@@ -62,7 +62,7 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
     usable = usable && (piece.file || piece.list || !piece.held_back.empty());
   };
   const auto unreadable = [&](const std::string& path, const Error& error) {
-    loaded.errors.push_back({path, 1, 1, error.text});
+    loaded.errors.push_back({path, 0, 0, error.text});
     return false;
   };
   for (const std::string& path : access_paths(config)) {

@@ -131,13 +131,23 @@ class Loader {
     for (const auto& [key, value] : entries) read_domain(*key, *value);
   }
 
+  // The domain that was meant: TOML reads [domains.mx.example.com] as a table within a table within a table.
+  static std::string without_quotes(const toml::key& key, const toml::table& table) {
+    std::string name(key.str());
+    const toml::table* inner = &table;
+    while (inner->size() == 1 && inner->begin()->second.is_table()) {
+      name += "." + std::string(inner->begin()->first.str());
+      inner = inner->begin()->second.as_table();
+    }
+    return name;
+  }
+
   void read_domain(const toml::key& key, const toml::node& node) {
     const std::string full = "domains." + in_quotes(key.str());
     const Position where = key.source().begin;
     const toml::table* table = node.as_table();
     if (table == nullptr) return scope(full).expected(node, "a table", "[domains.\"example.com\"]");
-    if (table->size() == 1 && table->begin()->second.is_table()) {
-      const std::string joined = std::string(key.str()) + "." + std::string(table->begin()->first.str());
+    if (const std::string joined = without_quotes(key, *table); joined != key.str()) {
       return report_.error(where,
                            fmt::format("{}: the dots of a domain need quotes: [domains.{}]", full, in_quotes(joined)));
     }
@@ -269,7 +279,9 @@ Loaded parse(std::string_view text, const std::string& path) {
   std::sort(report.errors.begin(), report.errors.end(), [](const Diagnostic& a, const Diagnostic& b) {
     return std::tie(a.line, a.column, a.text) < std::tie(b.line, b.column, b.text);
   });
-  Loaded loaded{nullptr, std::move(report.errors), std::move(report.warnings)};
+  Loaded loaded{nullptr, std::move(report.errors), std::move(report.warnings), {}};
+  report.positions.try_emplace("", Position{1, 1});
+  for (const auto& [name, where] : report.positions) loaded.places[name] = {path, where.line, where.column, {}};
   if (loaded.errors.empty()) loaded.config = std::make_shared<const Config>(std::move(loader.config));
   return loaded;
 }
@@ -280,7 +292,18 @@ Loaded load(const std::string& path) {
   const bool absent = text.error().kind == ErrorKind::not_found;
   const std::string what =
       absent ? "not found; name the configuration with -c FILE" : "cannot be read (" + text.error().text + ")";
-  return {nullptr, {{path, 0, 0, what}}, {}};
+  return {nullptr, {{path, 0, 0, what}}, {}, {}};
+}
+
+Diagnostic Loaded::about(std::string text) const {
+  const std::string words = ' ' + text;
+  const auto named = std::ranges::find_if(places, [&](const auto& place) {
+    const std::string name = ' ' + place.first;
+    return words.find(name + ':') != words.npos || words.find(name + ' ') != words.npos;
+  });
+  Diagnostic result = named == places.end() ? places.at("") : named->second;
+  result.text = std::move(text);
+  return result;
 }
 
 std::vector<std::string> needs_restart(const Config& running, const Config& wanted) {

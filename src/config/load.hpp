@@ -4,6 +4,7 @@
 // the nearest known one). Relative paths start at the file's own folder. Blocking; call at start-up, on reload, in -t.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,9 @@ struct Loaded {
   ConfigPtr config;  // null if there is any error
   std::vector<Diagnostic> errors;
   std::vector<Diagnostic> warnings;
+  std::map<std::string, Diagnostic> places;  // without text: where keys ("user") and paths stand in the file
+  // For what a look at the system shows: at the path or key that `text` names, or else at the file's begin.
+  Diagnostic about(std::string text) const;
 };
 
 Loaded load(const std::string& path);

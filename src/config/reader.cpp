@@ -73,6 +73,7 @@ void Path::operator()(const Scope& scope, const toml::node& node, std::string& i
   if (!text) return;
   if (text->empty() && !optional) return scope.wrong(node, "must not be empty; write for example \"/var/lib/greymx\"");
   into = resolve(scope.folder, *text);
+  if (!into.empty()) scope.report.positions[into] = node.source().begin;
 }
 
 }  // namespace greymx::config

@@ -17,7 +17,8 @@ namespace greymx::config {
 
 using Position = toml::source_position;
 
-// Collects what is wrong, and remembers where each key stands and which are wrong, for checks of several together.
+// Collects what is wrong, and remembers where each key and path stands and which keys are wrong, for checks of several
+// together and of files.
 class Report {
  public:
   explicit Report(std::string file) : file_(std::move(file)) {}
@@ -106,8 +107,8 @@ struct Measure {
     const auto value = word.read(scope, node);
     if (!value) return;
     if (*value < min || *value > max) {
-      return scope.wrong(node,
-                         fmt::format("{} is out of range; allowed are {} to {}", text(*value), text(min), text(max)));
+      return scope.wrong(
+          node, fmt::format("{} is out of range; allowed are {} to {}", node.as_string()->get(), text(min), text(max)));
     }
     into = *value;
   }

@@ -410,6 +410,8 @@ TEST_CASE("each mistake is told with its place and what would be right") {
       {"[domains.\"*\"]", "1:10: domains.\"*\": not a domain name"},
       {"[domains.example.com]\nprimary = []",
        "1:10: domains.\"example\": the dots of a domain need quotes: [domains.\"example.com\"]"},
+      {"[domains.mx.example.com]",
+       "1:10: domains.\"mx\": the dots of a domain need quotes: [domains.\"mx.example.com\"]"},
       {"[domains.\"a.example\"]\nprimary = [\"2001:db8::1\"]",
        "2:12: domains.\"a.example\".primary: \"2001:db8::1\" is not a host with an optional port"},
       {"[domains.\"a.example\"]\nfingerprint = \"ab\"",
@@ -426,6 +428,7 @@ TEST_CASE("each mistake is told with its place and what would be right") {
       {"workers = 257", "1:11: workers: 257 is out of range; allowed are 0 to 256"},
       {"workers = -1", "1:11: workers: -1 is out of range; allowed are 0 to 256"},
       {"shutdown_grace = \"2h\"", "1:18: shutdown_grace: 2h is out of range; allowed are 0s to 1h"},
+      {"shutdown_grace = \"3601s\"", "1:18: shutdown_grace: 3601s is out of range; allowed are 0s to 1h"},
       {"[limits]\nmessage_size = \"17GiB\"",
        "2:16: limits.message_size: 17GiB is out of range; allowed are 1KiB to 16GiB"},
       {"[greylist]\nipv4_prefix = 33", "2:15: greylist.ipv4_prefix: 33 is out of range; allowed are 1 to 32"},
@@ -609,4 +612,16 @@ TEST_CASE("what needs a restart is named, and nothing else") {
   store.greylist.store = "other";
   CHECK(needs_restart(running, store) == std::vector<std::string>{"greylist.store"});
   CHECK(needs_restart(running, with("[limits]\nerrors = 3\n[log]\ntag = \"x\"\n[domains.\"b.example\"]")).empty());
+}
+
+TEST_CASE("what is wrong with a file is said where the configuration names it") {
+  const Loaded loaded =
+      read(minimal + "recipients = \"lists/users\"\n[tls]\nkey = \"/etc/key\"\ncertificate = \"c\"\n");
+  REQUIRE(loaded.config);
+  const auto about = [&](const std::string& text) { return loaded.about(text).to_string(); };
+  CHECK(about("open /etc/greymx/lists/users: No such file or directory") ==
+        "/etc/greymx/relay.conf:4:14: open /etc/greymx/lists/users: No such file or directory");
+  CHECK(about("/etc/key: no key") == "/etc/greymx/relay.conf:6:7: /etc/key: no key");
+  CHECK(about("hostname \"x\" is odd") == "/etc/greymx/relay.conf:1:12: hostname \"x\" is odd");
+  CHECK(about("user \"greymx\" does not exist") == "/etc/greymx/relay.conf:1:1: user \"greymx\" does not exist");
 }
