@@ -52,6 +52,11 @@ with open(lists, "w") as file:
 done = run("-t", "-c", lists + ".conf")
 tap.check(done.returncode == 0 and f"{lists}:2: " in done.stderr, "a line of nonsense in one is warned of", done)
 
+with open(lists + ".conf", "w") as file:
+    file.write(open(mx.file).read() + '[tls]\ncertificate = "/no/certificate"\nkey = "/no/key"\n')
+done = run("-t", "-c", lists + ".conf")
+tap.check(re.search(r"^.*/lists\.conf:\d+:15: .*/no/certificate: No such file", done.stderr, re.M), "and where a file that is missing is named", done.stderr)
+
 mx.start()
 second = run("-c", mx.file)
 tap.check(second.returncode != 0, "a second daemon does not start on the same queue or ports", second.stderr)
@@ -60,6 +65,8 @@ if os.geteuid() == 0:
     nobody = pwd.getpwnam("nobody").pw_uid
     tap.equal(re.search(r"^Uid:\s+(.*)$", status, re.M).group(1).split(), [str(nobody)] * 4, "privileges are dropped for good")
     tap.check(re.search(r"^CapEff:\s+0+$", status, re.M), "no capability is left")
+    threads = [open(f"/proc/{mx.pid()}/task/{thread}/status").read() for thread in os.listdir(f"/proc/{mx.pid()}/task")]
+    tap.check(all(re.search(r"^NoNewPrivs:\s+1$", status, re.M) for status in threads), "and no thread can get new ones")
     missing = Greymx(tap, 'user = "no-such-user-here"\n' + BASE, name="missing")
     done = run("-c", missing.file)
     tap.check(done.returncode != 0 and "no-such-user-here" in done.stderr and "adduser" in done.stderr,
@@ -82,6 +89,15 @@ tap.check("reloaded" in Smtp(mx.smtp).greeting, "the old config stays")
 mx.write("workers = 3\n" + BASE)
 mx.signal(signal.SIGHUP)
 tap.check(mx.wait_log(r"workers.*restart"), "keys that need a restart say so")
+reload = mx.tool("reload")
+tap.check(reload.returncode == 0 and "workers has changed: restart greymxd" in reload.stdout, "and again, until it comes", reload)
+mx.write(BASE)
+reload = mx.tool("reload")
+tap.check(reload.returncode == 0 and "restart" not in reload.stdout, "or the change is taken back", reload)
+mx.write(BASE + '[log]\ntarget = "/no/such/directory/log"\n')
+reload = mx.tool("reload")
+tap.check(reload.returncode == 1 and "/no/such/directory/log" in reload.stderr, "a log that cannot be opened is told", reload)
+mx.write(BASE)
 
 replies = session.mail("alice@sender.test", ["bob@example.com"], "Subject: x\n\nx\n")
 tap.check(replies[-1].startswith("250 2.0.0"), "a trusted client's mail is taken", replies)
