@@ -146,9 +146,10 @@ struct Greylister::Impl {
   Impl(std::unique_ptr<Store> s, const Clock& c, Log& l, Metrics& m, Alerts& a)
       : store(std::move(s)), clock(c), log(l), metrics(m), alerts(a) {}
 
-  void load(config::ConfigPtr config);
+  std::vector<std::string> load(config::ConfigPtr config);
   std::shared_ptr<const Whitelist> load_list(Whitelist::Of of, const config::Greylist& config,
-                                             const std::shared_ptr<const Whitelist>& old);
+                                             const std::shared_ptr<const Whitelist>& old,
+                                             std::vector<std::string>& problems);
   WallTime now();
   std::shared_ptr<const Manual> manual(Stamp now);
   std::string_view exemption(const Settings& settings, const Request& request, Stamp now);
@@ -175,31 +176,33 @@ struct Greylister::Impl {
 };
 
 std::shared_ptr<const Whitelist> Greylister::Impl::load_list(Whitelist::Of of, const config::Greylist& config,
-                                                             const std::shared_ptr<const Whitelist>& old) {
+                                                             const std::shared_ptr<const Whitelist>& old,
+                                                             std::vector<std::string>& problems) {
   const bool clients = of == Whitelist::Of::clients;
-  std::vector<std::string> problems;
   auto list = load_whitelist(of, clients ? config.whitelist_clients : config.whitelist_recipients,
                              config.whitelists_are_default, problems);
-  for (const std::string& problem : problems) log.warning(program, problem);
   if (list) return std::make_shared<const Whitelist>(std::move(*list));
   const std::string text = list.error().text + (old ? "; the list read before stays in use" : "; no list is in use");
-  log.warning(program, text);
+  problems.push_back(text);
   alerts.raise("greylist whitelist cannot be read", text);
   if (old) return old;
   return std::make_shared<const Whitelist>(of);
 }
 
-void Greylister::Impl::load(config::ConfigPtr config) {
+std::vector<std::string> Greylister::Impl::load(config::ConfigPtr config) {
   const config::Greylist& greylist = config->greylist;
   const auto old = settings.load();
   auto fresh = std::make_shared<Settings>();
   fresh->rules = rules_of(greylist);
   fresh->keys = {greylist.ipv4_prefix, greylist.ipv6_prefix, greylist.lookup_by_host, greylist.sender_pools};
-  fresh->clients = load_list(Whitelist::Of::clients, greylist, old ? old->clients : nullptr);
-  fresh->recipients = load_list(Whitelist::Of::addresses, greylist, old ? old->recipients : nullptr);
+  std::vector<std::string> problems;
+  fresh->clients = load_list(Whitelist::Of::clients, greylist, old ? old->clients : nullptr, problems);
+  fresh->recipients = load_list(Whitelist::Of::addresses, greylist, old ? old->recipients : nullptr, problems);
+  for (const std::string& problem : problems) log.warning(program, problem);
   fresh->config = std::move(config);
   store->reload(fresh->rules);
   settings = std::move(fresh);
+  return problems;
 }
 
 WallTime Greylister::Impl::now() {
@@ -355,8 +358,8 @@ Task<Answer> Greylister::check(Request request, SpfDomain spf_domain) {
   co_return impl_->answer(*settings, request, *outcome, now);
 }
 
-void Greylister::reload(config::ConfigPtr config) {
-  impl_->load(std::move(config));
+std::vector<std::string> Greylister::reload(config::ConfigPtr config) {
+  return impl_->load(std::move(config));
 }
 void Greylister::stop() {
   impl_->store->stop();

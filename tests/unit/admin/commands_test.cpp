@@ -320,6 +320,17 @@ TEST_CASE("a reload that fails says why and that nothing changed") {
   CHECK(ending.error == "relay.conf:3:1: unknown key\nthe old configuration stays in force");
 }
 
+TEST_CASE("a reload that leaves something out or to a restart says so") {
+  World world;
+  world.reload_result->needs_restart = {"workers"};
+  CHECK(world.run("reload").exit == 0);
+  CHECK(world.sink.text.find("workers has changed: restart greymxd") != std::string::npos);
+  world.reload_result->problems = {"clients:3:1: no such action", "log.target: cannot open /no/log"};
+  const Ending ending = world.run("reload");
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == "clients:3:1: no such action\nlog.target: cannot open /no/log");
+}
+
 TEST_CASE("an unknown command is wrong usage") {
   World world;
   CHECK(world.run("frobnicate").exit == 2);
