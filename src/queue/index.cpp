@@ -197,7 +197,7 @@ Index::Slot* Index::find_slot(QueueId id, const std::string& domain) {
   return nullptr;
 }
 
-std::optional<QueueId> Index::take(const std::string& domain, WallTime now, Pick pick, bool ignore_schedule) {
+std::optional<QueueId> Index::take(const std::string& domain, WallTime now, Pick pick) {
   const auto found = domains_.find(domain);
   if (found == domains_.end()) return std::nullopt;
   Domain& in = found->second;
@@ -205,15 +205,10 @@ std::optional<QueueId> Index::take(const std::string& domain, WallTime now, Pick
     Slot& slot = *in.by_due.begin();
     move(slot, Lot::ready, slot.due, size(slot.id));
   }
-  std::optional<QueueId> best;
-  const auto consider = [&](const Ages& lot) {
-    if (lot.empty()) return;
-    const QueueId id = pick == Pick::oldest ? lot.begin()->id : lot.rbegin()->id;
-    if (!best || (pick == Pick::oldest ? id < *best : id > *best)) best = id;
-  };
-  consider(in.in(Lot::ready));
-  if (ignore_schedule) consider(in.in(Lot::waiting));
-  if (best) claim(*best, domain, now);
+  const Ages& ready = in.in(Lot::ready);
+  if (ready.empty()) return std::nullopt;
+  const QueueId best = pick == Pick::oldest ? ready.begin()->id : ready.rbegin()->id;
+  claim(best, domain, now);
   return best;
 }
 
@@ -290,14 +285,6 @@ std::vector<QueueId> Index::ids(QueueId after, std::size_t limit) const {
   std::vector<QueueId> found;
   for (auto it = items_.upper_bound(after); it != items_.end() && found.size() < limit; ++it)
     found.push_back(it->first);
-  return found;
-}
-
-std::vector<QueueId> Index::arrived_before(WallTime time, std::size_t limit) const {
-  std::vector<QueueId> found;
-  for (auto it = items_.begin(); it != items_.end() && found.size() < limit && it->first.time() < time; ++it) {
-    found.push_back(it->first);
-  }
   return found;
 }
 

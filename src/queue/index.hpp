@@ -57,7 +57,7 @@ class Index {
   bool finished(QueueId id) const;                     // nobody is to get it any more
   std::vector<std::string> domains(QueueId id) const;  // in which something is open
 
-  std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick, bool ignore_schedule);
+  std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick);
   bool claim(QueueId id, const std::string& domain, WallTime now);
   void release(QueueId id, const std::string& domain, WallTime now);
   bool active(QueueId id) const;
@@ -67,7 +67,6 @@ class Index {
   std::vector<DomainSummary> domains() const;
   void add_to(Totals& totals) const;
   std::vector<QueueId> ids(QueueId after, std::size_t limit) const;
-  std::vector<QueueId> arrived_before(WallTime time, std::size_t limit) const;
   std::vector<QueueId> with_own_file() const;
 
  private:

@@ -113,7 +113,7 @@ void SpoolImpl::stop() {
   if (writing_thread_.joinable()) {
     writing_thread_.join();
   } else {
-    while (writer_.commit(true)) {
+    while (writer_.commit()) {
     }
   }
   writer_.seal(true);
@@ -160,7 +160,7 @@ bool SpoolImpl::pause(std::uint64_t bytes) {
 // Returns when all that was handed to the writer so far is durable, or has failed.
 void SpoolImpl::flush() {
   if (!threads_) {
-    while (writer_.commit(true)) {
+    while (writer_.commit()) {
     }
     return;
   }
@@ -253,10 +253,10 @@ std::vector<DomainSummary> SpoolImpl::domains() const {
 }
 
 // While results of deliveries cannot be written, more deliveries would only be made twice.
-std::optional<QueueId> SpoolImpl::take(const std::string& domain, WallTime now, Pick pick, bool ignore_schedule) {
+std::optional<QueueId> SpoolImpl::take(const std::string& domain, WallTime now, Pick pick) {
   if (writer_.unsaved() > unsaved_limit && !writer_.problem().empty()) return std::nullopt;
   const std::scoped_lock lock(books_.mutex);
-  return books_.index.take(domain, now, pick, ignore_schedule);
+  return books_.index.take(domain, now, pick);
 }
 
 bool SpoolImpl::claim(QueueId id, const std::string& domain) {
@@ -280,20 +280,6 @@ Task<Result<Loaded>> SpoolImpl::load(QueueId id, std::uint64_t whole_up_to) {
 
 void SpoolImpl::update(QueueId id, std::vector<std::pair<std::size_t, RecipientState>> changes) {
   writer_.edit(id, Edit{std::move(changes), {}, {}, {}});
-}
-
-Task<Result<>> SpoolImpl::update_durably(QueueId id, std::vector<std::pair<std::size_t, RecipientState>> changes) {
-  auto start = [](auto handler, Writer* writer, QueueId of, Edit edit) {
-    asio::any_io_executor home = asio::get_associated_executor(handler);
-    auto resume = [handler = std::move(handler)](Result<> result) mutable { std::move(handler)(std::move(result)); };
-    writer->edit(of, std::move(edit), Waiter{std::move(home), std::move(resume)});
-  };
-  auto token = asio::bind_cancellation_slot(asio::cancellation_slot(), asio::use_awaitable);
-  Edit edit{std::move(changes), {}, {}, {}};
-  Writer* writer = &writer_;
-  Result<> result = co_await asio::async_initiate<decltype(token), void(Result<>)>(std::move(start), token, writer, id,
-                                                                                   std::move(edit));
-  co_return result;
 }
 
 bool SpoolImpl::contains(QueueId id) const {
@@ -362,11 +348,6 @@ Totals SpoolImpl::totals() const {
 std::vector<QueueId> SpoolImpl::ids(QueueId after, std::size_t limit) const {
   const std::scoped_lock lock(books_.mutex);
   return books_.index.ids(after, limit);
-}
-
-std::vector<QueueId> SpoolImpl::arrived_before(WallTime t, std::size_t limit) const {
-  const std::scoped_lock lock(books_.mutex);
-  return books_.index.arrived_before(t, limit);
 }
 
 Result<Message> SpoolImpl::peek(QueueId id) {

@@ -102,9 +102,8 @@ class Spool {
   virtual void on_work(std::function<void(std::string domain)> callback) = 0;
   virtual std::vector<DomainSummary> domains() const = 0;
   // The oldest (or newest) message with a pending recipient in `domain` that is due and not held; it is then active
-  // for that domain until release(). `ignore_schedule`: due or not.
-  virtual std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick,
-                                      bool ignore_schedule = false) = 0;
+  // for that domain until release().
+  virtual std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick) = 0;
   // Makes this message active for `domain` as take() does, whatever its schedule or hold; false if it has nothing open
   // there or is already active for it. For what must not race with a delivery: expiry, the admin's bounce.
   virtual bool claim(QueueId id, const std::string& domain) = 0;
@@ -113,8 +112,6 @@ class Spool {
   // Changes some recipients (index into envelope.recipients); lazily synced. When all are done the message ends.
   // An unknown id (deleted meanwhile) is not an error.
   virtual void update(QueueId id, std::vector<std::pair<std::size_t, RecipientState>> changes) = 0;
-  // As update(), but completes when it is durable: before a report about the message may be forgotten.
-  virtual Task<Result<>> update_durably(QueueId id, std::vector<std::pair<std::size_t, RecipientState>> changes) = 0;
 
   // --- the admin's side ------------------------------------------------------------------------------------------
   virtual bool contains(QueueId id) const = 0;
@@ -131,8 +128,6 @@ class Spool {
   virtual std::vector<QueueId> ids(QueueId after, std::size_t limit) const = 0;
   // Envelope, state and size of one message, from disk; blocks.
   virtual Result<Message> peek(QueueId id) = 0;
-  // IDs that arrived before `t` (expiry scans), at most `limit`.
-  virtual std::vector<QueueId> arrived_before(WallTime t, std::size_t limit) const = 0;
 };
 
 // Reads a spool without the daemon and without its lock; never writes. For greymx mailq, cat, spool verify|dump.

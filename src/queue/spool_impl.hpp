@@ -15,7 +15,7 @@ class SpoolImpl final : public Spool {
             bool threads);
   ~SpoolImpl() override;
 
-  bool commit() { return writer_.commit(true); }
+  bool commit() { return writer_.commit(); }
   bool maintain();  // true: there is more to do at once
 
   void stop() override;
@@ -24,12 +24,11 @@ class SpoolImpl final : public Spool {
   std::unique_ptr<Incoming> begin() override;
   void on_work(std::function<void(std::string domain)> callback) override;
   std::vector<DomainSummary> domains() const override;
-  std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick, bool ignore_schedule) override;
+  std::optional<QueueId> take(const std::string& domain, WallTime now, Pick pick) override;
   bool claim(QueueId id, const std::string& domain) override;
   void release(QueueId id, const std::string& domain) override;
   Task<Result<Loaded>> load(QueueId id, std::uint64_t whole_up_to) override;
   void update(QueueId id, std::vector<std::pair<std::size_t, RecipientState>> changes) override;
-  Task<Result<>> update_durably(QueueId id, std::vector<std::pair<std::size_t, RecipientState>> changes) override;
   bool contains(QueueId id) const override;
   bool active(QueueId id) const override;
   bool held(QueueId id) const override;
@@ -41,7 +40,6 @@ class SpoolImpl final : public Spool {
   Totals totals() const override;
   std::vector<QueueId> ids(QueueId after, std::size_t limit) const override;
   Result<Message> peek(QueueId id) override;
-  std::vector<QueueId> arrived_before(WallTime t, std::size_t limit) const override;
 
  private:
   Result<> recover_all();

@@ -51,7 +51,7 @@ Writer::Writer(const SpoolSettings& settings, Books& books, SegmentStore& store,
 void Writer::run() {
   std::unique_lock lock(books_.mutex);
   for (;;) {
-    const bool urgent = !queue_.empty() || !durable_.empty();
+    const bool urgent = !queue_.empty();
     const bool lazy = !edits_.empty() || !ends_.empty();
     if (stopping_ && ((!urgent && !lazy) || !problem_.empty())) return;
     std::optional<SteadyTime> when;
@@ -66,7 +66,7 @@ void Writer::run() {
       const auto enough = [&] { return stopping_ || queue_.size() >= last_batch_; };
       if (urgent && problem_.empty()) work_.wait_for(lock, gather_time, enough);
       lock.unlock();
-      commit(true);
+      commit();
       lock.lock();
     }
   }
@@ -96,17 +96,10 @@ void Writer::append(Append append) {
   wake(std::move(waiters), refused);
 }
 
-bool Writer::edit(QueueId id, Edit edit, std::optional<Waiter> waiter) {
-  std::unique_lock lock(books_.mutex);
-  if (!books_.index.contains(id)) {
-    lock.unlock();
-    std::vector<Waiter> waiters;
-    if (waiter) waiters.push_back(std::move(*waiter));
-    wake(std::move(waiters), {});
-    return false;
-  }
-  start_lazy(waiter.has_value());
-  if (waiter) durable_.push_back(std::move(*waiter));
+bool Writer::edit(QueueId id, Edit edit) {
+  const std::scoped_lock lock(books_.mutex);
+  if (!books_.index.contains(id)) return false;
+  start_lazy();
   books_.index.edit(id, edit, clock_.now());
   if (books_.index.finished(id)) {
     end_now(id);
@@ -119,15 +112,15 @@ bool Writer::edit(QueueId id, Edit edit, std::optional<Waiter> waiter) {
 bool Writer::end(QueueId id) {
   const std::scoped_lock lock(books_.mutex);
   if (!books_.index.contains(id)) return false;
-  start_lazy(false);
+  start_lazy();
   end_now(id);
   return true;
 }
 
-void Writer::start_lazy(bool urgent) {
-  const bool first = edits_.empty() && ends_.empty();
-  if (first) lazy_since_ = std::chrono::steady_clock::now();
-  if (first || urgent) work_.notify_one();
+void Writer::start_lazy() {
+  if (!edits_.empty() || !ends_.empty()) return;
+  lazy_since_ = std::chrono::steady_clock::now();
+  work_.notify_one();
 }
 
 void Writer::end_now(QueueId id) {
@@ -156,7 +149,7 @@ Result<MessageState> Writer::known_state(QueueId id, const Snapshot& snapshot) {
   const std::scoped_lock lock(books_.mutex);
   if (!books_.index.contains(id)) return fail(ErrorKind::not_found, id.to_string() + " has left the queue");
   if (!edits_.contains(id) && !writing_.contains(id)) {
-    start_lazy(false);
+    start_lazy();
     edits_[id].push_back({});
   }
   MessageState state = books_.index.state(id);
@@ -208,13 +201,13 @@ Places* Writer::places(QueueId id) {
   return nullptr;
 }
 
-bool Writer::commit(bool lazy_too) {
-  Batch batch = collect(lazy_too);
+bool Writer::commit() {
+  Batch batch = collect();
   add_changes(batch);
   Result<> done;
   if (!batch.records.empty() || !problem().empty()) done = ensure_room(batch);
   if (done && !batch.records.empty()) done = write(batch);
-  const bool any = !batch.records.empty() || !batch.durable.empty();
+  const bool any = !batch.records.empty() || !batch.barriers.empty();
   if (done) {
     settle(batch);
   } else {
@@ -223,14 +216,14 @@ bool Writer::commit(bool lazy_too) {
   return done && any;
 }
 
-Writer::Batch Writer::collect(bool lazy_too) {
+Writer::Batch Writer::collect() {
   const std::scoped_lock lock(books_.mutex);
   Batch batch;
   std::uint64_t bytes = 0;
   for (; !queue_.empty() && bytes < batch_limit_; queue_.pop_front()) {
     Append& next = queue_.front();
     if (next.entry.type == RecordType::padding) {  // flush()
-      batch.durable.push_back(std::move(*next.waiter));
+      batch.barriers.push_back(std::move(*next.waiter));
       continue;
     }
     const QueueId id = next.entry.id;
@@ -239,7 +232,6 @@ Writer::Batch Writer::collect(bool lazy_too) {
     bytes += length_of(next);
     batch.records.push_back(std::move(next));
   }
-  if (batch.records.empty() && batch.durable.empty() && durable_.empty() && !lazy_too) return batch;
   const std::uint64_t most = std::max(batch_limit_, bytes + batch_limit_ / 4);  // however much mail there is
   while (!ends_.empty() && bytes < most) {
     const auto& [id, places] = *ends_.begin();
@@ -252,10 +244,6 @@ Writer::Batch Writer::collect(bool lazy_too) {
   while (!edits_.empty() && bytes < most) {
     bytes += state_bytes_guess * books_.index.recipients(edits_.begin()->first);
     writing_.insert(edits_.extract(edits_.begin()));
-  }
-  if (edits_.empty() && ends_.empty()) {
-    std::ranges::move(durable_, std::back_inserter(batch.durable));
-    durable_.clear();
   }
   return batch;
 }
@@ -357,7 +345,7 @@ void Writer::settle(Batch& batch) {
   std::vector<Waiter> waiters;
   take_waiters(batch.records, waiters);
   wake(std::move(waiters), {});
-  wake(std::move(batch.durable), {});
+  wake(std::move(batch.barriers), {});
 }
 
 void Writer::settle_record(const Append& append, WallTime now) {
@@ -411,7 +399,7 @@ void Writer::abandon(Batch& batch, const Error& error) {
     alerts_.raise("the spool cannot be written",
                   text + "\nNew mail is refused until it can be; nothing that was accepted is lost. Look at the disk.");
   }
-  std::vector<Waiter> waiters = std::move(batch.durable);
+  std::vector<Waiter> waiters = std::move(batch.barriers);
   take_waiters(batch.records, waiters);
   wake(std::move(waiters), fail(error.kind == ErrorKind::no_space ? error.kind : ErrorKind::temporary, text));
 }

@@ -37,13 +37,13 @@ class Writer {
   void run();   // the thread's body: until stop(), and all that was handed over is durable
   void stop();  // any thread
   // One batch at most, now; false if nothing waited. run() does this; tests without threads call it themselves.
-  bool commit(bool lazy_too);
+  bool commit();
   void seal(bool last);  // the open segment; `last`: cut to its length, for a clean stop
 
   // --- any thread
   void append(Append append);
   // False if there is no such message. When nobody is to get it any more, it ends.
-  bool edit(QueueId id, Edit edit, std::optional<Waiter> waiter = {});
+  bool edit(QueueId id, Edit edit);
   bool end(QueueId id);
   std::optional<Snapshot> snapshot(QueueId id) const;
   // The state that the snapshot tells where to find, edits applied; if that record is damaged, what memory knows of it.
@@ -59,10 +59,10 @@ class Writer {
  private:
   struct Batch {
     std::vector<Append> records;
-    std::vector<Waiter> durable;  // of edits
+    std::vector<Waiter> barriers;
   };
 
-  Batch collect(bool lazy_too);
+  Batch collect();
   void add_changes(Batch& batch);
   Result<> ensure_room(Batch& batch);
   void refuse_mail(Batch& batch, const Result<>& why);
@@ -72,7 +72,7 @@ class Writer {
   void settle_record(const Append& append, WallTime now);
   void abandon(Batch& batch, const Error& error);
   Result<MessageState> known_state(QueueId id, const Snapshot& snapshot);
-  void start_lazy(bool urgent);
+  void start_lazy();
   void end_now(QueueId id);
   Snapshot take_snapshot(QueueId id, const Places& places) const;
   Places* places(QueueId id);  // of a message, or of one whose end is not yet durable
@@ -94,7 +94,6 @@ class Writer {
   std::map<QueueId, std::vector<Edit>> edits_;    // to be written
   std::map<QueueId, std::vector<Edit>> writing_;  // in the batch that is being written
   std::map<QueueId, Places> ends_, ending_;       // likewise
-  std::vector<Waiter> durable_;
   std::vector<QueueId> ended_files_;
   std::size_t last_batch_ = 0;  // so many new messages were in it
   SteadyTime lazy_since_{};

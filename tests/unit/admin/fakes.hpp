@@ -56,7 +56,7 @@ class FakeSpool final : public queue::Spool {
     for (auto& [domain, sum] : sums) all.push_back(sum), all.back().domain = domain;
     return all;
   }
-  std::optional<QueueId> take(const std::string&, WallTime, queue::Pick, bool) override { return {}; }
+  std::optional<QueueId> take(const std::string&, WallTime, queue::Pick) override { return {}; }
   bool claim(QueueId, const std::string&) override { return false; }
   void release(QueueId, const std::string&) override {}
   Task<Result<queue::Loaded>> load(QueueId id, std::uint64_t whole_up_to) override {
@@ -74,11 +74,6 @@ class FakeSpool final : public queue::Spool {
   }
   void update(QueueId id, std::vector<std::pair<std::size_t, queue::RecipientState>> changes) override {
     for (auto& [index, change] : changes) messages.at(id).state.recipients.at(index) = std::move(change);
-  }
-  Task<Result<>> update_durably(QueueId id,
-                                std::vector<std::pair<std::size_t, queue::RecipientState>> changes) override {
-    update(id, std::move(changes));
-    co_return Result<>{};
   }
   bool contains(QueueId id) const override { return messages.contains(id); }
   bool active(QueueId id) const override { return in_delivery == id; }
@@ -120,7 +115,6 @@ class FakeSpool final : public queue::Spool {
     if (!contains(id)) return fail(ErrorKind::not_found, "gone");
     return messages.at(id);
   }
-  std::vector<QueueId> arrived_before(WallTime, std::size_t) const override { return {}; }
 };
 
 inline Task<Result<>> note_bounce(std::vector<std::string>& calls, QueueId id) {
@@ -171,8 +165,8 @@ struct FakeDaemon {
   std::vector<dnsbl::ListStatus> lists = {{"bl.test", false, true, at(1795449000), "", 10, 4, 0},
                                           {"dead.test", false, false, at(1795449000), "no answer", 3, 0, 3}};
   std::vector<std::string> calls;
-  Result<admin::Reloaded> reload_result;
   std::optional<WallTime> expiry = clock.now() + std::chrono::hours(24 * 61 + 5);
+  Result<admin::Reloaded> reload_result;
   RecordingAlerts alerts;
   MemoryStore* store = nullptr;
   std::unique_ptr<greylist::Greylister> greylister;

@@ -25,7 +25,7 @@ struct TestIndex : Index {
     edit(id, Edit{{{recipient, state}}, {}, {}, {}}, now);
   }
   std::optional<QueueId> oldest(const std::string& domain, WallTime when = now) {
-    return take(domain, when, Pick::oldest, false);
+    return take(domain, when, Pick::oldest);
   }
 };
 
@@ -36,7 +36,7 @@ TEST_CASE("take gives the oldest or the newest that is due, each once until it i
   const QueueId second = index.put(2, {"a@example.com"});
   const QueueId first = index.put(1, {"a@example.com"});
   const QueueId third = index.put(3, {"a@example.com"});
-  CHECK(index.take("example.com", now, Pick::newest, false) == third);
+  CHECK(index.take("example.com", now, Pick::newest) == third);
   CHECK(index.oldest("example.com") == first);
   CHECK(index.oldest("example.com") == second);
   CHECK_FALSE(index.oldest("example.com"));
@@ -45,14 +45,14 @@ TEST_CASE("take gives the oldest or the newest that is due, each once until it i
   CHECK_FALSE(index.oldest("example.net"));
 }
 
-TEST_CASE("what is not due waits, unless the schedule is ignored; then age decides alone") {
+TEST_CASE("what is not due waits") {
   TestIndex index;
   const QueueId waiting = index.put(1, {"a@example.com"}, now + 1h);
   const QueueId due = index.put(2, {"a@example.com"});
   const QueueId later = index.put(3, {"a@example.com"}, now + 30min);
   CHECK(index.oldest("example.com") == due);
   CHECK_FALSE(index.oldest("example.com"));
-  CHECK(index.take("example.com", now, Pick::newest, true) == later);
+  CHECK(index.oldest("example.com", now + 30min) == later);
   CHECK(index.oldest("example.com", now + 1h) == waiting);
 }
 
@@ -87,7 +87,7 @@ TEST_CASE("what is held is not taken, but can be claimed; release_hold makes it 
   TestIndex index;
   const QueueId id = index.put(1, {"a@example.com"});
   index.edit(id, Edit{{}, "by hand", {}, {}}, now);
-  CHECK_FALSE(index.take("example.com", now, Pick::oldest, true));
+  CHECK_FALSE(index.take("example.com", now, Pick::oldest));
   CHECK(index.claim(id, "example.com", now));
   CHECK_FALSE(index.claim(id, "example.com", now));
   CHECK_FALSE(index.claim(id, "example.net", now));
@@ -104,7 +104,7 @@ TEST_CASE("a held recipient holds only itself") {
   RecipientState held;
   held.status = RecipientStatus::held;
   index.change(id, 0, held);
-  CHECK_FALSE(index.take("example.com", now, Pick::oldest, true));
+  CHECK_FALSE(index.take("example.com", now, Pick::oldest));
   CHECK(index.oldest("example.net") == id);
   Totals totals;
   index.add_to(totals);
@@ -162,8 +162,6 @@ TEST_CASE("IDs are listed in order, in pages") {
   const auto page = index.ids({}, 2);
   CHECK(page == std::vector<QueueId>{{1 << 12}, {2 << 12}});
   CHECK(index.ids(page.back(), 2) == std::vector<QueueId>{{3 << 12}, {4 << 12}});
-  CHECK(index.arrived_before(WallTime(4us), 10).size() == 3);
-  CHECK(index.arrived_before(WallTime(4us), 2).size() == 2);
 }
 
 TEST_CASE("a state in memory becomes the same as the one on disk") {
