@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <pthread.h>
 
-#include <boost/asio/detached.hpp>
 #include <csignal>
 
 namespace greymx::daemon {
@@ -56,7 +55,8 @@ void NetworkThread::stop(std::function<void()> last) {
   if (!thread_.joinable()) return;
   auto done = std::make_shared<std::promise<void>>();
   auto over = done->get_future();
-  asio::co_spawn(io_, then_tell(finish(std::move(last)), std::move(done)), asio::detached);
+  Gate ending(executor());
+  asio::post(io_, [&] { ending.spawn("end", then_tell(finish(std::move(last)), std::move(done))); });
   over.wait();
   work_.reset();
   // the loop ends by itself when the last coroutine has
