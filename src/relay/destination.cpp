@@ -137,7 +137,11 @@ bool Destination::unused() const {
 }
 
 bool Destination::missed() const {
-  return own() && health_.health() != Health::up && now() - last_wanted_ < missed_for;
+  return own() && !doubtful() && health_.health() != Health::up && now() - last_wanted_ < missed_for;
+}
+
+bool Destination::doubtful() const {
+  return nobody_ && settings_.request.hosts.empty() && settings_.label.starts_with("*.");
 }
 
 void Destination::probe_now() {
@@ -206,6 +210,7 @@ Task<Connected> Destination::connect(std::vector<Endpoint> avoid) {
 void Destination::reached(const smtp::ClientSession& session) {
   last_contact_ = now();
   size_limit_ = session.server().size_limit;
+  nobody_ = false;
   if (!own() || !health_.reachable(parts_.clock.now())) return;
   announce();
   kick();
@@ -219,6 +224,7 @@ void Destination::lost(const Connected& attempt) {
   }
   // It refuses one connection more while it serves others: too many, not down.
   if (!attempt.no_route && connector_.connections() > idle_.size()) return trouble();
+  nobody_ = attempt.no_route && !attempt.trouble.dsn.ends_with(".4.3");
   const bool changed = health_.unreachable(now, attempt.trouble.reason);
   const bool no_route = attempt.no_route || attempt.trouble.dsn.ends_with(".4.6");
   if (no_route && (changed || now >= no_route_told_ + again_after)) {

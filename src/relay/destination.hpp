@@ -57,6 +57,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   bool unused() const;
   // Not up, and asked for within the last hour: sessions have to know, with or without mail for it.
   bool missed() const;
+  // A wildcard's subdomain for which DNS names nobody: it may not exist at all, and is not to be taken for down.
+  bool doubtful() const;
   void work(const std::string& domain);  // there may be something due in this domain of the spool
   void probe_now();                      // if it is down; if it is suspect one message goes
   void flush();                          // the admin's word: no longer suspect, nor on trial
@@ -109,6 +111,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   bool canary_ = false;  // SUSPECT: one message may go
   bool retired_ = false;
   bool alerted_ = false;  // about this outage
+  bool nobody_ = false;   // DNS was clear that there is no host
 };
 
 }  // namespace greymx::relay

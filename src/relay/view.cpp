@@ -25,7 +25,7 @@ View::View(config::ConfigPtr config, const std::map<std::string, std::shared_ptr
 
 void View::add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key) {
   for (const auto& [key, one] : by_key) {
-    by_key_[key] = {one->health().health(), one->size_limit()};
+    by_key_[key] = {one->doubtful() ? Health::up : one->health().health(), one->size_limit()};
     const bool named = one->own() && !one->settings().request.hosts.empty();
     for (const Host& host : one->known_hosts()) {
       if (one->own()) own_addresses_.insert(host.endpoint.address);

@@ -264,6 +264,26 @@ TEST_CASE_METHOD(WildWorld, "few subdomains of a wildcard are kept since they ar
   CHECK(std::ranges::count_if(names, is_down) > 90);
 }
 
+TEST_CASE_METHOD(World, "subdomains that do not exist leave nothing behind, and are not down") {
+  add_domain("*.wild.example", {});
+  start();
+  for (int i = 0; i < 50; ++i) {
+    const std::string name = "s" + std::to_string(i) + ".wild.example";
+    CHECK(ask("u@" + name).outcome == ProbeOutcome::inconclusive);
+    CHECK(relay->health(name) == Health::up);
+  }
+  put({.to = {"u@s1.wild.example"}});
+  io.run_for(2500ms);
+  CHECK(relay->status().size() == 2);
+  CHECK(relay->health("s1.wild.example") == Health::up);
+  CHECK(spool->totals().messages == 1);
+  CHECK(log.count("status=") == 0);
+  dns.clear_asked();
+  io.run_for(1500ms);
+  CHECK(dns.count("s2.wild.example MX") == 0);
+  CHECK(dns.count("s1.wild.example MX") > 0);
+}
+
 TEST_CASE_METHOD(World, "reports to many strangers do not keep us from asking our primaries") {
   for (int i = 0; i < 1010; ++i) {
     const std::string domain = "s" + std::to_string(i) + ".example";
