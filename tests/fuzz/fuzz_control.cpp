@@ -60,6 +60,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   printer.line(line);
   counters_of(input);
   judge_sts("example.com", "mx2.example.net", input);
-  judge_tlsa("mx2.example.net", {std::string(line)}, "certificate", "key");
+  dns::Answer tlsa;
+  tlsa.outcome = dns::Outcome::found;
+  tlsa.texts.emplace_back(line);
+  judge_tlsa("mx2.example.net", tlsa, {{"certificate", "key"}});
   return 0;
 }
