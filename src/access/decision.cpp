@@ -261,10 +261,10 @@ Task<> Decision::greylist() {
                        !shared().primaries->is_primary_address(facts_.client.address) &&
                        !(config.primary_up_only && shared().primaries->is_down(recipient_.domain));
   if (!enter("greylist", address_, applies, "off, exempt, allow-listed, the primary itself or down")) co_return;
-  // Who checks an address by a call back has the null sender and never comes to DATA. Whether it would have to wait is
-  // asked all the same where a callout hangs on it.
+  // Who checks an address by a call back has the null sender and never comes to DATA; its answer, a callout's too, is
+  // due now. The budgets of callouts bound what it may ask.
   postponed_ = facts_.sender.empty() && !at_data_;
-  if (postponed_ && trace_ == nullptr && settled_) co_return;
+  if (postponed_ && trace_ == nullptr) co_return;
   greylist::Request request{.client = facts_.client.address,
                             .client_name = facts_.client.name,
                             .sender = facts_.sender.to_string(),
@@ -273,7 +273,7 @@ Task<> Decision::greylist() {
                             .queue_id = facts_.queue_id,
                             .instance = {},  // a recipient may yet be refused, and its header with it
                             .spf_domain = {},
-                            .dry_run = trace_ != nullptr || postponed_,
+                            .dry_run = trace_ != nullptr,
                             .test_time = {}};
   if (config.sender_pools && !facts_.sender.empty()) {
     evidence_.seek_authority();
@@ -282,10 +282,6 @@ Task<> Decision::greylist() {
       request.spf_domain = canonical_domain(facts_.sender.domain).value_or("");
   }
   const greylist::Answer answer = co_await shared().greylister->check(std::move(request));
-  if (postponed_ && trace_ == nullptr) {
-    would_wait_ = answer.action == greylist::Action::defer;
-    co_return;
-  }
   if (!answer.log_line.empty()) verdict_.notes.push_back(answer.log_line);
   if (!answer.header.empty()) verdict_.headers.push_back(answer.header);
   const bool defer = answer.action == greylist::Action::defer;
@@ -297,7 +293,7 @@ Task<> Decision::greylist() {
 
 // Only who has passed everything else may make us ask.
 Task<> Decision::callout() {
-  const bool passed = !verdict_.reply && !pending_ && !would_wait_;
+  const bool passed = !verdict_.reply && !pending_;
   if (!enter("callout", address_, !settled_ && passed, settled_ ? "not to be asked for" : "does not get this far"))
     co_return;
   const SteadyTime deadline = std::chrono::steady_clock::now() + longest_callout;

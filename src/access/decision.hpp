@@ -86,7 +86,6 @@ class Decision {
   bool allow_listed_ = false;
   bool at_data_ = false;
   bool postponed_ = false;     // the greylist, to DATA
-  bool would_wait_ = false;    // and it will say so there
   bool settled_ = false;       // recipient validity is decided: no callout
   bool memory_fails_ = false;  // the recipient may be a known one all the same
   Verdict verdict_;

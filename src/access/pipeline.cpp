@@ -19,6 +19,7 @@ SteadyTime lookup_deadline(const Setup& setup) {
   return setup.shared->clock->steady() + setup.patience();
 }
 
+constexpr std::chrono::seconds data_patience{10};
 constexpr std::string_view greylist_header = "X-Greylist:";
 
 Authority authority_of(spf::Result result) {
@@ -279,8 +280,9 @@ class Session final : public SessionChecks {
     // Each is asked about, though the first refusal decides: else each would begin to wait when the one before may
     // pass.
     const bool ask = all.pass();
+    const SteadyTime enough = std::chrono::steady_clock::now() + data_patience;  // the client waits for one reply
     for (const Mailbox& recipient : postponed_) {
-      if (!ask) break;
+      if (!ask || (!all.pass() && std::chrono::steady_clock::now() > enough)) break;
       if (std::find(recipients.begin(), recipients.end(), recipient) == recipients.end()) continue;
       Decision decision(setup_, pipeline_->gate, evidence(), facts, recipient, nullptr);
       Verdict one = co_await decision.run_greylist();

@@ -511,23 +511,6 @@ TEST_CASE("all recipients of a null sender begin to wait at once") {
   CHECK(passed.headers.size() == 1);
 }
 
-TEST_CASE("the primary is not asked for a null sender that will have to wait") {
-  World world;
-  world.greylisting();
-  world.config->domains[0].verify_recipients = true;
-  world.primaries.answers["user@example.com"] = Callout::accepted;
-  world.primaries.answers["gone@example.com"] = Callout::refused;
-  world.facts.sender = {};
-  CHECK(world.rcpt("gone@example.com").pass());
-  CHECK(world.verdict("user@example.com").pass());
-  CHECK(world.primaries.asked.empty());
-  CHECK(world.data({Mailbox::split("gone@example.com"), Mailbox::split("user@example.com")}).reply->code == 450);
-  world.clock.advance(300s);
-  CHECK(world.rcpt("gone@example.com").reply->code == 550);
-  CHECK(world.verdict("user@example.com").pass());
-  CHECK(world.data({Mailbox::split("user@example.com")}).pass());
-}
-
 TEST_CASE("the greylist's header comes with the first recipient that is taken") {
   World world;
   world.greylisting();
