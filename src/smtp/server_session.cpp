@@ -134,7 +134,8 @@ Task<std::optional<Endpoint>> ServerSession::read_proxy_header(Endpoint peer) {
 // At the beginning, and when XCLIENT has named somebody else. False: over a limit, and told so. A proxy that names no
 // client connects for itself: a balancer that looks whether we live.
 Task<bool> ServerSession::identify(Client client) {
-  const bool exempt = client.trusted || contains(config_->access.proxy_networks, client.address);
+  const bool itself = client.address == stream_->peer().address;
+  const bool exempt = client.trusted || (itself && contains(config_->access.proxy_networks, client.address));
   const auto exceeded = ticket_->identify(client.address, exempt, config_->limits);
   if (!exceeded) co_return true;
   parts_.log.warning("smtpd", fmt::format("{} limit exceeded from {} for service smtp", *exceeded, client.to_string()));

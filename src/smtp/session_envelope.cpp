@@ -10,6 +10,7 @@ namespace {
 // An envelope's recipients may fill so much each on average, and always together what a thousand may.
 constexpr std::size_t bytes_per_recipient = 256;
 constexpr std::size_t always_allowed = 1000 * bytes_per_recipient;
+constexpr std::size_t overshoot = 1000;  // refused recipients that are free, at least: a sender goes through its list
 
 // The recipient that has been accepted already: the same local part, letter for letter, in the same domain.
 EnvelopeRecipient* find_recipient(std::vector<EnvelopeRecipient>& recipients, const Mailbox& mailbox,
@@ -90,7 +91,8 @@ bool Session::is_surplus(std::size_t bytes) const {
 // Not an error: what is left over comes in a second message. But a client that does not stop is not logged for ever.
 void Session::refuse_surplus(const std::string& recipient) {
   const Reply reply = make_reply(replies::too_many_recipients);
-  if (transaction_->attempts <= 2 * config_.limits.recipients_per_message) {
+  const std::size_t limit = config_.limits.recipients_per_message;
+  if (transaction_->attempts <= limit + std::max(limit, overshoot)) {
     return refuse("RCPT", reply, "recipients_per_message", recipient);
   }
   count_junk();
