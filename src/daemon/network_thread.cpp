@@ -80,8 +80,10 @@ Task<> NetworkThread::watch_lag() {
 
 namespace {
 
-Task<dns::Answer> keep_until_answered(std::shared_ptr<dns::Resolver>, Task<dns::Answer> answer) {
-  co_return co_await std::move(answer);
+Task<dns::Answer> keep_until_answered(std::shared_ptr<dns::Resolver> resolver, Task<dns::Answer> answer) {
+  dns::Answer got = co_await std::move(answer);
+  resolver.reset();
+  co_return got;
 }
 
 }  // namespace

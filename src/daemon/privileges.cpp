@@ -86,7 +86,9 @@ Result<> prepare_directories(const config::Config& config, const std::optional<I
 }
 
 Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, const std::optional<Identity>& identity) {
-  if (!identity || settings.target.find('/') == std::string::npos) return open_log(settings);
+  // What is below /dev, such as a container's /dev/stdout, only root has put there.
+  const bool own_file = settings.target.find('/') != std::string::npos && !settings.target.starts_with("/dev/");
+  if (!identity || !own_file) return open_log(settings);
   if (auto prepared = prepare_log_file(settings.target, *identity); !prepared) return std::unexpected(prepared.error());
   const bool lowered = setgroups(0, nullptr) == 0 && setegid(identity->gid) == 0 && seteuid(identity->uid) == 0;
   if (!lowered) return fail_errno(errno, "cannot act as the user that greymxd runs as");

@@ -17,6 +17,7 @@ constexpr unsigned all_stranger_workers = 20;
 constexpr unsigned most_callouts = 10;
 constexpr unsigned newest_every = 4;  // every so many messages the newest goes, so that new mail does not wait
 constexpr auto alert_after = std::chrono::minutes(15);
+constexpr auto trial_patience = std::chrono::hours(24);
 constexpr auto again_after = std::chrono::hours(1);  // an alert about what goes on
 constexpr auto missed_for = std::chrono::hours(1);
 constexpr char all_reports[] = "(reports)";  // no domain
@@ -133,7 +134,9 @@ void Destination::retire() {
 }
 
 bool Destination::unused() const {
-  return workers_ + probes_ + callouts_ == 0 && ready_.empty() && connector_.connections() == 0;
+  // While it is down there is always a probe, which does no harm when it ends late.
+  const unsigned probes = health_.health() == Health::up ? probes_ : 0;
+  return workers_ + probes + callouts_ == 0 && ready_.empty() && connector_.connections() == 0;
 }
 
 bool Destination::missed() const {
@@ -163,6 +166,7 @@ void Destination::tick() {
     idle_.erase(idle_.begin());
   }
   watch_downtime();
+  watch_trial();
   kick();
 }
 
@@ -218,15 +222,18 @@ void Destination::reached(const smtp::ClientSession& session) {
 
 void Destination::lost(const Connected& attempt) {
   const WallTime now = parts_.clock.now();
+  // It refuses one connection more while it serves others: too many, not down.
+  const bool serves = !attempt.no_route && connector_.connections() > idle_.size();
   if (!own()) {
-    retry_at_ = now + parts_.config->queue.retry_min;
+    const bool later = !serves && attempt.trouble.result == Outcome::Result::deferred;
+    if (later) retry_at_ = now + parts_.config->queue.retry_min;
     return;
   }
-  // It refuses one connection more while it serves others: too many, not down.
-  if (!attempt.no_route && connector_.connections() > idle_.size()) return trouble();
-  nobody_ = attempt.no_route && !attempt.trouble.dsn.ends_with(".4.3");
+  if (serves) return trouble();
+  const std::string& dsn = attempt.trouble.dsn;
+  nobody_ = attempt.no_route && !dsn.ends_with(".4.3") && !dsn.ends_with(".4.6");
   const bool changed = health_.unreachable(now, attempt.trouble.reason);
-  const bool no_route = attempt.no_route || attempt.trouble.dsn.ends_with(".4.6");
+  const bool no_route = attempt.no_route || dsn.ends_with(".4.6");
   if (no_route && (changed || now >= no_route_told_ + again_after)) {
     no_route_told_ = now;
     parts_.alerts.raise("no route to the primary of " + settings_.label,
@@ -255,7 +262,7 @@ void Destination::announce() {
       const auto& [begin, end] = health_.downtime().spans().back();
       const auto length = std::chrono::floor<std::chrono::seconds>(end - begin);
       parts_.log.info("qmgr", fmt::format("primary of {} is up again after {}", label, human_duration(length)));
-      alerted_ = false;
+      alerted_ = trial_told_ = false;
       drain_.restart(now());
       break;
     }
@@ -269,6 +276,17 @@ void Destination::watch_downtime() {
   alerted_ = true;
   parts_.alerts.raise("primary of " + settings_.label + " is down",
                       fmt::format("For {}: {}. Its mail is kept.", human_duration(length), health_.reason()));
+}
+
+// Where little mail comes, a trial may last until what was refused in it expires.
+void Destination::watch_trial() {
+  const bool slow =
+      health_.trial_refused() > 0 && !health_.refusals_count() && parts_.clock.now() - health_.since() > trial_patience;
+  if (health_.health() != Health::up || !slow || std::exchange(trial_told_, true)) return;
+  parts_.alerts.raise("primary of " + settings_.label + " has refused mail since its outage",
+                      fmt::format("{} messages, the last with: {}. They are kept, for it has not yet taken enough to "
+                                  "show that it is well. If it is, say `greymx flush` to let its refusals count.",
+                                  health_.trial_refused(), health_.reason()));
 }
 
 void Destination::message_done(QueueId id, const Answered& answered) {

@@ -84,6 +84,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   void lost(const Connected& attempt);
   void announce();
   void watch_downtime();
+  void watch_trial();
   static Task<> monitor(std::shared_ptr<Destination> self);
   static Task<> probe(std::shared_ptr<Destination> self);
   static Task<> worker(std::shared_ptr<Destination> self);
@@ -111,7 +112,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   bool canary_ = false;  // SUSPECT: one message may go
   bool retired_ = false;
   bool alerted_ = false;  // about this outage
-  bool nobody_ = false;   // DNS was clear that there is no host
+  bool trial_told_ = false;
+  bool nobody_ = false;  // DNS was clear that there is no host
 };
 
 }  // namespace greymx::relay

@@ -29,7 +29,11 @@ Destinations::Pointer Destinations::of(const std::string& domain) {
   by_name_[name] = found;
   // Where a wildcard's subdomains had one primary until now, each goes on with its history, whatever it moves to.
   const auto known = before(name);
-  if (found->own() && known != memory_.end()) found->inherit(known->second);
+  if (found->own() && known != memory_.end()) {
+    Remembered past = known->second;
+    if (!fresh) past.health = Health::up, past.on_trial = false;  // its own present counts
+    found->inherit(past);
+  }
   if (fresh) found->start();
   return found;
 }

@@ -48,6 +48,7 @@ class HealthTracker {
   WallTime since() const { return since_; }
   const std::string& reason() const { return reason_; }  // of the last trouble
   bool on_trial() const { return trial_left_ > 0; }
+  unsigned trial_refused() const { return on_trial() ? trial_refused_ : 0; }  // messages
   bool refusals_count() const { return health_ == Health::up && trial_left_ == 0; }
   const Downtime& downtime() const { return downtime_; }
 

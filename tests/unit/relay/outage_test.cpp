@@ -145,6 +145,8 @@ TEST_CASE_METHOD(OnePrimary, "one message that is refused for ever does not make
   });
   CHECK_FALSE(alerts.contains("refuses its mail"));
   CHECK(log.count("status=bounced") == 0);
+  clock.advance(std::chrono::hours(25));
+  until([&] { return alerts.contains("refused mail since its outage"); });
 }
 
 TEST_CASE_METHOD(OnePrimary, "ETRN does not end the trial of a primary that has come back") {
