@@ -42,7 +42,7 @@ bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
   const auto seal = segment->seal();
   const auto walk = segment->walk(visit, seal ? seal->log_end : 0);
   going = going && pace(handed) && writer_.failures() == failures;
-  if (going) finish(*segment, walk, copied);
+  if (going) finish(*segment, walk, copied, seal && seal->unread);
   return going;
 }
 
@@ -51,7 +51,7 @@ std::optional<Append> Compactor::needed(std::uint32_t segment, const RecordHeade
   if (header.type == RecordType::end) {
     const std::scoped_lock lock(books_.mutex);
     // Here, or gone: nothing older stands anywhere, or that segment and this one would still have copies of it.
-    if (header.previous == segment || books_.segments.find(header.previous) == nullptr) return std::nullopt;
+    if (books_.segments.overridden(segment, header.previous).empty()) return std::nullopt;
     Entry entry;
     entry.id = header.id;
     return make_append(std::move(entry), header.previous);
@@ -86,24 +86,16 @@ std::optional<Append> Compactor::copy(QueueId id, const Snapshot& snapshot, std:
   return append;
 }
 
-void Compactor::finish(Segment& segment, const Result<Segment::Walk>& walk, bool copied) {
-  Result<> read;
-  if (!walk) read = std::unexpected(walk.error());
-  if (walk && walk->unread) read = segment.answers();  // else the disk gives nothing at all
-  if (!read) log_.warning("spool", segment.name() + " cannot be compacted: " + read.error().text);
-  bool keep_whole = read && walk->unread;
-  for (std::size_t i = 0; read && !keep_whole && i < walk->damage.size(); ++i) {
-    keep_whole = !quarantine_.keep(segment, walk->damage[i]);
-  }
-  std::unique_lock lock(books_.mutex);
+void Compactor::finish(Segment& segment, const Result<Segment::Walk>& walk, bool copied, bool unread) {
+  if (!walk) log_.warning("spool", segment.name() + " cannot be compacted: " + walk.error().text);
+  const bool untouched = walk && !quarantine_.secure(segment, unread || walk->unread, walk->damage);
+  const std::scoped_lock lock(books_.mutex);
+  if (untouched) books_.segments.leave(segment.number());
   SegmentTable::Use& use = *books_.segments.find(segment.number());
-  // Damage may have hidden an end.
-  use.emptied = read && use.live == 0 && walk->damage.empty();
+  // Damage may have hidden an end; in the last batch of one that is not sealed it looks torn.
+  use.emptied = walk && use.live == 0 && walk->damage.empty() && !walk->torn;
   // What changed its place while we looked is taken next time; what is damaged ends when it is read.
-  use.stuck = !use.emptied && (!read || !copied);
-  if (!keep_whole || std::exchange(use.keep_whole, true)) return;
-  lock.unlock();
-  quarantine_.report_whole(segment);
+  use.stuck = !use.emptied && (!walk || !copied);
 }
 
 }  // namespace greymx::queue

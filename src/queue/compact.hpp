@@ -22,7 +22,7 @@ class Compactor {
   std::optional<Append> needed(std::uint32_t segment, const RecordHeader& header, std::uint64_t offset,
                                std::string_view head, std::string_view body);
   std::optional<Append> copy(QueueId id, const Snapshot& snapshot, std::string_view head, std::string_view body);
-  void finish(Segment& segment, const Result<Segment::Walk>& walk, bool copied);
+  void finish(Segment& segment, const Result<Segment::Walk>& walk, bool copied, bool unread);
 
   const SpoolSettings& settings_;
   Books& books_;

@@ -325,11 +325,19 @@ void SegmentTable::count(const Location& place, int by) {
 }
 
 void SegmentTable::add_end(std::uint32_t number, std::uint32_t of) {
-  if (number != of && uses_.contains(of)) uses_.at(number).ends.insert(of);
+  for (const std::uint32_t older : overridden(number, of)) uses_.at(number).ends.insert(older);
 }
 
 void SegmentTable::add_copy(std::uint32_t number, std::uint32_t of) {
-  if (number != of && uses_.contains(of)) uses_.at(number).copies.insert(of);
+  for (const std::uint32_t older : overridden(number, of)) uses_.at(number).copies.insert(older);
+}
+
+std::vector<std::uint32_t> SegmentTable::overridden(std::uint32_t number, std::uint32_t of) const {
+  std::vector<std::uint32_t> found;
+  if (of == 0) return found;  // a new message
+  if (number != of && uses_.contains(of)) found.push_back(of);
+  for (auto at = untouched_.upper_bound(of); at != untouched_.end() && *at < number; ++at) found.push_back(*at);
+  return found;
 }
 
 void SegmentTable::distrust(std::uint32_t number, std::uint64_t end) {
@@ -339,6 +347,7 @@ void SegmentTable::distrust(std::uint32_t number, std::uint64_t end) {
 
 void SegmentTable::trust(std::uint32_t number) {
   distrusted_.erase(number);
+  uses_.at(number).stuck = false;  // what was torn in it has gone
 }
 
 void SegmentTable::erase(std::uint32_t number) {
@@ -351,21 +360,19 @@ void SegmentTable::erase(std::uint32_t number) {
 }
 
 std::optional<std::uint32_t> SegmentTable::unneeded() const {
-  std::optional<std::uint32_t> kept;
   for (const auto& [number, use] : uses_) {
     if (stays(number)) break;
     const bool done = !use.open && use.live == 0 && use.copies.empty() && (use.ends.empty() || use.emptied);
-    if (done && !use.keep_whole) return number;
-    if (done) kept = number;  // later: it gives no room back
+    if (done && !untouched_.contains(number)) return number;
   }
-  return kept;
+  return std::nullopt;
 }
 
 std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size) const {
   std::optional<std::uint32_t> best;
   std::uint64_t least = 0, live = 0, closed = 0;
   for (const auto& [number, use] : uses_) {
-    if (use.open || use.emptied || use.stuck) continue;
+    if (use.open || use.emptied || use.stuck || untouched_.contains(number)) continue;
     if (use.evacuate) return number;
     if (!use.copies.empty() || stays(number)) continue;
     ++closed;

@@ -140,10 +140,9 @@ class SegmentTable {
     std::set<std::uint32_t> ends;    // segments with records that ends here override
     std::set<std::uint32_t> copies;  // …and that copies here override
     bool open = false;
-    bool evacuate = false;    // parts of it are damaged: move the rest as soon as possible
-    bool keep_whole = false;  // for a person to look at, rather than give its room back
-    bool emptied = false;     // all that was needed of it stands elsewhere too, ends included
-    bool stuck = false;       // could not be emptied
+    bool evacuate = false;  // parts of it are damaged: move the rest as soon as possible
+    bool emptied = false;   // all that was needed of it stands elsewhere too, ends included
+    bool stuck = false;     // could not be emptied
   };
 
   void add(std::shared_ptr<Segment> segment, bool open);
@@ -157,6 +156,11 @@ class SegmentTable {
   void distrust(std::uint32_t number, std::uint64_t end);
   void trust(std::uint32_t number);
   const std::map<std::uint32_t, std::uint64_t>& distrusted() const { return distrusted_; }
+  // Parts of it cannot be read or kept elsewhere now: it stands as it is until the next start.
+  void leave(std::uint32_t number) { untouched_.insert(number); }
+  // The segments in which something may stand that an end or a copy in `number` overrides, of a message that was in
+  // `of`: an untouched one may hide a copy.
+  std::vector<std::uint32_t> overridden(std::uint32_t number, std::uint32_t of) const;
   void erase(std::uint32_t number);
 
   std::optional<std::uint32_t> unneeded() const;
@@ -172,6 +176,7 @@ class SegmentTable {
 
   std::map<std::uint32_t, Use> uses_;
   std::map<std::uint32_t, std::uint64_t> distrusted_;  // and their ends
+  std::set<std::uint32_t> untouched_;
 };
 
 // What writer, readers and background work share.

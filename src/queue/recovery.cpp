@@ -30,7 +30,6 @@ class Recovery {
     for (const std::uint32_t number : logs) {
       if (auto read = read_segment(number); !read) return std::unexpected(read.error());
     }
-    look_at_kept();
     if (auto checked = check_own_files(); !checked) return std::unexpected(checked.error());
     return std::move(recovered_);
   }
@@ -72,37 +71,34 @@ class Recovery {
         seal.log_end);
     if (!walk) return std::unexpected(walk.error());
     senseless.insert(senseless.end(), walk->damage.begin(), walk->damage.end());
-    SegmentTable::Use& use = *books_.segments.find(segment->number());
-    use.keep_whole = seal.unread || walk->unread;
-    if (use.keep_whole) {
-      if (auto there = segment->answers(); !there) return there;  // the disk gives nothing at all
-      unread_ = true;
-    }
-    for (std::size_t i = 0; !use.keep_whole && i < senseless.size(); ++i) {
-      use.keep_whole = !quarantine_.keep(*segment, senseless[i]);  // the disk may be full
-    }
-    if (use.keep_whole) quarantine_.report_whole(*segment);
-    damaged_ |= use.keep_whole || !senseless.empty();
+    const bool untouched = !quarantine_.secure(*segment, seal.unread || walk->unread, senseless);
+    if (untouched) books_.segments.leave(segment->number());
+    untouched_ |= untouched;
+    damaged_ |= !senseless.empty();
     // The last batch, if it is torn, can never be told from damage.
-    use.evacuate = use.keep_whole || !senseless.empty() || walk->torn;
-    // An empty segment keeps its length, to be used again.
-    if (use.keep_whole || seal.log_end > 0 || walk->end == log_begin) return {};
     const bool whole = senseless.empty() && !walk->torn;
-    if (whole && close(segment, *walk, std::move(summary))) return {};
+    books_.segments.find(segment->number())->evacuate = !whole;
+    // An empty segment keeps its length, to be used again.
+    if (seal.log_end > 0 || walk->end == log_begin) return {};
+    auto opened = files_.open(directory_ + "/" + segment->name(), OpenMode::write);
+    if (!opened) return std::unexpected(opened.error());
+    const std::shared_ptr<File> file = std::move(*opened);
+    if (auto written = write_again(*file, *walk); !written || untouched) return written;
+    // It is sealed, so that what the disk loses from now on is damage and no torn tail.
+    if (whole && OpenSegment(segment, file, walk->end, std::move(summary)).seal(true)) return {};
     return walk->end < segment->size() ? segment->cut(walk->end) : Result<>();
   }
 
-  // What a crash left open is sealed, so that what the disk loses from now on is damage and no torn tail. The last
-  // batch is written again first: if its sync failed before the crash, memory may have it and the disk not.
-  Result<> close(const std::shared_ptr<Segment>& segment, const Segment::Walk& walk, SummaryBuilder summary) {
-    auto opened = files_.open(directory_ + "/" + segment->name(), OpenMode::write);
-    if (!opened) return std::unexpected(opened.error());
-    std::shared_ptr<File> file = std::move(*opened);
-    std::string batch(walk.end - walk.last, '\0');
-    const auto read = file->read(walk.last, batch);
-    if (!read) return std::unexpected(read.error());
-    if (auto written = file->write(walk.last, std::span(batch).first(*read)); !written) return written;
-    return OpenSegment(segment, file, walk.end, std::move(summary)).seal(true);
+  // If the sync of the last batch failed before the crash, memory may have it and the disk not; what it has copies of
+  // would be given up.
+  static Result<> write_again(File& file, const Segment::Walk& walk) {
+    std::string bytes(block, '\0');
+    for (std::uint64_t at = walk.last; at < walk.end; at += block) {
+      const auto read = file.read(at, bytes);
+      if (!read) continue;
+      if (auto written = file.write(at, std::span(bytes).first(*read)); !written) return written;
+    }
+    return file.sync();
   }
 
   // In the order of the log: what comes later holds.
@@ -136,17 +132,6 @@ class Recovery {
     }
   }
 
-  // A segment that an earlier start or compaction has kept may name files that this one knows nothing of.
-  void look_at_kept() {
-    const auto names = files_.list(directory_ + corrupt_directory);
-    if (!names) return;
-    for (const std::string& name : *names) {
-      const auto number = parse_segment_name(name, log_suffix);
-      damaged_ |= number.has_value();
-      recovered_.last_number = std::max(recovered_.last_number, number.value_or(0));
-    }
-  }
-
   // What cannot be moved, as when the disk is full, stays: the next start finds it again.
   void move_away(const std::string& file, const std::string& why) {
     const auto moved = quarantine_.keep(file, why);
@@ -168,7 +153,7 @@ class Recovery {
         continue;
       }
       const std::string file = std::string(large_directory) + "/" + name;
-      if (unread_) continue;  // what names it may only be read by the next start
+      if (untouched_) continue;  // what names it may only be read by the next start
       if (damaged_) {
         move_away(file, "no intact record names it");
       } else if (auto gone = files_.remove(directory_ + file); !gone) {
@@ -191,7 +176,7 @@ class Recovery {
   const WallTime now_;
   Recovered recovered_;
   bool damaged_ = false;
-  bool unread_ = false;
+  bool untouched_ = false;
 };
 
 }  // namespace
@@ -230,9 +215,14 @@ Result<> Quarantine::keep(const std::string& file, const std::string& why) {
   return {};
 }
 
-void Quarantine::report_whole(const Segment& segment) {
-  report(fmt::format("{}: parts of it are damaged or cannot be read; the rest is moved on, then the file to {}{}",
-                     segment.name(), directory_, corrupt_directory));
+bool Quarantine::secure(Segment& segment, bool unread, const std::vector<Damage>& damage) {
+  const bool kept = !unread && std::ranges::all_of(damage, [&](const Damage& one) {
+    return keep(segment, one).has_value();  // the disk may be full
+  });
+  if (!kept) {
+    report(segment.name() + ": parts of it cannot be read; it stays as it is, and the next start reads it again");
+  }
+  return kept;
 }
 
 void Quarantine::report(const std::string& text) {

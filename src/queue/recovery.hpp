@@ -2,8 +2,8 @@
 //
 // Sealed segments are read from their summaries; others record by record, and their torn tail is cut. What is damaged
 // is copied to corrupt/, reported with its place and length, and left behind when the rest of its segment is moved.
-// What the disk does not give may heal: such a segment is not touched, and moved to corrupt/ as a whole when the rest
-// of it stands elsewhere. Other I/O errors are returned. One thread, before any other is started.
+// What the disk does not give may heal: such a segment stays as it is, and the next start reads it again. Other I/O
+// errors are returned. One thread, before any other is started.
 #pragma once
 
 #include "base/alerts.hpp"
@@ -17,10 +17,12 @@ class Quarantine {
  public:
   Quarantine(Files& files, std::string directory, Log& log, Alerts& alerts);
   Result<> keep(Segment& segment, const Damage& damage);
+  // All that is damaged in a segment. False if that cannot be done, or what is unread may heal: it must not be changed
+  // or given up until the next start looks at it again.
+  bool secure(Segment& segment, bool unread, const std::vector<Damage>& damage);
   // Moves a file of the spool (path below its directory) as a whole.
   Result<> keep(const std::string& file, const std::string& why);
   void report(const std::string& text);
-  void report_whole(const Segment& segment);  // it will be kept
 
  private:
   Result<> make_directory();

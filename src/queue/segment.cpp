@@ -86,11 +86,6 @@ void Segment::rest() {
   used_ = false;
 }
 
-Result<> Segment::answers() const {
-  const auto again = open(files_, directory_, number());
-  return again ? Result<>() : std::unexpected(again.error());
-}
-
 // What the disk does not give is zeros, which no checksum takes for a record.
 Result<std::string> Segment::bytes_at(std::uint64_t offset, std::uint64_t length, bool& unread) {
   const auto file = this->file();
@@ -331,13 +326,14 @@ Result<std::shared_ptr<Segment>> SegmentStore::make(WallTime now) {
   lock.unlock();
   auto made = name(free, header);
   if (made) return made;
+  // As far as it has got, it may have its new name.
+  const auto back = files_.rename(path(header.number, log_suffix), path(free, free_suffix));
   if (!files_.list(directory_)) {  // nothing can be opened now: that file is not to blame
     lock.lock();
-    free_.push_front(free);
+    if (back || back.error().kind == ErrorKind::not_found) free_.push_front(free);
     return made;
   }
-  // The disk may be bad just there: another one is made. As far as it has got, it may have its new name.
-  static_cast<void>(files_.rename(path(header.number, log_suffix), path(free, free_suffix)));
+  // The disk may be bad just there: another one is made.
   const auto gone = files_.remove(path(free, free_suffix));
   if (gone || gone.error().kind == ErrorKind::not_found) return made;
   lock.lock();

@@ -55,13 +55,12 @@ class Segment {
   // unless it was used since the last call.
   Result<std::shared_ptr<File>> file();
   void rest();
-  Result<> answers() const;  // opened anew, it gives its header at least
 
   // The record of `id`, its checksums verified; the body only if `body_length` says so. invalid: what stands there is
   // something else or damaged.
   Result<Record> read(QueueId id, std::uint64_t offset, std::uint32_t head_length, std::uint32_t body_length);
 
-  // `unread`, here and below: the disk did not give all of it. That may heal: such a file is kept as it is.
+  // `unread`, here and below: the disk did not give all of it. That may heal: such a file stays as it is.
   struct Seal {
     std::uint64_t log_end = 0;           // 0: the segment is not sealed
     std::optional<std::string> summary;  // absent if it is damaged or unread

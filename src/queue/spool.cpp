@@ -205,18 +205,15 @@ void SpoolImpl::cut_failed() {
 
 bool SpoolImpl::retire_one() {
   std::shared_ptr<Segment> segment;
-  bool shared = false, keep = false;
+  bool shared = false;
   {
     const std::scoped_lock lock(books_.mutex);
     const auto number = books_.segments.unneeded();
     if (!number) return false;
     segment = books_.segments.find(*number)->segment;
-    keep = books_.segments.find(*number)->keep_whole;
     shared = segment.use_count() > 2;  // more than the table and we: somebody reads it still
   }
-  const auto gone = keep ? quarantine_.keep("/" + segment->name(), "parts of it are damaged or cannot be read")
-                         : store_.retire(*segment, shared);
-  if (!gone) return false;
+  if (!store_.retire(*segment, shared)) return false;
   const std::scoped_lock lock(books_.mutex);
   books_.segments.erase(segment->number());
   return true;

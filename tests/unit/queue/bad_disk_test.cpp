@@ -105,6 +105,68 @@ TEST_CASE("compaction gives no segment up whose damage may hide the end of a mes
   CHECK_FALSE(t.spool->contains(id));
 }
 
+TEST_CASE("compaction gives no segment up that was not sealed and whose last batch may hide an end") {
+  const bool unread = GENERATE(false, true);
+  BadSpool t;
+  REQUIRE(t.open().has_value());
+  const QueueId id = t.must_accept({"ended@example.com"}, "ended" + std::string(2000, 'e'));
+  for (int i = 0; i < 20; ++i) t.must_accept({"kept@example.com"}, "kept" + std::string(2000, 'k'));
+  t.clean_restart();
+  const QueueId first = t.must_accept({"user@example.com"}, "first");
+  t.finish(id);
+  t.sync();
+  const std::string segment = t.find("first").first;
+  const std::uint64_t end = log_begin + block + record_header_length;
+  bool failed = false;
+  t.bad->fault = [&](const BadFiles::Call& call) {
+    return call.name == "sync" && !std::exchange(failed, true) ? BadFiles::io_error() : Result<>();
+  };
+  CHECK_FALSE(t.accept(envelope_to({"user@example.com"}), "refused").has_value());
+  t.bad->mend();
+  if (unread) {
+    t.bad->lose("/spool/" + segment, log_begin / block + 1);
+  } else {
+    t.flip(segment, end);
+  }
+  t.finish(first);
+  t.sync();
+  for (int i = 0; i < 30; ++i) {
+    t.waste(1);
+    t.tidy();
+  }
+  REQUIRE_FALSE(t.find("ended").first.empty());
+  REQUIRE(t.files->content("/spool/" + segment));
+  if (!unread) t.flip(segment, end);
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK_FALSE(t.spool->contains(id));
+}
+
+TEST_CASE("what a failed batch has moved is safe before it is given up elsewhere, however bad the segment is") {
+  const bool damaged = GENERATE(false, true);
+  FailedCopy t;
+  t.bad->fault = [](const BadFiles::Call& call) {
+    const bool fails = call.name == "write" || call.name == "truncate" || call.name == "sync";
+    return fails ? BadFiles::io_error() : Result<>();
+  };
+  t.spool.reset();  // killed: memory has what the disk has not
+  t.bad->mend();
+  if (damaged) {
+    const std::string path = "/spool/" + t.segment;
+    const std::size_t at = t.files->content(path)->find("kept");
+    REQUIRE(at < t.files->content(path)->find("the one"));
+    REQUIRE((*t.files->open(path, OpenMode::write))->write(at, std::string_view("x")));
+  } else {
+    t.bad->lose("/spool/" + t.segment, t.settings.segment_size / block - 1);
+  }
+  REQUIRE(t.open().has_value());
+  REQUIRE(t.spool->contains(t.id));
+  t.tidy();
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK(t.content(t.id).starts_with("the one"));
+}
+
 TEST_CASE("what ends after a failed batch stays gone over restarts, although that batch was not cut off") {
   FailedCopy t;
   t.bad->fault = [](const BadFiles::Call&) { return Result<>(); };

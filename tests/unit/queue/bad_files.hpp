@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "queue/format.hpp"
 #include "support/memory_files.hpp"
 
 namespace greymx::test {
@@ -10,7 +11,7 @@ namespace greymx::test {
 class BadFiles final : public MemoryFiles {
  public:
   struct Call {
-    std::string_view name;  // "open", "list", "read", "write", "sync", "truncate"
+    std::string_view name;  // "open", "list", "read", "write", "sync", "truncate", "sync_directory"
     const std::string& path;
     std::uint64_t offset = 0;     // of reads and writes, as the next
     std::string_view bytes = {};  // to be written, or as many as are to be read
@@ -19,6 +20,18 @@ class BadFiles final : public MemoryFiles {
   std::function<Result<>(const Call&)> fault = [](const Call&) { return Result<>(); };
 
   static Result<> io_error() { return fail(ErrorKind::temporary, "Input/output error"); }
+
+  // Reads of this block fail from now on, and nothing else.
+  void lose(const std::string& lost, std::uint64_t number) {
+    fault = [lost, number](const Call& call) {
+      const bool hit = call.name == "read" && call.path == lost && call.offset < (number + 1) * queue::block &&
+                       call.offset + call.bytes.size() > number * queue::block;
+      return hit ? io_error() : Result<>();
+    };
+  }
+  void mend() {
+    fault = [](const Call&) { return Result<>(); };
+  }
 
   // All that stands below a directory of another disk.
   void copy(MemoryFiles& from, const std::string& directory) {
@@ -40,6 +53,10 @@ class BadFiles final : public MemoryFiles {
   Result<std::vector<std::string>> list(const std::string& directory) override {
     if (auto bad = fault({"list", directory}); !bad) return std::unexpected(bad.error());
     return MemoryFiles::list(directory);
+  }
+  Result<> sync_directory(const std::string& path) override {
+    const auto bad = fault({"sync_directory", path});
+    return bad ? MemoryFiles::sync_directory(path) : bad;
   }
 
  private:

@@ -64,7 +64,7 @@ TEST_CASE("limits can be changed while the spool runs") {
   CHECK(t.files->list("/spool/large")->size() == 1);
 }
 
-TEST_CASE("damage that cannot be copied to corrupt/ does not keep the spool from opening, and its file is kept whole") {
+TEST_CASE("damage that cannot be copied to corrupt/ does not keep the spool from opening, and stays where it is") {
   TestSpool t;
   REQUIRE(t.open().has_value());
   const QueueId first = t.must_accept({"user@example.com"}, "first message");
@@ -82,8 +82,14 @@ TEST_CASE("damage that cannot be copied to corrupt/ does not keep the spool from
   CHECK(t.spool->ids({}, 10) == std::vector<QueueId>{first, third});
   CHECK(t.content(third) == "third message");
   t.files->set_capacity(capacity);
+  t.finish(first);
+  t.finish(third);
+  t.sync();
   t.tidy();
-  CHECK(names_ending(*t.files, "/spool/corrupt", ".log") == std::vector<std::string>{name});
-  CHECK(t.files->content("/spool/corrupt/" + name) == bytes);
-  CHECK(t.content(first) == "first message");
+  CHECK(t.files->content("/spool/" + name) == bytes);
+  t.clean_restart();
+  CHECK(t.spool->totals().messages == 0);
+  CHECK(names_ending(*t.files, "/spool/corrupt", "").size() == 1);
+  t.tidy();
+  CHECK_FALSE(t.files->content("/spool/" + name));
 }

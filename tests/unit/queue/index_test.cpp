@@ -267,14 +267,25 @@ TEST_CASE("a failed batch that was cut off after all holds nothing back") {
   CHECK(table.unneeded() == 2);
 }
 
-TEST_CASE("a segment to be kept as a whole goes after all that give room back") {
+TEST_CASE("an untouched segment stays, and with it what overrides the copies that it may hide") {
   MemoryFiles files;
   SegmentTable table;
-  for (std::uint32_t number = 1; number <= 2; ++number) {
+  for (std::uint32_t number = 1; number <= 5; ++number) {
     table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
   }
-  table.find(1)->keep_whole = true;
-  CHECK(table.unneeded() == 2);
-  table.erase(2);
+  table.leave(2);
+  CHECK(table.overridden(3, 0).empty());
+  CHECK(table.overridden(3, 1) == std::vector<std::uint32_t>{1, 2});
+  CHECK(table.overridden(3, 2) == std::vector<std::uint32_t>{2});
+  CHECK(table.overridden(3, 3).empty());
+  table.add_end(3, 1);
+  table.add_copy(4, 1);
+  table.add_end(5, 4);
   CHECK(table.unneeded() == 1);
+  table.erase(1);
+  CHECK_FALSE(table.unneeded());
+  table.find(2)->evacuate = true;
+  CHECK_FALSE(table.wasteful(65536));
+  table.find(3)->emptied = true;  // its ends stand elsewhere, too
+  CHECK(table.unneeded() == 3);
 }

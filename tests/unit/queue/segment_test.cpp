@@ -119,6 +119,22 @@ TEST_CASE("segments: without descriptors no free file is given up") {
   CHECK(store.next(WallTime{}, false));
 }
 
+TEST_CASE("segments: a free file that was renamed when descriptors ran out is used again under its old name") {
+  BadFiles files;
+  REQUIRE(files.make_directory("/spool").has_value());
+  SegmentStore store(files, "/spool", 64 * 1024);
+  REQUIRE(store.refill(WallTime{}).has_value());
+  REQUIRE(store.next(WallTime{}, false).has_value());
+  const auto names = files.list("/spool");
+  files.fault = [](const BadFiles::Call& call) {
+    return call.name == "sync_directory" || call.name == "list" ? BadFiles::io_error() : Result<>();
+  };
+  CHECK_FALSE(store.next(WallTime{}, false));
+  files.fault = [](const BadFiles::Call&) { return Result<>(); };
+  CHECK(*files.list("/spool") == *names);
+  CHECK(store.next(WallTime{}, false));
+}
+
 TEST_CASE("segments: a free file that the disk refuses is left behind") {
   class BadFile final : public MemoryFiles {
    public:
