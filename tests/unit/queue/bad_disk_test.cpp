@@ -167,6 +167,28 @@ TEST_CASE("what a failed batch has moved is safe before it is given up elsewhere
   CHECK(t.content(t.id).starts_with("the one"));
 }
 
+TEST_CASE("what ends while an unreadable segment hides a copy of it stays gone when that can be read again") {
+  FailedCopy t;
+  const std::uint64_t hidden = t.find("the one").second / block;
+  t.bad->mend();
+  t.spool.reset();
+  t.bad->lose("/spool/" + t.segment, hidden);
+  REQUIRE(t.open().has_value());
+  REQUIRE(t.content(t.id).starts_with("the one"));
+  t.finish(t.id);
+  t.sync();
+  for (int i = 0; i < 3; ++i) {
+    t.clean_restart();
+    t.tidy();
+  }
+  for (const std::string& name : t.logs()) {
+    if (name != t.segment) REQUIRE_FALSE(t.files->content("/spool/" + name)->contains("the one"));
+  }
+  t.bad->mend();
+  t.clean_restart();
+  CHECK_FALSE(t.spool->contains(t.id));
+}
+
 TEST_CASE("what ends after a failed batch stays gone over restarts, although that batch was not cut off") {
   FailedCopy t;
   t.bad->fault = [](const BadFiles::Call&) { return Result<>(); };
