@@ -7,13 +7,11 @@
 #include <sys/timex.h>
 #include <unistd.h>
 
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ip/v6_only.hpp>
-
 #include "admin/views.hpp"
 #include "base/files.hpp"
 #include "base/mailbox.hpp"
 #include "base/metrics.hpp"
+#include "base/sockets.hpp"
 #include "dns/ares_resolver.hpp"
 #include "relay/connector.hpp"
 #include "relay/resolve.hpp"
@@ -91,15 +89,8 @@ class Machine {
   void can_bind(const std::string& name, const Endpoint& endpoint) {
     boost::system::error_code error;
     asio::io_context io;
-    asio::ip::tcp::acceptor acceptor(io);
-    const auto address = asio::ip::make_address(endpoint.address.to_string());
-    acceptor.open(address.is_v4() ? asio::ip::tcp::v4() : asio::ip::tcp::v6(), error);
-    if (!error) acceptor.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
-    if (!error && address.is_v6()) acceptor.set_option(asio::ip::v6_only(true), error);  // as greymxd does
-    if (!error) acceptor.bind({address, endpoint.port}, error);
-    const bool no_ipv6 = error == asio::error::address_family_not_supported ||
-                         (error == boost::system::errc::address_not_available && address.is_unspecified());
-    if (error && address.is_v6() && no_ipv6) {
+    const auto acceptor = bind_tcp(io.get_executor(), endpoint, error);
+    if (lacks_ipv6(endpoint, error)) {
       say(name, CheckResult::warn, "this machine has no IPv6",
           "take it out of listen.smtp, or leave it: it does no harm");
     } else if (error) {

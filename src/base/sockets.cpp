@@ -23,12 +23,6 @@ std::string remedy(const boost::system::error_code& error, std::string_view key)
   return "";
 }
 
-bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error) {
-  if (endpoint.address.is_v4()) return false;
-  return error == asio::error::address_family_not_supported ||
-         (error == boost::system::errc::address_not_available && to_asio(endpoint).address().is_unspecified());
-}
-
 // Nobody can connect before listen(), so rights given until then are right in time.
 bool give_rights(const std::string& path, mode_t mode, const std::string& group) {
   const struct group* entry = group.empty() || geteuid() != 0 ? nullptr : getgrnam(group.c_str());
@@ -49,16 +43,28 @@ Endpoint from_asio(const tcp::endpoint& endpoint) {
   return {IpAddress::v6(address.to_v6().to_bytes()), endpoint.port()};
 }
 
-Result<std::optional<tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
-                                                std::string_view key, Log& log) {
+bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error) {
+  if (endpoint.address.is_v4()) return false;
+  return error == asio::error::address_family_not_supported ||
+         (error == boost::system::errc::address_not_available && to_asio(endpoint).address().is_unspecified());
+}
+
+tcp::acceptor bind_tcp(const asio::any_io_executor& executor, const Endpoint& endpoint,
+                       boost::system::error_code& error) {
   tcp::acceptor acceptor(executor);
-  boost::system::error_code error;
   const tcp::endpoint address = to_asio(endpoint);
   acceptor.open(address.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error && !endpoint.address.is_v4()) acceptor.set_option(asio::ip::v6_only(true), error);
   if (!error) acceptor.set_option(tcp::no_delay(true), error);  // of all that it accepts
   if (!error) acceptor.bind(address, error);
+  return acceptor;
+}
+
+Result<std::optional<tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
+                                                std::string_view key, Log& log) {
+  boost::system::error_code error;
+  tcp::acceptor acceptor = bind_tcp(executor, endpoint, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (!error) return acceptor;
   const std::string text =

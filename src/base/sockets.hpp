@@ -20,7 +20,12 @@ namespace greymx {
 asio::ip::tcp::endpoint to_asio(const Endpoint& endpoint);
 Endpoint from_asio(const asio::ip::tcp::endpoint& endpoint);
 
-// One family only: "[::]" leaves IPv4 to a socket of its own. nullopt, and a warning: the host has no IPv6.
+// Binds it as listen_tcp() would. One family only: "[::]" leaves IPv4 to a socket of its own.
+asio::ip::tcp::acceptor bind_tcp(const asio::any_io_executor& executor, const Endpoint& endpoint,
+                                 boost::system::error_code& error);
+bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error);  // that is why it cannot be bound
+
+// nullopt, and a warning: the host has no IPv6.
 Result<std::optional<asio::ip::tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
                                                           std::string_view key, Log& log);
 
