@@ -52,7 +52,7 @@ class PrimaryBridge final : public access::Primaries, public relay::RecipientObs
   Task<Answer> call(std::string address, SteadyTime deadline) override;
 
   void accepted(const std::string& address) override { memory_->accepted(address); }
-  void refused(const std::string& address, const Reply&) override { memory_->refused(address); }
+  void refused(const std::string& address) override { memory_->refused(address); }
 
  private:
   relay::Relay* relay_ = nullptr;

@@ -296,7 +296,7 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
     fate.outcome = end && answer.positive() ? *end : judge(answer, host);
     fate.refused_early = refused_early(answer);
     fate.too_many = too_many_recipients(answer);
-    if (refuses_recipient(answer)) fate.no_recipient = answer.reply;
+    fate.no_recipient = refuses_recipient(answer);
     fates.push_back(std::move(fate));
   }
   co_return fates;

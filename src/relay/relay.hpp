@@ -47,7 +47,7 @@ class RecipientObserver {
  public:
   virtual ~RecipientObserver() = default;
   virtual void accepted(const std::string& address) = 0;
-  virtual void refused(const std::string& address, const Reply& reply) = 0;  // true recipient refusals only
+  virtual void refused(const std::string& address) = 0;  // true recipient refusals only
 };
 
 struct RelaySettings {

@@ -56,10 +56,7 @@ bool expired(Parts& parts, const Job& job) {
 void teach(Parts& parts, const Fate& fate, const std::string& address, bool refusals_count) {
   if (parts.observer == nullptr) return;
   if (fate.outcome.result == Result::delivered) parts.observer->accepted(address);
-  if (fate.no_recipient && refusals_count) {
-    const Reply reply{fate.no_recipient->code, fate.no_recipient->enhanced, fate.no_recipient->text()};
-    parts.observer->refused(address, reply);
-  }
+  if (fate.no_recipient && refusals_count) parts.observer->refused(address);
 }
 
 void tell_destination(Destination& destination, QueueId id, const std::vector<Fate>& fates) {

@@ -25,8 +25,8 @@ struct Job {
 struct Fate {
   std::size_t index = 0;
   Outcome outcome{};
-  std::string remote{};                             // who said so; empty = nobody
-  std::optional<smtp::ServerReply> no_recipient{};  // with this it said that there is no such recipient
+  std::string remote{};       // who said so; empty = nobody
+  bool no_recipient = false;  // it said that there is no such recipient
   bool refused_early = false;
   bool too_many = false;        // as many as it takes at once came before
   bool server_reports = false;  // it offers DSN: success is its to report

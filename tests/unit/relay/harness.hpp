@@ -23,7 +23,7 @@ namespace greymx::relay {
 struct Learnt final : RecipientObserver {
   std::vector<std::string> good, bad;
   void accepted(const std::string& address) override { good.push_back(address); }
-  void refused(const std::string& address, const Reply&) override { bad.push_back(address); }
+  void refused(const std::string& address) override { bad.push_back(address); }
 };
 
 struct Message {
