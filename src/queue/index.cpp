@@ -129,6 +129,11 @@ MessageState Index::state(QueueId id) const {
   return state;
 }
 
+bool Index::held(QueueId id) const {
+  const auto found = items_.find(id);
+  return found != items_.end() && found->second.held;
+}
+
 bool Index::finished(QueueId id) const {
   const auto found = items_.find(id);
   return found != items_.end() && std::ranges::all_of(found->second.recipients, [](const Recipient& recipient) {

@@ -54,6 +54,7 @@ class Index {
   std::uint64_t size(QueueId id) const;
   std::size_t recipients(QueueId id) const;
   MessageState state(QueueId id) const;                // as far as memory knows it
+  bool held(QueueId id) const;                         // as a whole
   bool finished(QueueId id) const;                     // nobody is to get it any more
   std::vector<std::string> domains(QueueId id) const;  // in which something is open
 

@@ -291,7 +291,7 @@ bool SpoolImpl::active(QueueId id) const {
 
 bool SpoolImpl::held(QueueId id) const {
   const std::scoped_lock lock(books_.mutex);
-  return books_.index.state(id).held;
+  return books_.index.held(id);
 }
 
 Result<> SpoolImpl::edit_existing(QueueId id, Edit edit, bool wakes) {
