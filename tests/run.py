@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FULL = "--full" in sys.argv
@@ -63,19 +63,13 @@ def catch(path, name, limit):
     return name, ok, bad, output, time.monotonic() - begin
 
 
-def exit_code(path, label, limit, words=()):
-    name = f"{label}/{os.path.basename(path)}"
-    if not wanted(name):
-        return
+def exit_code(path, name, limit, words=()):
     begin = time.monotonic()
     code, output = run([path, *words], limit, SANITIZERS)
-    record(name, int(code == 0), int(code != 0), output + f"\nended with {code}", time.monotonic() - begin)
+    return name, int(code == 0), int(code != 0), output + f"\nended with {code}", time.monotonic() - begin
 
 
-def tap(path, limit, words=()):
-    name = os.path.relpath(path, os.path.join(ROOT, "tests"))
-    if not wanted(name):
-        return
+def tap(path, name, limit, words=()):
     begin = time.monotonic()
     code, output = run(["/usr/bin/python3", path, *words], limit)
     ok = len(re.findall(r"^ok \d+", output, re.M))
@@ -84,45 +78,56 @@ def tap(path, limit, words=()):
     if not bad and (code != 0 or not plan or int(plan.group(1)) != ok):
         bad = 1
         output += f"\nended with {code} after {ok} checks"
-    record(name, ok, bad, output, time.monotonic() - begin)
+    return name, ok, bad, output, time.monotonic() - begin
+
+
+def programs(*patterns):
+    return [path for pattern in patterns for path in sorted(glob.glob(f"{ROOT}/{pattern}"))
+            if os.path.isfile(path) and os.access(path, os.X_OK)]
 
 
 def units(build, label, limit):
-    """Side by side: some compute, others wait for their own clocks."""
-    paths = sorted(glob.glob(f"{ROOT}/{build}/tests/unit/*/unit_*") + glob.glob(f"{ROOT}/{build}/tests/dialogue/dialogues"))
-    names = {path: f"{label}/{os.path.basename(path)}" for path in paths if os.access(path, os.X_OK) and os.path.isfile(path)}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(lambda path: catch(path, names[path], limit), filter(lambda path: wanted(names[path]), names)):
-            record(*result)
+    paths = programs(f"{build}/tests/unit/*/unit_*", f"{build}/tests/dialogue/dialogues")
+    return [(catch, path, f"{label}/{os.path.basename(path)}", limit) for path in paths]
+
+
+def corpora():
+    return [(exit_code, path, f"corpus/{os.path.basename(path)}", 600) for path in programs("build-asan/tests/fuzz/*_replay")]
+
+
+def scripts(limit, *folders, words=()):
+    paths = [path for folder in folders for path in sorted(glob.glob(f"{ROOT}/tests/{folder}/*.py"))]
+    return [(tap, path, os.path.relpath(path, f"{ROOT}/tests"), limit, words) for path in paths
+            if os.path.basename(path) not in ("peers.py", "policy.py", "list_servers.py")]  # shared by the others
 
 
 def fuzz_campaign():
-    for path in sorted(glob.glob(f"{ROOT}/build-fuzz/tests/fuzz/fuzz_*")):
+    seconds = int(os.environ.get("FUZZ_SECONDS", "300"))
+    tasks = []
+    for path in programs("build-fuzz/tests/fuzz/fuzz_*"):
         target = os.path.basename(path)
-        if not os.path.isfile(path) or not os.access(path, os.X_OK):
-            continue
-        seconds = int(os.environ.get("FUZZ_SECONDS", "300"))
         work = f"{ROOT}/build-fuzz/corpus/{target}"
         os.makedirs(work, exist_ok=True)
-        exit_code(path, "fuzz", seconds + 300,
-                  [work, f"tests/fuzz/corpus/{target}", f"-max_total_time={seconds}", "-rss_limit_mb=4096", "-timeout=20"])
+        tasks.append((exit_code, path, f"fuzz/{target}", seconds + 300,
+                      [work, f"tests/fuzz/corpus/{target}", f"-max_total_time={seconds}", "-rss_limit_mb=4096", "-timeout=20"]))
+    return tasks
+
+
+def together(workers, tasks):
+    with ThreadPoolExecutor(workers) as pool:
+        for done in as_completed([pool.submit(*task) for task in tasks if wanted(task[2])]):
+            record(*done.result())
 
 
 def main():
-    long_words = ("--full",) if FULL else ()
-    for path in sorted(glob.glob(f"{ROOT}/tests/structure/*.py") + glob.glob(f"{ROOT}/tests/docs/*.py")):
-        tap(path, 300)
-    units("build-asan", "unit", 900)
-    for path in sorted(glob.glob(f"{ROOT}/build-asan/tests/fuzz/*_replay")):
-        exit_code(path, "corpus", 600)
-    for path in sorted(glob.glob(f"{ROOT}/tests/e2e/*.py") + glob.glob(f"{ROOT}/tests/crash/*.py")):
-        if os.path.basename(path) not in ("peers.py", "policy.py", "list_servers.py"):  # shared by the others
-            tap(path, 7200 if FULL else 900, long_words)
+    cores = os.cpu_count()
+    # Most of these wait for a peer or a clock of their own most of the time.
+    together(2 * cores, scripts(300, "structure", "docs") + corpora() + units("build-asan", "unit", 900)
+             + scripts(7200 if FULL else 900, "e2e", "crash", words=("--full",) if FULL else ()))
     if FULL:
-        units("build-tsan", "tsan", 3600)
-        fuzz_campaign()
-        for path in sorted(glob.glob(f"{ROOT}/tests/full/*.py")):
-            tap(path, 7200)
+        together(cores, units("build-tsan", "tsan", 3600))
+        together(cores, fuzz_campaign())
+        together(1, scripts(7200, "full"))
     if failures:
         print("failed: " + ", ".join(failures))
     print(f"{passed} passed, {failed} failed", flush=True)

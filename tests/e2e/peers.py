@@ -5,6 +5,7 @@ system's own services or /etc. Waits are for conditions, with generous limits; n
 """
 import atexit
 import grp
+import itertools
 import json
 import os
 import pwd
@@ -79,21 +80,21 @@ def wait_for(condition, limit=LIMIT, every=0.05):
         time.sleep(every)
 
 
-_given_ports = set()
+# Below the range from which the kernel picks ports by itself, so that nobody else gets one between here and its use; scripts
+# that run side by side begin at different places.
+_ports = itertools.islice(itertools.cycle(range(10000, 32000)), os.getpid() * 97 % 22000, None)
 
 
 def free_port(address="127.0.0.1"):
     while True:
+        port = next(_ports)
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind((address, 0))
-            port = tcp.getsockname()[1]
             try:
+                tcp.bind((address, port))
                 udp.bind((address, port))
+                return port
             except OSError:
                 continue
-        if port not in _given_ports:
-            _given_ports.add(port)
-            return port
 
 
 def listening(port, address="127.0.0.1"):
