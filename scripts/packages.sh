@@ -5,8 +5,8 @@ PACKAGES_BUILD="clang-19 lld-19 meson ninja-build pkg-config libssl-dev libc-are
   libtomlplusplus-dev libcli11-dev libfmt-dev nlohmann-json3-dev libre2-dev libidn2-dev libpsl-dev
   libsystemd-dev prometheus-cpp-dev libisal-dev libboost1.81-dev|libboost1.83-dev"
 PACKAGES_DEMO="dnsmasq-base python3 python3-aiosmtpd"
-PACKAGES_TEST="libclang-rt-19-dev catch2 python3 python3-dnspython mandoc postfix swaks rbldnsd unbound postgrey
-  db5.3-util dnsmasq-base python3-aiosmtpd pflogsumm fail2ban openssl libsasl2-modules-db clang-format-19
+PACKAGES_TEST="libclang-rt-19-dev llvm-19 catch2 python3 python3-dnspython mandoc postfix swaks rbldnsd unbound
+  postgrey db5.3-util dnsmasq-base python3-aiosmtpd pflogsumm fail2ban openssl libsasl2-modules-db clang-format-19
   iproute2 e2fsprogs haproxy nmap msmtp fetchmail"
 PACKAGES_FULL="build-essential prometheus chromium testssl.sh debhelper lintian debootstrap bsdextrautils
   libgnutls-dane0 libidn12 libnsl2 libpcre2-8-0"  # the last four for Exim, which cannot be installed beside Postfix

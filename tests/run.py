@@ -43,8 +43,10 @@ def record(name, ok, bad, output, seconds):
         print("\n".join("     " + line for line in output.splitlines()[-60:]), flush=True)
 
 
-SANITIZERS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:abort_on_error=1:max_allocation_size_mb=2048",
-              "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1", "TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT}/tests/tsan.supp",
+SYMBOLS = ":external_symbolizer_path=/usr/lib/llvm-19/bin/llvm-symbolizer"
+SANITIZERS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:abort_on_error=1:max_allocation_size_mb=2048" + SYMBOLS,
+              "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1" + SYMBOLS,
+              "TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT}/tests/tsan.supp" + SYMBOLS,
               "LSAN_OPTIONS": f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"}
 
 
