@@ -45,7 +45,6 @@ struct TlsClient::Impl {
   std::string fingerprint;
   std::unique_ptr<SSL_CTX, Free> context{SSL_CTX_new(TLS_client_method())};
   LruMap<std::string, std::unique_ptr<SSL_SESSION, Free>> sessions{kept_sessions};
-  std::uint64_t resumed = 0;
 
   static int keep_session(SSL* ssl, SSL_SESSION* session) {
     auto* self = static_cast<Impl*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
@@ -116,12 +115,7 @@ Task<Result<TlsInfo>> TlsClient::handshake(Stream& stream, std::string host, std
     co_return fail(ErrorKind::permanent,
                    fmt::format("certificate of {} has fingerprint {}", host, fingerprint_of(ssl)));
   }
-  if (SSL_session_reused(ssl) == 1) ++impl_->resumed;
   co_return info;
-}
-
-std::uint64_t TlsClient::resumed() const {
-  return impl_->resumed;
 }
 
 }  // namespace greymx::smtp

@@ -27,7 +27,6 @@ class TlsClient {
   // `host`: a name (sent as SNI) or an address; `port` tells apart servers of one host. An error says what was wrong
   // with the certificate; after it the stream is finished.
   Task<Result<TlsInfo>> handshake(Stream& stream, std::string host, std::uint16_t port, SteadyTime deadline);
-  std::uint64_t resumed() const;  // handshakes that resumed a session
 
  private:
   struct Impl;

@@ -33,7 +33,7 @@ dns = Dns(tap, ["sender.test A 127.0.0.5", "sender.test MX 10 sender.test", "5.0
 postfix = Postfix(tap, "primary", {
     "virtual_mailbox_domains": " ".join(domains + ["plain.example"]), "virtual_mailbox_maps": f"texthash:{users}",
     "virtual_transport": "discard:", "smtpd_authorized_xforward_hosts": "127.0.0.0/8", "message_size_limit": "40960",
-    "smtpd_tls_security_level": "may", "smtpd_tls_key_file": key, "smtpd_tls_cert_file": pem, "smtpd_tls_loglevel": "1",
+    "smtpd_tls_security_level": "may", "smtpd_tls_key_file": key, "smtpd_tls_cert_file": pem, "smtpd_tls_loglevel": "2",
     "smtpd_relay_restrictions": "reject_unauth_destination", "smtpd_peername_lookup": "no"}).start()
 config = "".join(f"""
 [domains."{level}.example"]
@@ -88,6 +88,7 @@ for domain in ("may.example", "encrypt.example", "verify.example", "pinned.examp
 line = arrived(ids["plain.example"])
 tap.check(line and "orig_client" not in line[0], "plain.example: delivered without XFORWARD", line and line[0])
 tap.check(postfix.log().count("TLS connection established") >= 4, "over TLS", postfix.log()[-1500:])
+tap.check("Reusing old session" in postfix.log(), "whose sessions are resumed", postfix.log()[-3000:])
 
 for domain, why in (("wrongpin.example", "has fingerprint " + fingerprint), ("wrongname.example", "hostname mismatch")):
     tap.check(wait_for(lambda: why in mx.tool("domains", "--json").stdout), f"{domain}: nothing is sent, and domains says why",
