@@ -31,11 +31,6 @@ std::unique_ptr<Connections::Ticket> Connections::enter(const config::Limits& li
   return ticket;
 }
 
-std::size_t Connections::size() const {
-  const std::scoped_lock lock(mutex_);
-  return tickets_.size();
-}
-
 void Connections::shed(std::size_t wanted) {
   const SteadyTime now = clock_.steady();
   if (now < next_shedding_) return;

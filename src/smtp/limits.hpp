@@ -62,14 +62,13 @@ class Connections {
 
   // Null: the house is full, and nobody could be shed in time.
   std::unique_ptr<Ticket> enter(const config::Limits& limits);
-  std::size_t size() const;
 
  private:
   void shed(std::size_t wanted);
 
   const Clock& clock_;
   Metrics& metrics_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::list<Ticket*> tickets_;
   std::unordered_map<IpAddress, std::uint32_t> counts_;
   LruMap<IpAddress, TokenBucket> rates_{65536};

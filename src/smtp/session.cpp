@@ -19,6 +19,16 @@ constexpr std::uint8_t in(std::initializer_list<State> states) {
 constexpr std::uint8_t any = in({State::start, State::greeted, State::mail, State::rcpt, State::chunks});
 constexpr std::uint8_t idle = in({State::start, State::greeted});
 
+// The order rules as data.
+struct CommandRule {
+  Verb verb;
+  std::uint8_t legal;  // states, or-ed
+  bool group_last;     // nothing may be pipelined behind it (RFC 2920 3.1)
+  bool before_tls;     // allowed under tls.inbound = "encrypt" in the clear (RFC 3207 4)
+  bool takes_argument;
+  bool junk;  // free only so often: does nothing for mail
+};
+
 // clang-format off
 constexpr std::array<CommandRule, verb_count - 1> rules = {{
     // verb          legal in                            last   before TLS argument junk
@@ -50,10 +60,6 @@ constexpr bool rules_are_in_order() {
 static_assert(rules_are_in_order());
 
 }  // namespace
-
-std::span<const CommandRule> command_rules() {
-  return rules;
-}
 
 Session::Session(const config::Config& config, Intake& intake, const Clock& clock, Log& log, Metrics& metrics,
                  std::string instance)

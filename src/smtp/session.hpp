@@ -12,7 +12,6 @@
 #include <array>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -29,17 +28,6 @@
 namespace greymx::smtp {
 
 enum class State : std::uint8_t { start = 1, greeted = 2, mail = 4, rcpt = 8, chunks = 16 };  // bits for the table
-
-// The order rules as data.
-struct CommandRule {
-  Verb verb;
-  std::uint8_t legal;  // states, or-ed
-  bool group_last;     // nothing may be pipelined behind it (RFC 2920 3.1)
-  bool before_tls;     // allowed under tls.inbound = "encrypt" in the clear (RFC 3207 4)
-  bool takes_argument;
-  bool junk;  // free only so often: does nothing for mail
-};
-std::span<const CommandRule> command_rules();
 
 enum class Effect : std::uint8_t {
   none,       // answered

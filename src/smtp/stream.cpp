@@ -22,10 +22,6 @@ using asio::ip::tcp;
 using Wait = tcp::socket::wait_type;
 constexpr auto as_value = asio::as_tuple(asio::use_awaitable);
 
-Endpoint to_endpoint(const boost::system::error_code& error, const tcp::endpoint& from) {
-  return error ? Endpoint{} : from_asio(from);
-}
-
 // The socket and its one timer. The timer is lazy: an operation only notes its deadline, and the timer, when it
 // fires, looks whether the deadline has moved; most operations never touch it.
 struct Socket : std::enable_shared_from_this<Socket> {
@@ -126,23 +122,16 @@ class SocketStream final : public Stream {
   }
   ~SocketStream() override { close(); }
 
-  asio::any_io_executor executor() override { return io_->socket.get_executor(); }
-
-  Endpoint local() const override {
-    boost::system::error_code error;
-    const tcp::endpoint endpoint = io_->socket.local_endpoint(error);
-    return to_endpoint(error, endpoint);
-  }
   Endpoint peer() const override {
     boost::system::error_code error;
     const tcp::endpoint endpoint = io_->socket.remote_endpoint(error);
-    return to_endpoint(error, endpoint);
+    return error ? Endpoint{} : from_asio(endpoint);
   }
 
   Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) override {
     if (unyielding_ == most_unyielding) {
       unyielding_ = 0;
-      co_await asio::post(executor(), asio::use_awaitable);
+      co_await asio::post(io_->socket.get_executor(), asio::use_awaitable);
     }
     ++unyielding_;
     for (;;) {
@@ -195,7 +184,7 @@ class SocketStream final : public Stream {
   Task<ReadStatus> wait_readable(SteadyTime deadline) override {
     if (ssl_ && !starved_ && SSL_has_pending(ssl_.get()) == 1) {
       unyielding_ = 0;
-      co_await asio::post(executor(), asio::use_awaitable);
+      co_await asio::post(io_->socket.get_executor(), asio::use_awaitable);
       co_return ReadStatus::data;
     }
     const ReadStatus status = co_await ready_or_woken(Outcome::wait_read, deadline);

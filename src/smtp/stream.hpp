@@ -39,8 +39,6 @@ struct TlsInfo {
 class Stream {
  public:
   virtual ~Stream() = default;
-  virtual asio::any_io_executor executor() = 0;
-  virtual Endpoint local() const = 0;
   virtual Endpoint peer() const = 0;
   // At least one byte, or an outcome. Cancellation (Gate::cancel) ends it as failed.
   virtual Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) = 0;

@@ -18,8 +18,7 @@ struct PipeStream::Direction {
   asio::steady_timer changed;  // never expires; cancelled to wake the reader
 };
 
-PipeStream::PipeStream(asio::any_io_executor executor, const Clock& clock, Endpoint local, Endpoint peer)
-    : executor_(std::move(executor)), clock_(clock), local_(local), peer_(peer) {}
+PipeStream::PipeStream(const Clock& clock, Endpoint peer) : clock_(clock), peer_(peer) {}
 
 PipeStream::~PipeStream() {
   close();
@@ -28,8 +27,8 @@ PipeStream::~PipeStream() {
 std::pair<std::unique_ptr<PipeStream>, std::unique_ptr<PipeStream>> PipeStream::make(asio::any_io_executor executor,
                                                                                      const Clock& clock, Endpoint first,
                                                                                      Endpoint second) {
-  std::unique_ptr<PipeStream> a(new PipeStream(executor, clock, first, second));
-  std::unique_ptr<PipeStream> b(new PipeStream(executor, clock, second, first));
+  std::unique_ptr<PipeStream> a(new PipeStream(clock, second));
+  std::unique_ptr<PipeStream> b(new PipeStream(clock, first));
   a->in_ = b->out_ = std::make_shared<Direction>(executor);
   a->out_ = b->in_ = std::make_shared<Direction>(executor);
   return {std::move(a), std::move(b)};

@@ -32,8 +32,6 @@ class PipeStream final : public smtp::Stream {
   void put(std::string bytes);  // write() without waiting
   void finish();                // no more will be written; reading goes on
 
-  asio::any_io_executor executor() override { return executor_; }
-  Endpoint local() const override { return local_; }
   Endpoint peer() const override { return peer_; }
   Task<smtp::ReadEvent> read_some(std::span<char> into, SteadyTime deadline) override;
   Task<Result<>> write(std::span<const char> bytes, SteadyTime deadline) override;
@@ -50,13 +48,11 @@ class PipeStream final : public smtp::Stream {
  private:
   std::size_t move_to(std::span<char> into);
   struct Direction;
-  PipeStream(asio::any_io_executor executor, const Clock& clock, Endpoint local, Endpoint peer);
+  PipeStream(const Clock& clock, Endpoint peer);
   bool fails_now() { return fail_at_ > 0 && --fail_at_ == 0; }
   Task<Result<smtp::TlsInfo>> handshake();
 
-  asio::any_io_executor executor_;
   const Clock& clock_;
-  Endpoint local_;
   Endpoint peer_;
   std::shared_ptr<Direction> in_;
   std::shared_ptr<Direction> out_;

@@ -517,5 +517,5 @@ TEST_CASE("an exception ends the session, releases everything, and is logged by 
   rig.pump();
   CHECK(rig.ended());
   CHECK(rig.log.contains("disconnect from"));
-  CHECK(rig.connections.size() == 0);
+  CHECK(rig.metrics.value("connections") == 0);
 }

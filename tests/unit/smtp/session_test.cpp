@@ -82,10 +82,10 @@ TEST_CASE("every verb in every state") {
         "503 Error: MAIL transaction in progress", "503 Error: MAIL transaction in progress"}},
       {Verb::quit, "QUIT", always("221 2.0.0 Bye")},
   };
-  REQUIRE(table.size() == command_rules().size());
+  REQUIRE(table.size() == verb_count - 1);
   const std::array states = {State::start, State::greeted, State::mail, State::rcpt, State::chunks};
   for (std::size_t row = 0; row < table.size(); ++row) {
-    CHECK(table[row].verb == command_rules()[row].verb);
+    CHECK(table[row].verb == static_cast<Verb>(row));
     for (std::size_t column = 0; column < states.size(); ++column) {
       ServerRig rig;
       rig.policy.etrn = [](const Facts&, const std::string&) { return Reply{250, "", "OK"}; };
