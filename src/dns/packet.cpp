@@ -163,7 +163,6 @@ bool add(Answer& answer, const Record& record, Type type, const Reader& packet) 
       return true;
     }
     case Type::ptr:
-    case Type::ns:
     case Type::cname:
       answer.names.push_back(reader.name());
       break;

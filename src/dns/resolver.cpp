@@ -9,8 +9,6 @@ std::string_view to_string(Type type) {
   switch (type) {
     case Type::a:
       return "A";
-    case Type::ns:
-      return "NS";
     case Type::cname:
       return "CNAME";
     case Type::soa:

@@ -13,17 +13,7 @@
 
 namespace greymx::dns {
 
-enum class Type : std::uint16_t {
-  a = 1,
-  ns = 2,
-  cname = 5,
-  soa = 6,
-  ptr = 12,
-  mx = 15,
-  txt = 16,
-  aaaa = 28,
-  tlsa = 52
-};
+enum class Type : std::uint16_t { a = 1, cname = 5, soa = 6, ptr = 12, mx = 15, txt = 16, aaaa = 28, tlsa = 52 };
 std::string_view to_string(Type type);
 
 enum class Outcome : std::uint8_t {
@@ -45,7 +35,7 @@ struct Answer {
   std::vector<IpAddress> addresses;   // A, AAAA
   std::vector<Mx> mx;                 // sorted by preference, file order within
   std::vector<std::string> texts;     // TXT, strings of one record joined; TLSA, RDATA in lower-case hex
-  std::vector<std::string> names;     // PTR, NS, CNAME
+  std::vector<std::string> names;     // PTR, CNAME
   std::chrono::seconds ttl{0};        // the smallest along the way, or the negative TTL (SOA)
   std::chrono::seconds age{0};        // how long ago it was fetched; 0 = fresh
   std::chrono::microseconds took{0};  // to fetch it; 0: it was in the cache

@@ -22,8 +22,7 @@ std::string canonical(std::string_view name) {
 }
 
 std::optional<Type> parse_type(std::string_view word) {
-  for (const Type type :
-       {Type::a, Type::ns, Type::cname, Type::soa, Type::ptr, Type::mx, Type::txt, Type::aaaa, Type::tlsa}) {
+  for (const Type type : {Type::a, Type::cname, Type::soa, Type::ptr, Type::mx, Type::txt, Type::aaaa, Type::tlsa}) {
     if (word == dns::to_string(type)) return type;
   }
   return std::nullopt;
@@ -77,7 +76,6 @@ void add_record(Answer& answer, Type type, const std::string& data) {
       break;
     }
     case Type::ptr:
-    case Type::ns:
     case Type::cname:
       answer.names.push_back(canonical(data));
       break;
