@@ -144,10 +144,8 @@ class QueuedLog final : public TargetLog {
     written ? thread_.join() : thread_.detach();
   }
 
-  bool enabled(Level level) const override { return level >= level_.load(std::memory_order_relaxed); }
-
   void write(Level level, std::string_view program, std::string_view id, std::string_view text) override {
-    if (!enabled(level)) return;
+    if (level < level_.load(std::memory_order_relaxed)) return;
     queue_->push({SystemClock().now(), level, std::string(program), std::string(id), std::string(text)});
   }
 

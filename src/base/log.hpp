@@ -12,7 +12,7 @@
 
 namespace greymx {
 
-enum class Level : std::uint8_t { debug, info, warning, error };
+enum class Level : std::uint8_t { info, warning, error };
 
 class Log {
  public:
@@ -21,9 +21,7 @@ class Log {
   // "master" (life of the daemon), "verify", "policy", "tls", "spool". `id` is empty when no message is concerned.
   // `text` must already be printable(); line ends in it become '?'.
   virtual void write(Level level, std::string_view program, std::string_view id, std::string_view text) = 0;
-  virtual bool enabled(Level level) const = 0;
 
-  void debug(std::string_view program, std::string_view text) { write(Level::debug, program, {}, text); }
   void info(std::string_view program, std::string_view text) { write(Level::info, program, {}, text); }
   void info(std::string_view program, QueueId id, std::string_view text) {
     write(Level::info, program, id.to_string(), text);

@@ -26,8 +26,6 @@ namespace {
 
 int priority(Level level) {
   switch (level) {
-    case Level::debug:
-      return LOG_DEBUG;
     case Level::info:
       return LOG_INFO;
     case Level::warning:
@@ -39,7 +37,7 @@ int priority(Level level) {
 }
 
 const char* level_name(Level level) {
-  static constexpr const char* names[] = {"debug", "info", "warning", "error"};
+  static constexpr const char* names[] = {"info", "warning", "error"};
   return names[static_cast<std::size_t>(level)];
 }
 

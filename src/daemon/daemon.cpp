@@ -17,7 +17,6 @@ LogSettings log_settings(const config::Config& config) {
                        .json = config.log.json,
                        .level = Level::info,
                        .hostname = config.hostname};
-  if (config.log.level == "debug") settings.level = Level::debug;
   if (config.log.level == "warning") settings.level = Level::warning;
   if (config.log.level == "error") settings.level = Level::error;
   return settings;

@@ -22,11 +22,10 @@ using namespace greymx::queue;
 class StderrLog final : public Log {
  public:
   void write(Level level, std::string_view program, std::string_view id, std::string_view text) override {
-    if (!enabled(level)) return;
+    if (level < Level::warning) return;
     std::fprintf(stderr, "%.*s: %.*s %.*s\n", static_cast<int>(program.size()), program.data(),
                  static_cast<int>(id.size()), id.data(), static_cast<int>(text.size()), text.data());
   }
-  bool enabled(Level level) const override { return level >= Level::warning; }
 };
 
 class StderrAlerts final : public Alerts {

@@ -26,7 +26,6 @@ class RecordingLog final : public Log {
     const std::scoped_lock lock(mutex_);
     lines_.push_back({level, std::move(line)});
   }
-  bool enabled(Level) const override { return true; }
 
   std::vector<Line> lines() const {
     const std::scoped_lock lock(mutex_);
