@@ -73,13 +73,12 @@ class SessionChecks {
 
 class Pipeline {
  public:
-  // `lists` may be null (no DNSBL configured). Both references outlive the pipeline; lookups that outlive a session
-  // belong to the pipeline's gate.
-  Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared> shared, dns::Resolver& resolver,
-           dnsbl::Lists* lists);
+  // The resolver outlives the pipeline; lookups that outlive a session belong to the pipeline's gate. No lists yet.
+  Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared> shared, dns::Resolver& resolver);
   ~Pipeline();
   Task<> stop();
   // After a reload, or when access files have changed: sessions that begin from now on use these, others keep theirs.
+  // `lists` may be null (no DNSBL configured).
   void update(std::shared_ptr<const Shared> shared, std::shared_ptr<dnsbl::Lists> lists);
   std::unique_ptr<SessionChecks> begin(const Client& client);
   // The whole decision as a dry run: nothing is stored, no callout is made unless the memory has none and

@@ -343,11 +343,8 @@ class Session final : public SessionChecks {
 
 }  // namespace
 
-Pipeline::Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared> shared, dns::Resolver& resolver,
-                   dnsbl::Lists* lists)
-    : impl_(std::make_shared<Impl>(std::move(executor),
-                                   Setup{std::move(shared), std::shared_ptr<dnsbl::Lists>(lists, [](auto*) {})},
-                                   resolver)) {}
+Pipeline::Pipeline(asio::any_io_executor executor, std::shared_ptr<const Shared> shared, dns::Resolver& resolver)
+    : impl_(std::make_shared<Impl>(std::move(executor), Setup{std::move(shared), nullptr}, resolver)) {}
 
 Pipeline::~Pipeline() = default;
 

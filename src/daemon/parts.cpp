@@ -113,8 +113,7 @@ Result<> Daemon::Parts::open() {
     spread();
   });
   for (const auto& worker : workers) {
-    worker->pipeline =
-        std::make_unique<access::Pipeline>(worker->thread.executor(), access_parts(), worker->resolver, nullptr);
+    worker->pipeline = std::make_unique<access::Pipeline>(worker->thread.executor(), access_parts(), worker->resolver);
     worker->policy.attach(*worker->pipeline, *relay);
   }
   spread();

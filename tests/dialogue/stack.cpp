@@ -168,9 +168,10 @@ Stack::Stack(const std::map<std::string, std::string>& settings, const std::map<
   if (!config_->dnsbl.lists.empty() || !config_->dnsbl.domain_lists.empty()) {
     health_ =
         std::make_shared<dnsbl::Health>(config_, clock_, log, metrics, alerts, [] { return std::vector<IpAddress>(); });
-    lists_ = std::make_unique<dnsbl::Lists>(config_, resolver, health_, log, metrics);
+    lists_ = std::make_shared<dnsbl::Lists>(config_, resolver, health_, log, metrics);
   }
-  pipeline_ = std::make_unique<access::Pipeline>(io_.get_executor(), shared, resolver, lists_.get());
+  pipeline_ = std::make_unique<access::Pipeline>(io_.get_executor(), shared, resolver);
+  pipeline_->update(shared, lists_);
   policy_ = std::make_unique<Policy>(*pipeline_, primaries);
   intake_ = std::make_unique<Intake>(*spool_);
   tls_ = std::make_unique<smtp::TlsServer>(clock_, log, metrics, alerts);
@@ -255,6 +256,12 @@ void Stack::advance(std::chrono::microseconds by) {
   clock_.advance(by);
   if (session_) server_->clock_changed();
   resolver.tick();
+  settle();
+}
+
+void Stack::shut_down() {
+  settle();
+  if (session_) session_->shut_down();
   settle();
 }
 

@@ -58,6 +58,8 @@ class Stack {
   bool hung_up();        // within 20 s
   std::string unread();  // what the server has said since
   void advance(std::chrono::microseconds by);
+  void shrink_disk(std::uint64_t bytes) { disk_.set_capacity(bytes); }
+  void shut_down();
   void delay(const std::string& name, std::chrono::seconds by) { resolver.delay(name, by, clock_); }
 
   std::vector<queue::Message> queued();
@@ -85,7 +87,7 @@ class Stack {
   std::unique_ptr<greylist::Greylister> greylister_;
   std::unique_ptr<access::RecipientMemory> memory_;
   std::shared_ptr<dnsbl::Health> health_;
-  std::unique_ptr<dnsbl::Lists> lists_;
+  std::shared_ptr<dnsbl::Lists> lists_;
   std::unique_ptr<access::Pipeline> pipeline_;
   std::unique_ptr<Policy> policy_;
   std::unique_ptr<Intake> intake_;

@@ -98,7 +98,8 @@ struct World {
     if (!config->dnsbl.lists.empty() || !config->dnsbl.domain_lists.empty()) {
       lists = std::make_shared<dnsbl::Lists>(config, resolver, health, log, metrics);
     }
-    pipeline = std::make_unique<Pipeline>(io.get_executor(), shared, resolver, lists.get());
+    pipeline = std::make_unique<Pipeline>(io.get_executor(), shared, resolver);
+    pipeline->update(shared, lists);
     connect();
   }
   std::shared_ptr<const Shared> shared_anew() {
