@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/ip.hpp"
+#include "config/pattern.hpp"
 
 namespace greymx::config {
 
@@ -123,7 +124,7 @@ struct Dns {
 
 struct DnsblList {
   std::string zone;
-  std::vector<std::string> replies;  // patterns; empty = default rule
+  std::vector<Pattern> replies;  // empty = default rule
   int weight = 1;
   bool self_test = true;
   std::string reason;
@@ -133,7 +134,7 @@ struct DnsblList {
 struct DnsblDomainList {
   std::string zone;
   bool check_sender = true, check_helo = true, check_client = true;
-  std::vector<std::string> replies;
+  std::vector<Pattern> replies;
   int weight = 1;
   bool self_test = true;
   std::string reason;

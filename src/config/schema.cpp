@@ -67,11 +67,6 @@ std::optional<std::string> tag(std::string_view text) {
   return std::string(text);
 }
 
-std::optional<std::string> reply_pattern(std::string_view text) {
-  if (!is_reply_pattern(text)) return std::nullopt;
-  return std::string(text);
-}
-
 std::optional<std::string> fingerprint(std::string_view text) {
   return text.empty() ? std::optional<std::string>(text) : parse_fingerprint(text);
 }
@@ -93,7 +88,7 @@ std::optional<Endpoint> name_server(std::string_view text) {
 const Word<std::string> text{"a text", "text", plain};
 const Word<std::string> ascii_text{"a text of at most 400 ASCII characters", "text", printable_ascii};
 const Word<std::string> zone{"a DNS zone", "zen.spamhaus.org", canonical_domain};
-const Word<std::string> reply{"a reply pattern", "127.0.0.[2..11]", reply_pattern};
+const Word<Pattern> reply{"a reply pattern", "127.0.0.[2..11]", Pattern::parse};
 const Word<Endpoint> listener{"an address with its port", "0.0.0.0:25", Endpoint::parse};
 const Word<Network> network{"a network without host bits", "192.0.2.0/24", Network::parse};
 const Choice<CheckMode> check_mode{{{"reject", CheckMode::reject}, {"warn", CheckMode::warn}, {"off", CheckMode::off}}};
@@ -304,7 +299,7 @@ const std::vector<Key>& domain_keys() {
 const std::vector<Key>& list_keys() {
   static const std::vector<Key> rows = {
       key<DnsblList>("zone", "", zone, FIELD(zone), "the list's DNS zone"),
-      key<DnsblList>("replies", "[]", ListOf<Word<std::string>>{reply, R"(["127.0.0.[2..11]"])"}, FIELD(replies), "answers that count; default: any in 127/8 but 127.255.255.0/24"),
+      key<DnsblList>("replies", "[]", ListOf<Word<Pattern>>{reply, R"(["127.0.0.[2..11]"])"}, FIELD(replies), "answers that count; default: any in 127/8 but 127.255.255.0/24"),
       key<DnsblList>("weight", "1", Integer{-1000, 1000}, FIELD(weight), "what a listing adds to the score; negative = allow list"),
       key<DnsblList>("self_test", "true", Boolean{}, FIELD(self_test), "check the list's RFC 5782 test points"),
       key<DnsblList>("reason", "\"\"", text, FIELD(reason), "shown instead of the list's TXT record"),
@@ -316,7 +311,7 @@ const std::vector<Key>& domain_list_keys() {
   static const std::vector<Key> rows = {
       key<DnsblDomainList>("zone", "", zone, FIELD(zone), "the list's DNS zone"),
       key<DnsblDomainList>("check", R"(["sender", "helo", "client"])", DomainChecksReader{}, WHOLE, "which names are looked up"),
-      key<DnsblDomainList>("replies", "[]", ListOf<Word<std::string>>{reply, R"(["127.0.1.[2..99]"])"}, FIELD(replies), "answers that count; default: any in 127/8 but 127.255.255.0/24"),
+      key<DnsblDomainList>("replies", "[]", ListOf<Word<Pattern>>{reply, R"(["127.0.1.[2..99]"])"}, FIELD(replies), "answers that count; default: any in 127/8 but 127.255.255.0/24"),
       key<DnsblDomainList>("weight", "1", Integer{-1000, 1000}, FIELD(weight), "what a listing adds to the score; negative = allow list"),
       key<DnsblDomainList>("self_test", "true", Boolean{}, FIELD(self_test), "check the list's RFC 5782 test points"),
       key<DnsblDomainList>("reason", "\"\"", text, FIELD(reason), "shown instead of the list's TXT record"),

@@ -40,31 +40,6 @@ std::optional<Rate> parse_rate(std::string_view text, ParseCount parse_count) {
   return Rate{*count, *period};
 }
 
-bool is_octet(std::string_view text) {
-  return whole_number(text, 255).has_value() && text.size() <= 3;
-}
-
-// "N" or "N..M" with N <= M.
-bool is_octet_range(std::string_view text) {
-  const std::size_t dots = text.find("..");
-  if (dots == std::string_view::npos) return is_octet(text);
-  const std::string_view low = text.substr(0, dots);
-  const std::string_view high = text.substr(dots + 2);
-  return is_octet(low) && is_octet(high) && *whole_number(low, 255) <= *whole_number(high, 255);
-}
-
-bool is_octet_pattern(std::string_view text) {
-  if (!text.starts_with('[')) return is_octet(text);
-  if (!text.ends_with(']')) return false;
-  text = text.substr(1, text.size() - 2);
-  while (true) {
-    const std::size_t end = text.find(';');
-    if (!is_octet_range(text.substr(0, end))) return false;
-    if (end == std::string_view::npos) return true;
-    text.remove_prefix(end + 1);
-  }
-}
-
 // Insertions, deletions, replacements and swaps of neighbours.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
@@ -143,20 +118,6 @@ std::optional<HostPort> parse_host_port(std::string_view text, std::uint16_t def
     return std::nullopt;
   }
   return result;
-}
-
-bool is_reply_pattern(std::string_view text) {
-  std::size_t octets = 0;
-  while (octets < 4) {
-    // A dot inside "[2..11]" does not end the octet.
-    const std::size_t from = text.starts_with('[') ? std::min(text.find(']'), text.size()) : 0;
-    const std::size_t dot = text.find('.', from);
-    if (!is_octet_pattern(text.substr(0, dot))) return false;
-    ++octets;
-    if (dot == std::string_view::npos) return octets == 4;
-    text.remove_prefix(dot + 1);
-  }
-  return false;
 }
 
 std::optional<std::string> parse_fingerprint(std::string_view text) {

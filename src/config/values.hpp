@@ -1,4 +1,4 @@
-// The words inside relay.conf's strings: durations, sizes, rates, hosts, reply patterns. Pure.
+// The words inside relay.conf's strings: durations, sizes, rates, hosts. Pure.
 #pragma once
 
 #include <optional>
@@ -16,8 +16,6 @@ std::optional<Rate> parse_count_rate(std::string_view text);     // "60/1m"
 std::optional<Rate> parse_byte_rate(std::string_view text);      // "1KiB/1s"
 // "host", "host:port", "[v6]", "[v6]:port"; `default_port` where none is named.
 std::optional<HostPort> parse_host_port(std::string_view text, std::uint16_t default_port = 25);
-// Four octets, each a number or "[N;N..N]": "127.0.0.[2..11]".
-bool is_reply_pattern(std::string_view text);
 std::optional<std::string> parse_fingerprint(std::string_view text);  // 64 hex digits, colons between bytes allowed
 
 std::string size_text(std::uint64_t bytes);  // "50MiB"

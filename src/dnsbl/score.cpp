@@ -43,9 +43,7 @@ List make_list(const Config& config) {
   if (list.zone.ends_with('.')) list.zone.pop_back();
   list.key = secret_key(list.zone);
   list.shown = list.key.empty() ? list.zone : std::string{mask} + list.zone.substr(list.key.size());
-  for (const std::string& text : config.replies) {
-    if (const auto pattern = Pattern::parse(text)) list.replies.push_back(*pattern);
-  }
+  list.replies = config.replies;
   list.weight = config.weight;
   list.self_test = config.self_test;
   list.reason = config.reason;
@@ -83,7 +81,7 @@ Judgement judge(const List& list, const dns::Answer& answer) {
   }
   const auto counts = [&](const IpAddress& address) {
     return list.replies.empty() ||
-           std::ranges::any_of(list.replies, [&](const Pattern& pattern) { return pattern.matches(address); });
+           std::ranges::any_of(list.replies, [&](const config::Pattern& pattern) { return pattern.matches(address); });
   };
   return {std::ranges::any_of(answer.addresses, counts) ? Outcome::listed : Outcome::clean, {}};
 }

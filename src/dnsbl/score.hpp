@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "dnsbl/dnsbl.hpp"
-#include "dnsbl/pattern.hpp"
 
 namespace greymx::dnsbl {
 
@@ -15,7 +14,7 @@ struct List {
   std::string zone;   // what is asked; may hold a secret
   std::string shown;  // what is told to anybody
   std::string key;    // the secret label, or empty
-  std::vector<Pattern> replies;
+  std::vector<config::Pattern> replies;
   int weight = 1;
   bool self_test = true;
   std::string reason;
@@ -23,7 +22,7 @@ struct List {
   bool check_sender = false, check_helo = false, check_client = false;
 };
 
-// Address lists first. Patterns that do not parse are left out: the config has refused them.
+// Address lists first.
 std::vector<List> make_lists(const config::Dnsbl& settings);
 
 struct Judgement {

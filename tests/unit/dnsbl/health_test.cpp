@@ -67,7 +67,7 @@ struct Fixture {
 }  // namespace
 
 TEST_CASE_METHOD(Fixture, "a list that lists 127.0.0.2 and not 127.0.0.1 stays in use, whatever its patterns") {
-  settings.lists[0].replies = {"127.0.0.9"};
+  settings.lists[0].replies = {*config::Pattern::parse("127.0.0.9")};
   resolver.add(healthy);
   start();
   CHECK(up());

@@ -17,10 +17,10 @@ dns::Answer found(std::initializer_list<const char*> addresses) {
   return answer;
 }
 
-List list(std::vector<std::string> replies = {}, int weight = 1) {
+List list(std::initializer_list<const char*> replies = {}, int weight = 1) {
   config::Dnsbl settings;
   settings.lists = {address_list("bl.test", weight)};
-  settings.lists[0].replies = std::move(replies);
+  for (const char* text : replies) settings.lists[0].replies.push_back(*config::Pattern::parse(text));
   return make_lists(settings).front();
 }
 

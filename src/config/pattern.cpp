@@ -1,15 +1,15 @@
-#include "dnsbl/pattern.hpp"
+#include "config/pattern.hpp"
 
 #include <charconv>
 
-namespace greymx::dnsbl {
+namespace greymx::config {
 namespace {
 
-// Takes a number up to 255 off `text`.
+// Takes a number up to 255, of up to three digits, off `text`.
 std::optional<std::size_t> take_number(std::string_view& text) {
   std::uint8_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{}) return std::nullopt;
+  if (error != std::errc{} || end - text.data() > 3) return std::nullopt;
   text.remove_prefix(static_cast<std::size_t>(end - text.data()));
   return value;
 }
@@ -52,4 +52,4 @@ bool Pattern::matches(const IpAddress& address) const {
   return true;
 }
 
-}  // namespace greymx::dnsbl
+}  // namespace greymx::config

@@ -8,16 +8,17 @@
 
 #include "base/ip.hpp"
 
-namespace greymx::dnsbl {
+namespace greymx::config {
 
 class Pattern {
  public:
-  // Four octets, each a number or "[N;N..N]"; nullopt for anything else.
+  // Four octets, each a number of at most three digits or "[N;N..N]"; nullopt for anything else.
   static std::optional<Pattern> parse(std::string_view text);
   bool matches(const IpAddress& address) const;
+  bool operator==(const Pattern&) const = default;
 
  private:
   std::array<std::bitset<256>, 4> octets_;
 };
 
-}  // namespace greymx::dnsbl
+}  // namespace greymx::config

@@ -1,9 +1,9 @@
-#include "dnsbl/pattern.hpp"
+#include "config/pattern.hpp"
 
 #include "support/catch.hpp"
 
 using namespace greymx;
-using greymx::dnsbl::Pattern;
+using greymx::config::Pattern;
 
 namespace {
 
@@ -38,6 +38,12 @@ TEST_CASE("alternatives, also of ranges, in any octet") {
   }
 }
 
+TEST_CASE("an octet has at most three digits") {
+  CHECK(matches("127.000.000.[002]", "127.0.0.2"));
+  CHECK_FALSE(Pattern::parse("127.0.0.0002"));
+  CHECK_FALSE(Pattern::parse("127.0.0.[1..0002]"));
+}
+
 TEST_CASE("IPv6 never matches") {
   CHECK_FALSE(matches("127.0.0.2", "2001:db8::2"));
 }
@@ -47,6 +53,7 @@ TEST_CASE("what is no pattern") {
                           "127.0.0",
                           "127.0.0.",
                           "127.0.0.2.",
+                          "127.0.0.2]",
                           "127.0.0.2.3",
                           "127.0.0.256",
                           "127.0.0.-1",
@@ -58,6 +65,10 @@ TEST_CASE("what is no pattern") {
                           "127.0.0.[2;]",
                           "127.0.0.[2;;3]",
                           "127.0.0.[2.3]",
+                          "127.0.0.[2...4]",
+                          "127.0.0.[2,3]",
+                          "[127.0.0.2]",
+                          "*",
                           "127.0.0.2..4",
                           "127.0.0.2;3",
                           "127.0.0.x",
