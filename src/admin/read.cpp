@@ -4,7 +4,7 @@
 
 #include "admin/commands.hpp"
 #include "admin/walk.hpp"
-#include "queue/spool.hpp"
+#include "queue/content.hpp"
 
 namespace greymx::admin {
 
@@ -14,21 +14,10 @@ using queue::Message;
 namespace {
 
 Task<Result<std::unique_ptr<Content>>> load_content(queue::Spool& spool, QueueId id) {
-  class Whole final : public Content {  // a small message comes in one piece
-   public:
-    explicit Whole(std::string text) : text_(std::move(text)) {}
-    std::uint64_t size() const override { return text_.size(); }
-    Result<std::size_t> read(std::uint64_t offset, std::span<char> into) override {
-      return offset > text_.size() ? 0 : text_.copy(into.data(), into.size(), offset);
-    }
-
-   private:
-    std::string text_;
-  };
   auto loaded = co_await spool.load(id, 64 << 10);
   if (!loaded) co_return std::unexpected(loaded.error());
   if (loaded->rest) co_return std::move(loaded->rest);
-  co_return std::make_unique<Whole>(std::move(loaded->content));
+  co_return queue::make_content(std::move(loaded->content));
 }
 
 Task<Result<std::unique_ptr<Content>>> open_content(queue::SpoolReader& reader, QueueId id) {
