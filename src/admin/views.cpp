@@ -56,17 +56,6 @@ std::string_view status_text(RecipientStatus status) {
   return "done";
 }
 
-std::string notify_text(const DsnNotify& notify) {
-  std::string text = notify.never ? "NEVER" : "";
-  const auto add = [&](bool set, const char* word) {
-    if (set) text += (text.empty() ? "" : ",") + std::string(word);
-  };
-  add(notify.success, "SUCCESS");
-  add(notify.failure, "FAILURE");
-  add(notify.delay, "DELAY");
-  return text;
-}
-
 }  // namespace
 
 std::string Style::paint(std::string_view code, std::string_view text) const {
@@ -344,7 +333,7 @@ Json envelope_json(const Message& message) {
     const queue::RecipientState& state = message.state.recipients[i];
     json["recipients"].push_back({{"address", envelope.recipients[i].address},
                                   {"orcpt", envelope.recipients[i].original_recipient},
-                                  {"notify", notify_text(envelope.recipients[i].notify)},
+                                  {"notify", envelope.recipients[i].notify.to_string()},
                                   {"status", status_text(state.status)},
                                   {"reason", state.reason},
                                   {"dsn", state.dsn},

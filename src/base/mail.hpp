@@ -49,6 +49,7 @@ struct DsnNotify {
   bool failure = false;
   bool delay = false;
   bool given() const { return never || success || failure || delay; }
+  std::string to_string() const;  // as in RCPT: "NEVER", "SUCCESS,DELAY", ""
   bool operator==(const DsnNotify&) const = default;
 };
 

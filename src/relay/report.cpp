@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "smtp/command.hpp"
+
 namespace greymx::relay {
 
 namespace {
@@ -30,16 +32,8 @@ const KindText& text_of(ReportKind kind) {
   return texts[static_cast<std::size_t>(kind)];
 }
 
-// xtext (RFC 3461 4) back to text, for showing only.
-std::string from_xtext(std::string_view text) {
-  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
-  std::string result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool coded = text[i] == '+' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
-    result += coded ? static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2])) : text[i];
-    if (coded) i += 2;
-  }
-  return printable(result);
+std::string from_xtext(const std::string& text) {
+  return printable(smtp::decode_xtext(text).value_or(text));
 }
 
 std::string address_type(std::string_view address) {

@@ -6,6 +6,8 @@
 #include <charconv>
 #include <utility>
 
+#include "smtp/command.hpp"
+
 namespace greymx::smtp {
 
 namespace {
@@ -24,18 +26,6 @@ std::string to_upper(std::string word) {
   std::transform(word.begin(), word.end(), word.begin(),
                  [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
   return word;
-}
-
-std::string notify_words(const DsnNotify& notify) {
-  if (notify.never) return "NEVER";
-  std::string list;
-  const auto add = [&list](bool wanted, const char* word) {
-    if (wanted) list += (list.empty() ? "" : ",") + std::string(word);
-  };
-  add(notify.success, "SUCCESS");
-  add(notify.failure, "FAILURE");
-  add(notify.delay, "DELAY");
-  return list;
 }
 
 std::string xforward_value(const std::string& attribute, const Envelope& envelope) {
@@ -102,7 +92,7 @@ std::string mail_command(const Envelope& envelope, std::uint64_t size, bool utf8
 
 std::string rcpt_command(const EnvelopeRecipient& recipient, const Capabilities& server) {
   std::string line = "RCPT TO:<" + recipient.address + ">";
-  if (server.dsn && recipient.notify.given()) line += " NOTIFY=" + notify_words(recipient.notify);
+  if (server.dsn && recipient.notify.given()) line += " NOTIFY=" + recipient.notify.to_string();
   if (server.dsn && !recipient.original_recipient.empty()) line += " ORCPT=" + recipient.original_recipient;
   return command(line);
 }
@@ -120,19 +110,6 @@ std::vector<std::string> xforward_commands(const Envelope& envelope, const Capab
   }
   if (!line.empty()) commands.push_back(command(line));
   return commands;
-}
-
-std::string xtext(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 33 || byte > 126 || c == '+' || c == '=') {
-      result += fmt::format("+{:02X}", byte);
-    } else {
-      result += c;
-    }
-  }
-  return result;
 }
 
 void ContentEncoder::add(std::string_view bytes, std::string& out) {

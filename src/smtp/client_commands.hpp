@@ -33,7 +33,6 @@ std::string mail_command(const Envelope& envelope, std::uint64_t size, bool utf8
 std::string rcpt_command(const EnvelopeRecipient& recipient, const Capabilities& server);
 // Who the client was, in as few commands of at most 512 octets as it takes; none if the server takes no attribute.
 std::vector<std::string> xforward_commands(const Envelope& envelope, const Capabilities& server);
-std::string xtext(std::string_view text);  // RFC 3461 4
 
 // Content as it goes over the wire (RFC 5321 4.5.2): dots doubled, and neither CR nor LF outside CRLF whatever was
 // given, so that nothing in it can be taken for its end. Any split of the input gives the same output.

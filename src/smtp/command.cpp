@@ -1,5 +1,7 @@
 #include "smtp/command.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -48,26 +50,6 @@ bool is_utf8(std::string_view text) {  // without control characters
 
 bool is_graphic(char c) {
   return c > 0x20 && c < 0x7f;
-}
-
-// RFC 3461 4: printable ASCII without "+" and "=", or "+" and two upper-case hexadecimal digits. nullopt: malformed.
-std::optional<std::string> decode_xtext(std::string_view text) {
-  std::string result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '+') {
-      unsigned value = 0;
-      const std::string_view digits = text.substr(i + 1, 2);
-      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
-      if (error != std::errc() || digits.size() != 2 || end != digits.data() + 2) return std::nullopt;
-      result += static_cast<char>(value);
-      i += 2;
-    } else if (is_graphic(text[i]) && text[i] != '=') {
-      result += text[i];
-    } else {
-      return std::nullopt;
-    }
-  }
-  return result;
 }
 
 // --- paths -----------------------------------------------------------------------------------------------------------
@@ -392,6 +374,38 @@ std::expected<XclientCommand, Reply> parse_xclient(std::string_view arguments) {
     if (!valid) return std::unexpected(make_reply(replies::xclient_bad_value, {}, word));
   }
   return command;
+}
+
+std::string xtext(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 33 || byte > 126 || c == '+' || c == '=') {
+      result += fmt::format("+{:02X}", byte);
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
+std::optional<std::string> decode_xtext(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '+') {
+      unsigned value = 0;
+      const std::string_view digits = text.substr(i + 1, 2);
+      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+      if (error != std::errc() || digits.size() != 2 || end != digits.data() + 2) return std::nullopt;
+      result += static_cast<char>(value);
+      i += 2;
+    } else if (is_graphic(text[i]) && text[i] != '=') {
+      result += text[i];
+    } else {
+      return std::nullopt;
+    }
+  }
+  return result;
 }
 
 }  // namespace greymx::smtp

@@ -95,4 +95,8 @@ struct XclientCommand {
 };
 std::expected<XclientCommand, Reply> parse_xclient(std::string_view arguments);
 
+// RFC 3461 4: printable ASCII without "+" and "=", or "+" and two upper-case hexadecimal digits. nullopt: malformed.
+std::string xtext(std::string_view text);
+std::optional<std::string> decode_xtext(std::string_view text);
+
 }  // namespace greymx::smtp
