@@ -1,9 +1,8 @@
 #include "access/tables.hpp"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
-#include "base/files.hpp"
+#include <sstream>
 
 namespace greymx::access {
 
@@ -26,34 +25,40 @@ std::vector<std::string> access_paths(const config::Config& config) {
   return paths;
 }
 
-std::string half_an_export(const config::Domain& domain, std::size_t before, std::size_t now) {
-  return fmt::format(
+std::string half_an_export(const config::Domain& domain, std::size_t before, std::size_t now, bool has_list) {
+  std::string text = fmt::format(
       "{}: {} recipients of {}, {} before: this looks like half an export and is not adopted; if it is right, run "
       "'greymx reload'",
       domain.recipients, now, domain.name, before);
+  if (!has_list) text += "; until then " + domain.name + " counts as one without a list";
+  return text;
+}
+
+// "SIZE KEY" a line.
+std::map<std::string, std::size_t> read_sizes(const std::string& path) {
+  std::map<std::string, std::size_t> sizes;
+  std::istringstream lines(read_file(path).value_or(""));
+  std::size_t size = 0;
+  for (std::string key; lines >> size && lines.get() == ' ' && std::getline(lines, key);) sizes[key] = size;
+  return sizes;
 }
 
 }  // namespace
-
-Stamp Stamp::of(const std::string& path) {
-  struct stat status{};
-  if (::stat(path.c_str(), &status) != 0) return {};
-  return {status.st_mtim.tv_sec * 1'000'000'000LL + status.st_mtim.tv_nsec, static_cast<std::uint64_t>(status.st_size),
-          status.st_ino};
-}
 
 Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<const Tables>& previous,
                             bool explicit_reload) {
   Loaded loaded;
   const auto tables = std::make_shared<Tables>();
   bool usable = true;
+  const auto sizes = previous ? std::map<std::string, std::size_t>() : read_sizes(sizes_file(config));
   // Starts from the earlier piece; `read` replaces its content, or says no and leaves it.
   const auto refresh = [&](const std::string& key, const std::string& path, const auto& read) {
     Piece& piece = tables->pieces_[key];
     if (previous && previous->pieces_.contains(key)) piece = previous->pieces_.at(key);
-    const Stamp stamp = Stamp::of(path);
+    if (const auto known = sizes.find(key); known != sizes.end()) piece.size = known->second;
+    const FileStamp stamp = FileStamp::of(path);
     const bool again = explicit_reload && piece.trouble;
-    if (stamp == Stamp{} || stamp != piece.stamp || again) {
+    if (stamp == FileStamp{} || stamp != piece.stamp || again) {
       piece.path = path;
       piece.stamp = stamp;
       piece.held_back.clear();
@@ -81,13 +86,14 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
     refresh(list_key(domain), domain.recipients, [&](Piece& piece) {
       auto list = RecipientList::read(domain.recipients, domain);
       if (!list) return unreadable(domain.recipients, list.error());
-      const std::size_t before = piece.list ? piece.list->size() : 0;
-      const std::size_t now = (*list)->size();
+      const std::size_t before = piece.size, now = (*list)->size();
       const bool believed = explicit_reload || (now > 0 && now * 5 >= before * 4);
-      if (believed)
+      if (believed) {
         piece.list = std::move(*list);
-      else
-        piece.held_back = half_an_export(domain, before, now);
+        piece.size = now;
+      } else {
+        piece.held_back = half_an_export(domain, before, now, piece.list != nullptr);
+      }
       return believed;
     });
   }
@@ -105,8 +111,8 @@ const RecipientList* Tables::recipients(const config::Domain& domain) const {
   return it == pieces_.end() ? nullptr : it->second.list.get();
 }
 
-std::map<std::string, Stamp> Tables::stamps() const {
-  std::map<std::string, Stamp> stamps;
+std::map<std::string, FileStamp> Tables::stamps() const {
+  std::map<std::string, FileStamp> stamps;
   for (const auto& [key, piece] : pieces_) stamps[piece.path] = piece.stamp;
   return stamps;
 }
@@ -119,9 +125,18 @@ std::vector<std::string> Tables::held_back() const {
   return texts;
 }
 
+std::string Tables::sizes() const {
+  std::string text;
+  for (const auto& [key, piece] : pieces_) {
+    if (piece.size > 0) text += fmt::format("{} {}\n", piece.size, key);
+  }
+  return text;
+}
+
 TableWatcher::TableWatcher(config::ConfigPtr config, std::shared_ptr<const Tables> tables, const Clock& clock, Log& log,
                            Alerts& alerts, Adopt adopt)
-    : config_(std::move(config)),
+    : sizes_file_(Tables::sizes_file(*config)),
+      config_(std::move(config)),
       tables_(std::move(tables)),
       seen_(tables_->stamps()),
       clock_(clock),
@@ -154,12 +169,13 @@ void TableWatcher::tick() {
     tell(loaded);
     if (loaded.tables) adopt_(tables_ = loaded.tables);
   }
+  keep_sizes();
   alert(now);
 }
 
 void TableWatcher::look(SteadyTime now) {
   for (auto& [path, stamp] : seen_) {
-    const Stamp current = Stamp::of(path);
+    const FileStamp current = FileStamp::of(path);
     if (current == stamp) continue;
     stamp = current;
     changed_ = now;
@@ -176,6 +192,7 @@ Tables::Loaded TableWatcher::reload(config::ConfigPtr config) {
   tables_ = loaded.tables;
   seen_ = tables_->stamps();
   dirty_ = false;
+  keep_sizes();
   return loaded;
 }
 
@@ -183,6 +200,15 @@ void TableWatcher::tell(const Tables::Loaded& loaded) {
   for (const config::Diagnostic& error : loaded.errors) log_.error("master", error.to_string());
   if (!loaded.errors.empty() && loaded.tables) log_.warning("master", "files with errors are used as they were before");
   if (loaded.tables && loaded.tables->held_back() != tables_->held_back()) next_alert_ = {};
+}
+
+void TableWatcher::keep_sizes() {
+  if (kept_ == tables_) return;
+  const bool same = kept_ && kept_->sizes() == tables_->sizes();
+  kept_ = tables_;
+  if (same) return;
+  if (const auto written = replace_file(sizes_file_, tables_->sizes()); !written)
+    log_.warning("master", "the lengths of the lists of recipients are not kept: " + written.error().text);
 }
 
 void TableWatcher::alert(SteadyTime now) {

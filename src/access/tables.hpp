@@ -14,19 +14,12 @@
 #include "access/recipient_list.hpp"
 #include "base/alerts.hpp"
 #include "base/clock.hpp"
+#include "base/files.hpp"
 #include "base/log.hpp"
 
 namespace greymx::access {
 
 // What tells one state of a file from another without reading it. All zero: it cannot be looked at.
-struct Stamp {
-  std::int64_t modified = 0;  // nanoseconds
-  std::uint64_t size = 0;
-  std::uint64_t inode = 0;
-  static Stamp of(const std::string& path);
-  bool operator==(const Stamp&) const = default;
-};
-
 class Tables {
  public:
   struct Loaded {
@@ -34,22 +27,26 @@ class Tables {
     std::vector<config::Diagnostic> errors;  // each such file keeps its earlier version
   };
   // Reads what has changed since `previous`. A list of recipients that is empty or more than 20 % shorter than the one
-  // before is only believed if the admin asked for it (`explicit_reload`); without an earlier version an empty one
-  // counts as no list. Blocks on the disk, seconds for large lists; never on a network thread.
+  // before, in an earlier run of the daemon too, is only believed if the admin asked for it (`explicit_reload`); without
+  // an earlier version it counts as no list. Blocks on the disk, seconds for large lists; never on a network thread.
   static Loaded load(const config::Config& config, const std::shared_ptr<const Tables>& previous = {},
                      bool explicit_reload = false);
 
   const AccessFile* file(const std::string& path) const;                // null if `path` is empty
   const RecipientList* recipients(const config::Domain& domain) const;  // null: the domain has none
-  std::map<std::string, Stamp> stamps() const;                          // of every file as it was when read
+  std::map<std::string, FileStamp> stamps() const;                      // of every file as it was when read
   std::vector<std::string> held_back() const;  // lists that are not believed, and why: for alerts
+  // Kept in paths.state, where load() finds it after a restart: how long each list was when it was last believed.
+  static std::string sizes_file(const config::Config& config) { return config.state_path + "/list-sizes"; }
+  std::string sizes() const;
 
  private:
   struct Piece {  // an access file or a list
     std::string path;
-    Stamp stamp;
+    FileStamp stamp;
     std::shared_ptr<const AccessFile> file;
     std::shared_ptr<const RecipientList> list;
+    std::size_t size = 0;   // of the list that was believed last
     bool trouble = false;   // the content is of an earlier state: to be read again when the admin asks
     std::string held_back;  // why a list is not believed
   };
@@ -74,12 +71,15 @@ class TableWatcher {
  private:
   void look(SteadyTime now);
   void tell(const Tables::Loaded& loaded);
+  void keep_sizes();
   void alert(SteadyTime now);
 
-  std::mutex mutex_;  // all below
+  const std::string sizes_file_;  // where the daemon started: a new paths.state needs a restart
+  std::mutex mutex_;              // all below
   config::ConfigPtr config_;
   std::shared_ptr<const Tables> tables_;
-  std::map<std::string, Stamp> seen_;
+  std::shared_ptr<const Tables> kept_;  // those whose sizes were written
+  std::map<std::string, FileStamp> seen_;
   SteadyTime changed_{};
   bool dirty_ = false;
   SteadyTime next_alert_{};

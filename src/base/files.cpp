@@ -173,6 +173,13 @@ std::unique_ptr<Files> system_files() {
   return std::make_unique<SystemFiles>();
 }
 
+FileStamp FileStamp::of(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  return {status.st_mtim.tv_sec * 1'000'000'000LL + status.st_mtim.tv_nsec, static_cast<std::uint64_t>(status.st_size),
+          status.st_ino};
+}
+
 Result<std::string> read_file(const std::string& path, std::size_t limit) {
   auto file = open_file(path, O_RDONLY);
   if (!file) return std::unexpected(std::move(file).error());

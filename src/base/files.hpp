@@ -44,6 +44,15 @@ class Files {
 
 std::unique_ptr<Files> system_files();
 
+// By which to see that a file has changed; all zero: it is absent.
+struct FileStamp {
+  std::int64_t modified = 0;  // nanoseconds
+  std::uint64_t size = 0;
+  std::uint64_t inode = 0;
+  static FileStamp of(const std::string& path);
+  bool operator==(const FileStamp&) const = default;
+};
+
 // Whole small files, for configuration and lists. `limit` bytes at most.
 Result<std::string> read_file(const std::string& path, std::size_t limit = 256UL << 20);
 // Written beside and renamed over, synced, mode 0640.

@@ -5,13 +5,10 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <ctime>
 #include <vector>
-
-#include "base/files.hpp"
 
 namespace greymx::smtp {
 
@@ -112,12 +109,6 @@ WallTime expiry_of(const X509* certificate) {
   return WallTime(std::chrono::seconds(::timegm(&time)));
 }
 
-std::string look_at(const std::string& path) {
-  struct stat info{};
-  if (::stat(path.c_str(), &info) != 0) return "absent";
-  return fmt::format("{}.{} {} {}", info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_size, info.st_ino);
-}
-
 }  // namespace
 
 // One context a set of names; the first serves whoever names nothing that we know.
@@ -197,7 +188,7 @@ Result<> TlsServer::check(const config::Tls& tls) {
 Result<> TlsServer::load(const config::Tls& tls) {
   const bool said = !seen_.empty() && tls_.certificate.empty();
   tls_ = tls;
-  seen_ = look_at(tls.certificate) + look_at(tls.key);
+  seen_ = {FileStamp::of(tls.certificate), FileStamp::of(tls.key)};
   if (tls.certificate.empty()) {
     if (!said) log_.info("tls", "STARTTLS is not offered: tls.certificate is not set");
     const std::scoped_lock lock(mutex_);
@@ -222,7 +213,7 @@ Result<> TlsServer::load(const config::Tls& tls) {
 void TlsServer::refresh() {
   if (tls_.certificate.empty()) return;
   // A pair is two files: what differs from what was read must have been still since the last look.
-  const std::string seen = look_at(tls_.certificate) + look_at(tls_.key);
+  const std::vector seen = {FileStamp::of(tls_.certificate), FileStamp::of(tls_.key)};
   const bool still = seen == std::exchange(last_look_, seen);
   if (seen != seen_ && still && load(tls_)) log_.info("tls", "certificate read again from " + tls_.certificate);
   show_expiry();

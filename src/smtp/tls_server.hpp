@@ -14,9 +14,11 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/alerts.hpp"
 #include "base/clock.hpp"
+#include "base/files.hpp"
 #include "base/log.hpp"
 #include "base/metrics.hpp"
 #include "base/result.hpp"
@@ -51,8 +53,8 @@ class TlsServer {
   Metrics& metrics_;
   Alerts& alerts_;
   config::Tls tls_;
-  std::string seen_;       // what the files looked like when last read
-  std::string last_look_;  // and at the last refresh()
+  std::vector<FileStamp> seen_;       // what the files looked like when last read
+  std::vector<FileStamp> last_look_;  // and at the last refresh()
   mutable std::mutex mutex_;
   std::shared_ptr<const Pair> pair_;
 };
