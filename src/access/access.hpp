@@ -60,6 +60,10 @@ struct Step {
   std::string result;  // "pass", "reject", "defer", "warn", "skipped", "unknown"
   std::string detail;  // DNS answers, cache age, list scores, reason
 };
+struct Explained {
+  std::vector<Step> steps;
+  Verdict verdict;
+};
 
 class SessionChecks {
  public:
@@ -83,7 +87,7 @@ class Pipeline {
   std::unique_ptr<SessionChecks> begin(const Client& client);
   // The whole decision as a dry run: nothing is stored, no callout is made unless the memory has none and
   // `facts.client` would get that far. Every check appears, in order.
-  Task<std::vector<Step>> explain(Facts facts, Mailbox recipient, Verdict* final_verdict);
+  Task<Explained> explain(Facts facts, Mailbox recipient);
 
   struct Impl;
 

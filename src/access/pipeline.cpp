@@ -157,15 +157,8 @@ struct Pipeline::Impl {
   }
   Task<> evaluate_spf(std::shared_ptr<SenderLookups> to, spf::Query query, Setup by) {
     if (!to) co_return;
-    const SteadyTime deadline = lookup_deadline(by);
-    const spf::Outcome here = co_await spf::check_host(resolver, query, deadline);
-    Authority authority = authority_of(here.result);
-    const bool pass = authority == Authority::yes;
-    if (pass) {
-      const bool anybody = co_await spf::authorises_everybody(resolver, std::move(query), deadline);
-      if (anybody) authority = Authority::no;
-    }
-    to->authority.set(authority);
+    const spf::Outcome outcome = co_await spf::authorise(resolver, std::move(query), lookup_deadline(by));
+    to->authority.set(authority_of(outcome.result));
   }
 
   std::shared_ptr<ClientLookups> begin(const Setup& now, const Client& client, bool afresh) {
@@ -367,19 +360,16 @@ std::unique_ptr<SessionChecks> Pipeline::begin(const Client& client) {
   return std::make_unique<Session>(impl_, client, false);
 }
 
-Task<std::vector<Step>> Pipeline::explain(Facts facts, Mailbox recipient, Verdict* final_verdict) {
-  std::vector<Step> steps;
+Task<Explained> Pipeline::explain(Facts facts, Mailbox recipient) {
+  Explained explained;
   facts.client.trusted = contains(impl_->setup.config().access.trusted_networks, facts.client.address);
   Session session(impl_, facts.client, true);
   const std::string name = co_await session.client_name();
   facts.client.name = name;
-  steps.push_back(
+  explained.steps.push_back(
       {"client_name", facts.client.address.to_string(), name == "unknown" ? "unknown" : "pass", session.name_found()});
-  Verdict verdict = co_await session.decide(std::move(facts), std::move(recipient), &steps);
-  const char* result = verdict.pass() ? "pass" : verdict.reply->permanent() ? "reject" : "defer";
-  steps.push_back({"reply", verdict.check, result, verdict.pass() ? "250 2.1.5 Ok" : verdict.reply->to_string()});
-  if (final_verdict != nullptr) *final_verdict = std::move(verdict);
-  co_return steps;
+  explained.verdict = co_await session.decide(std::move(facts), std::move(recipient), &explained.steps);
+  co_return explained;
 }
 
 }  // namespace greymx::access

@@ -230,11 +230,10 @@ Task<Ending> explain(Call& call) {
   facts.helo = request.arg("helo");
   facts.protocol = "ESMTP";
   facts.sender = Mailbox::split(request.arg("from") == "<>" ? "" : request.arg("from"));
-  const Explained explained = co_await call.services.explain(facts, Mailbox::split(request.arg("to")));
+  const access::Explained explained = co_await call.services.explain(facts, Mailbox::split(request.arg("to")));
   const Style style{request.color};
   std::string text;
   for (const access::Step& step : explained.steps) {
-    if (step.check == "reply") continue;  // ours says it
     if (request.json) {
       text += dump(Json{{"check", step.check},
                         {"input", printable(step.input)},

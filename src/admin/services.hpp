@@ -42,11 +42,6 @@ inline RelayCalls calls_of(relay::Relay& relay) {
   return calls;
 }
 
-struct Explained {
-  std::vector<access::Step> steps;
-  Verdict verdict;
-};
-
 // What there is to say of a reload that took effect.
 struct Reloaded {
   std::vector<std::string> needs_restart;  // keys that differ from those that greymxd started with
@@ -69,7 +64,7 @@ struct Services {
   RelayCalls relay;
   std::function<std::vector<dnsbl::ListStatus>()> lists;
   std::function<Task<dnsbl::Score>(IpAddress)> dnsbl;
-  std::function<Task<Explained>(Facts, Mailbox)> explain;
+  std::function<Task<access::Explained>(Facts, Mailbox)> explain;
   std::function<Result<Reloaded>()> reload;                     // blocks: called on `pool`
   std::function<std::optional<WallTime>()> certificate_expiry;  // nullopt: no certificate
 };

@@ -115,6 +115,10 @@ std::string IpAddress::reversed_labels() const {
   return text;
 }
 
+std::string IpAddress::reverse_name() const {
+  return reversed_labels() + (is_v4_ ? ".in-addr.arpa" : ".ip6.arpa");
+}
+
 std::string IpAddress::uncompressed() const {
   if (is_v4_) return to_string();
   std::string text;

@@ -31,6 +31,7 @@ class IpAddress {
   std::string to_string() const;        // "192.0.2.1", "2001:db8::1" (RFC 5952)
   std::string to_literal() const;       // RFC 5321 address literal: "[192.0.2.1]", "[IPv6:2001:db8::1]"
   std::string reversed_labels() const;  // "1.2.0.192" or 32 nibbles: the left part of a DNSBL or PTR name (RFC 5782)
+  std::string reverse_name() const;     // of the PTR record: "1.2.0.192.in-addr.arpa"
   std::string uncompressed() const;     // IPv6 as eight groups without leading zeros, no "::" (postgrey's key form)
 
   auto operator<=>(const IpAddress&) const = default;

@@ -13,16 +13,6 @@ namespace greymx::daemon {
 
 using namespace std::chrono_literals;
 
-namespace {
-
-// Posts to a worker's thread, or runs at once while that thread has not begun.
-template <class Fn>
-void in_worker(Worker& worker, Fn fn) {
-  asio::post(worker.thread.executor(), std::move(fn));
-}
-
-}  // namespace
-
 std::shared_ptr<const access::Shared> Daemon::Parts::access_parts() const {
   auto parts = std::make_shared<access::Shared>();
   const Shared now = shared();
@@ -43,7 +33,7 @@ void Daemon::Parts::spread() {
   const Shared now = shared();
   const auto parts = access_parts();
   for (const auto& worker : workers) {
-    in_worker(*worker, [this, now, parts, &worker = *worker] {
+    asio::post(worker->thread.executor(), [this, now, parts, &worker = *worker] {
       worker.lists = std::make_shared<dnsbl::Lists>(now.config, worker.resolver, now.health, log, metrics);
       worker.pipeline->update(parts, worker.lists);
     });
@@ -61,7 +51,7 @@ void Daemon::Parts::use_resolvers(const config::Config& config) {
   dns_ = settings;
   for (const auto& worker : workers) {
     std::shared_ptr<dns::Resolver> fresh = dns::make_resolver(worker->thread.executor(), settings, clock, metrics);
-    in_worker(*worker, [&worker = *worker, fresh] { worker.resolver.use(fresh); });
+    asio::post(worker->thread.executor(), [&worker = *worker, fresh] { worker.resolver.use(fresh); });
   }
   std::shared_ptr<dns::Resolver> fresh = dns::make_resolver(relay_thread.executor(), settings, clock, metrics);
   asio::post(relay_thread.executor(), [this, fresh] { relay_resolver.use(fresh); });
@@ -165,13 +155,9 @@ Result<admin::Reloaded> Daemon::Parts::reload() {
   return result;
 }
 
-Task<admin::Explained> Daemon::Parts::explain(Facts facts, Mailbox recipient) {
-  admin::Explained explained;
-  access::Pipeline& pipeline = *workers.front()->pipeline;
-  facts.client.trusted = contains(config()->access.trusted_networks, facts.client.address);
-  auto there = pipeline.explain(std::move(facts), std::move(recipient), &explained.verdict);
-  explained.steps = co_await on(workers.front()->thread.executor(), std::move(there));
-  co_return explained;
+Task<access::Explained> Daemon::Parts::explain(Facts facts, Mailbox recipient) {
+  Worker& worker = *workers.front();
+  return on(worker.thread.executor(), worker.pipeline->explain(std::move(facts), std::move(recipient)));
 }
 
 namespace {
@@ -190,13 +176,10 @@ Task<dnsbl::Score> Daemon::Parts::ask_lists(IpAddress address) {
 
 // For the policy service, which has no pipeline: on its thread, the first worker's.
 Task<std::string> Daemon::Parts::spf_domain(greylist::Request request) {
-  dns::Resolver& resolver = workers.front()->resolver;
   const SteadyTime deadline = std::chrono::steady_clock::now() + 5s;
   spf::Query query{request.client, request.sender, request.helo, config()->hostname};
-  const spf::Outcome outcome = co_await spf::check_host(resolver, query, deadline);
-  if (outcome.result != spf::Result::pass) co_return std::string();
-  const bool anybody = co_await spf::authorises_everybody(resolver, std::move(query), deadline);
-  co_return anybody ? std::string() : outcome.domain;
+  const spf::Outcome outcome = co_await spf::authorise(workers.front()->resolver, std::move(query), deadline);
+  co_return outcome.result == spf::Result::pass ? outcome.domain : std::string();
 }
 
 admin::Services Daemon::Parts::services() {

@@ -95,7 +95,7 @@ struct Daemon::Parts {
   Result<config::ConfigPtr> read_again();
   std::vector<IpAddress> control_addresses() const;
   admin::Services services();
-  Task<admin::Explained> explain(Facts facts, Mailbox recipient);
+  Task<access::Explained> explain(Facts facts, Mailbox recipient);
   Task<dnsbl::Score> ask_lists(IpAddress address);
   Task<std::string> spf_domain(greylist::Request request);
   Task<> self_tests();

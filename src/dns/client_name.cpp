@@ -9,10 +9,6 @@ namespace {
 constexpr std::size_t max_names = 5;
 constexpr std::size_t max_addresses = 16;
 
-std::string reverse_name(const IpAddress& ip) {
-  return ip.reversed_labels() + (ip.is_v4() ? ".in-addr.arpa" : ".ip6.arpa");
-}
-
 // An address is no name, even where a PTR record says so: it would end up in logs and whitelists as one.
 bool usable(const std::string& name) {
   return is_hostname(name) && !IpAddress::parse(name);
@@ -23,7 +19,7 @@ bool usable(const std::string& name) {
 Task<ClientName> lookup_client_name(Resolver& resolver, IpAddress ip, SteadyTime deadline) {
   const Type type = ip.is_v4() ? Type::a : Type::aaaa;
   ClientName result;
-  const Answer pointers = co_await resolver.lookup(reverse_name(ip), Type::ptr, deadline);
+  const Answer pointers = co_await resolver.lookup(ip.reverse_name(), Type::ptr, deadline);
   result.failed = pointers.outcome == Outcome::failed;
   for (std::size_t i = 0; i < std::min(pointers.names.size(), max_names); ++i) {
     const std::string& name = pointers.names[i];

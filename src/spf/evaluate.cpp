@@ -72,8 +72,7 @@ bool covers(const Check& check, const Mechanism& mechanism, const IpAddress& add
 Task<std::vector<std::string>> validated_names(Check& check) {
   if (check.validated_names) co_return *check.validated_names;
   const IpAddress client = check.query.client;
-  const std::string reverse = client.reversed_labels() + (client.is_v4() ? ".in-addr.arpa" : ".ip6.arpa");
-  const dns::Answer pointers = co_await check.resolver.lookup(reverse, dns::Type::ptr, check.deadline);
+  const dns::Answer pointers = co_await check.resolver.lookup(client.reverse_name(), dns::Type::ptr, check.deadline);
   std::vector<std::string> names;
   for (std::size_t i = 0; i < std::min(pointers.names.size(), max_names); ++i) {
     const std::string& name = pointers.names[i];
@@ -248,13 +247,15 @@ Task<Outcome> check_host(dns::Resolver& resolver, Query query, SteadyTime deadli
   co_return outcome;
 }
 
-Task<bool> authorises_everybody(dns::Resolver& resolver, Query query, SteadyTime deadline) {
+Task<Outcome> authorise(dns::Resolver& resolver, Query query, SteadyTime deadline) {
+  Outcome outcome = co_await check_host(resolver, query, deadline);
   for (const char* nobody : {"198.18.0.1", "3fff::1"}) {
+    if (outcome.result != Result::pass) break;
     query.client = *IpAddress::parse(nobody);
-    const Outcome outcome = co_await check_host(resolver, query, deadline);
-    if (outcome.result == Result::pass) co_return true;
+    const Outcome other = co_await check_host(resolver, query, deadline);
+    if (other.result == Result::pass) outcome.result = Result::neutral;
   }
-  co_return false;
+  co_return outcome;
 }
 
 std::string_view to_string(Result result) {

@@ -31,8 +31,9 @@ struct Outcome {
 
 Task<Outcome> check_host(dns::Resolver& resolver, Query query, SteadyTime deadline);
 
-// Would a client that has nothing to do with the domain pass too (198.18.0.1 for benchmarks, RFC 2544; 3fff::1 for
-// documentation, RFC 9637)? Then a pass says nothing about who the client is. query.client does not matter.
-Task<bool> authorises_everybody(dns::Resolver& resolver, Query query, SteadyTime deadline);
+// check_host(), but neutral instead of pass if a client that has nothing to do with the domain would pass too
+// (198.18.0.1 for benchmarks, RFC 2544; 3fff::1 for documentation, RFC 9637): that says nothing about who the client
+// is.
+Task<Outcome> authorise(dns::Resolver& resolver, Query query, SteadyTime deadline);
 
 }  // namespace greymx::spf

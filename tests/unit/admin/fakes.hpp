@@ -141,10 +141,10 @@ inline Task<dnsbl::Score> note_dnsbl(std::vector<std::string>& calls, IpAddress 
   co_return score;
 }
 
-inline Task<admin::Explained> note_explain(std::vector<std::string>& calls, Facts facts, Mailbox recipient) {
+inline Task<access::Explained> note_explain(std::vector<std::string>& calls, Facts facts, Mailbox recipient) {
   calls.push_back("explain " + facts.client.to_string() + " " + facts.helo + " <" + facts.sender.to_string() + "> <" +
                   recipient.to_string() + ">");
-  admin::Explained explained;
+  access::Explained explained;
   explained.steps = {{"relay_control", "b@example.com", "pass", "example.com"},
                      {"dnsbl", "192.0.2.1", "reject", "bl.test: 127.0.0.2"}};
   explained.verdict.check = "dnsbl";

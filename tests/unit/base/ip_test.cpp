@@ -77,6 +77,8 @@ TEST_CASE("masks keep the network's bits") {
 
 TEST_CASE("labels for reverse names and block lists") {
   CHECK(ip("192.0.2.1").reversed_labels() == "1.2.0.192");
+  CHECK(ip("192.0.2.1").reverse_name() == "1.2.0.192.in-addr.arpa");
+  CHECK(ip("::").reverse_name().ends_with("0.0.ip6.arpa"));
   CHECK(ip("2001:db8::1").reversed_labels() == "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2");
   CHECK(ip("2001:db8::1").uncompressed() == "2001:db8:0:0:0:0:0:1");
   CHECK(ip("192.0.2.1").uncompressed() == "192.0.2.1");
