@@ -314,19 +314,4 @@ std::vector<std::string> needs_restart(const Config& running, const Config& want
   return changed;
 }
 
-const std::vector<KeyInfo>& keys() {
-  static const std::vector<KeyInfo> all = [] {
-    std::vector<KeyInfo> infos;
-    const auto add = [&](const std::string& prefix, const std::vector<Key>& rows) {
-      for (const Key& row : rows) infos.push_back({prefix + row.name, row.type, row.default_text, row.help});
-    };
-    add("", config_keys());
-    add("domains.*.", domain_keys());
-    add("dnsbl.lists.", list_keys());
-    add("dnsbl.domain_lists.", domain_list_keys());
-    return infos;
-  }();
-  return all;
-}
-
 }  // namespace greymx::config

@@ -36,13 +36,4 @@ Loaded parse(std::string_view text, const std::string& path);  // `path` for mes
 // What changed between two configs that only a restart can bring into effect ("listen.smtp", "paths.queue", …).
 std::vector<std::string> needs_restart(const Config& running, const Config& wanted);
 
-// The table behind it, for the checks that conf/relay.conf and relay.conf(5) name every key: "limits.connections".
-struct KeyInfo {
-  std::string name;
-  std::string type;
-  std::string default_text;  // as TOML
-  std::string help;          // one line
-};
-const std::vector<KeyInfo>& keys();
-
 }  // namespace greymx::config

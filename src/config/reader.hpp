@@ -55,14 +55,12 @@ std::optional<std::string> read_text(const Scope& scope, const toml::node& node,
                                      std::string_view example);
 
 struct Boolean {
-  std::string type() const { return "boolean"; }
   void operator()(const Scope& scope, const toml::node& node, bool& into) const;
 };
 
 struct Integer {
   std::int64_t min;
   std::int64_t max;
-  std::string type() const { return fmt::format("integer, {} to {}", min, max); }
   std::optional<std::int64_t> read(const Scope& scope, const toml::node& node) const;
   template <class T>
   void operator()(const Scope& scope, const toml::node& node, T& into) const {
@@ -76,7 +74,6 @@ struct Word {
   const char* what;     // "a rate"
   const char* example;  // "60/1m"
   std::optional<T> (*parse)(std::string_view);
-  std::string type() const { return what; }
   std::optional<T> read(const Scope& scope, const toml::node& node) const {
     const auto text = read_text(scope, node, what, in_quotes(example));
     if (!text) return std::nullopt;
@@ -98,7 +95,6 @@ struct Measure {
   const char* unit;  // the one that is added to a number that came without
   Word<T> word;
   std::string (*text)(T);
-  std::string type() const { return fmt::format("{}, {} to {}", word.what + 2, text(min), text(max)); }
   void operator()(const Scope& scope, const toml::node& node, T& into) const {
     if (const auto* number = node.as_integer(); number != nullptr && number->get() >= 0) {
       return scope.expected(node, std::string(word.what) + " with its unit",
@@ -124,13 +120,13 @@ inline Measure<std::uint64_t> size(std::uint64_t min, std::uint64_t max) {
 template <class T>
 struct Choice {
   std::vector<std::pair<std::string, T>> choices;
-  std::string type() const {
+  std::string list() const {
     std::string text;
     for (const auto& [name, value] : choices) text += (text.empty() ? "" : " | ") + in_quotes(name);
     return text;
   }
   void operator()(const Scope& scope, const toml::node& node, T& into) const {
-    const auto text = read_text(scope, node, "one of " + type(), in_quotes(choices.front().first));
+    const auto text = read_text(scope, node, "one of " + list(), in_quotes(choices.front().first));
     if (!text) return;
     std::vector<std::string> names;
     for (const auto& [name, value] : choices) {
@@ -139,7 +135,7 @@ struct Choice {
     }
     if (std::find(names.begin(), names.end(), *text) != names.end()) return;
     const std::string meant = nearest(*text, names);
-    scope.wrong(node, fmt::format("{} is not one of {}{}", in_quotes(*text), type(),
+    scope.wrong(node, fmt::format("{} is not one of {}{}", in_quotes(*text), list(),
                                   meant.empty() ? "" : "; did you mean " + in_quotes(meant) + "?"));
   }
 };
@@ -147,7 +143,6 @@ struct Choice {
 // A path, made absolute from the file's folder; empty stays empty if it may be.
 struct Path {
   bool optional = false;
-  std::string type() const { return "path"; }
   void operator()(const Scope& scope, const toml::node& node, std::string& into) const;
 };
 
@@ -155,7 +150,6 @@ template <class Item>
 struct ListOf {
   Item item;
   const char* example;  // "[\"::1\"]"
-  std::string type() const { return "list of: " + item.type(); }
   template <class T>
   void operator()(const Scope& scope, const toml::node& node, std::vector<T>& into) const {
     const toml::array* array = node.as_array();
@@ -168,10 +162,8 @@ struct ListOf {
 // One row of the table of keys; `object` is the struct that has the field.
 struct Key {
   std::string name;
-  std::string type;
-  std::string default_text;
-  std::string help;
-  bool restart = false;  // a change needs a restart
+  std::string default_text;  // as TOML
+  bool restart = false;      // a change needs a restart
   std::function<void(const Scope&, const toml::node&, void* object)> read;
   std::function<bool(const void* a, const void* b)> equal;
 };

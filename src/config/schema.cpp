@@ -1,4 +1,4 @@
-// The table of all keys: name, default, what is allowed, where it goes, help. Everything that knows keys reads it: the
+// The table of all keys: name, default, what is allowed, where it goes. Everything that knows keys reads it: the
 // loader, its messages, and the checks of conf/relay.conf and relay.conf(5).
 #include "base/mailbox.hpp"
 #include "config/reader.hpp"
@@ -14,8 +14,8 @@ constexpr std::uint64_t MiB = 1ULL << 20;
 constexpr std::uint64_t GiB = 1ULL << 30;
 
 template <class Object, class Reader, class Field>
-Key key(std::string name, std::string default_text, Reader reader, Field field, std::string help) {
-  Key row{std::move(name), reader.type(), std::move(default_text), std::move(help), false, {}, {}};
+Key key(std::string name, std::string default_text, Reader reader, Field field) {
+  Key row{std::move(name), std::move(default_text), false, {}, {}};
   row.read = [reader, field](const Scope& scope, const toml::node& node, void* object) {
     reader(scope, node, field(*static_cast<Object*>(object)));
   };
@@ -95,7 +95,6 @@ const Choice<CheckMode> check_mode{{{"reject", CheckMode::reject}, {"warn", Chec
 
 // "0.0.0.0:25", or { address = "0.0.0.0:25", proxy_protocol = true }
 struct SmtpListenerReader {
-  std::string type() const { return listener.type() + ", or { address, proxy_protocol }"; }
   void operator()(const Scope& scope, const toml::node& node, SmtpListener& into) const {
     const toml::table* table = node.as_table();
     if (table == nullptr) return listener(scope, node, into.endpoint);
@@ -116,10 +115,9 @@ struct SmtpListenerReader {
 
 // "127.0.0.1:10023" or "unix:/path"
 struct PolicyListenerReader {
-  std::string type() const { return "an address with its port, or unix:PATH"; }
   void operator()(const Scope& scope, const toml::node& node, PolicyListener& into) const {
     static constexpr std::string_view prefix = "unix:";
-    const auto value = read_text(scope, node, type(), "\"127.0.0.1:10023\"");
+    const auto value = read_text(scope, node, "an address with its port, or unix:PATH", "\"127.0.0.1:10023\"");
     if (!value) return;
     if (value->starts_with(prefix) && value->size() > prefix.size()) {
       into.unix_path = resolve(scope.folder, value->substr(prefix.size()));
@@ -130,9 +128,8 @@ struct PolicyListenerReader {
 };
 
 struct SmarthostReader {
-  std::string type() const { return "host, host:port or [IPv6]:port"; }
   void operator()(const Scope& scope, const toml::node& node, Delivery& into) const {
-    const auto value = read_text(scope, node, type(), "\"smtp.example.net:25\"");
+    const auto value = read_text(scope, node, "host, host:port or [IPv6]:port", "\"smtp.example.net:25\"");
     if (!value) return;
     into.smarthost = *value;
     if (!value->empty())
@@ -142,7 +139,6 @@ struct SmarthostReader {
 };
 
 struct DomainChecksReader {
-  std::string type() const { return R"(list of: "sender" | "helo" | "client")"; }
   void operator()(const Scope& scope, const toml::node& node, DnsblDomainList& into) const {
     const Choice<int> choice{{{"sender", 0}, {"helo", 1}, {"client", 2}}};
     std::vector<int> chosen;
@@ -155,10 +151,10 @@ struct DomainChecksReader {
 };
 
 struct LogTargetReader {
-  std::string type() const { return R"("stderr" | "syslog" | "journal" | path)"; }
+  static constexpr std::string_view allowed = R"("stderr" | "syslog" | "journal" | path)";
   void operator()(const Scope& scope, const toml::node& node, std::string& into) const {
     const std::vector<std::string> names = {"stderr", "syslog", "journal"};
-    const auto value = read_text(scope, node, type(), "\"stderr\"");
+    const auto value = read_text(scope, node, allowed, "\"stderr\"");
     if (!value) return;
     if (std::find(names.begin(), names.end(), *value) != names.end()) {
       into = *value;
@@ -166,7 +162,7 @@ struct LogTargetReader {
       into = resolve(scope.folder, *value);
     } else {
       const std::string meant = nearest(*value, names);
-      scope.wrong(node, fmt::format("{} is not {} (with a \"/\"){}", in_quotes(*value), type(),
+      scope.wrong(node, fmt::format("{} is not {} (with a \"/\"){}", in_quotes(*value), allowed,
                                     meant.empty() ? "" : "; did you mean " + in_quotes(meant) + "?"));
     }
   }
@@ -178,143 +174,143 @@ struct LogTargetReader {
 const std::vector<Key>& config_keys() {
   using C = Config;
   static const std::vector<Key> rows = {
-      key<C>("hostname", "", Word<std::string>{"a full host name", "mx2.example.net", full_name}, FIELD(hostname), "our name in greeting, Received and HELO; default: the system's full name"),
-      restart(key<C>("user", "\"greymx\"", Word<std::string>{"an account's name", "greymx", account}, FIELD(user), "whom to become after binding, when started as root")),
-      restart(key<C>("group", "\"greymx\"", Word<std::string>{"a group's name", "greymx", account}, FIELD(group), "the group to go with user")),
-      restart(key<C>("workers", "0", Integer{0, 256}, FIELD(workers), "network threads; 0 = one per core")),
-      key<C>("shutdown_grace", "\"30s\"", duration(0s, 1h), FIELD(shutdown_grace), "how long sessions may take to end after SIGTERM"),
+      key<C>("hostname", "", Word<std::string>{"a full host name", "mx2.example.net", full_name}, FIELD(hostname)),
+      restart(key<C>("user", "\"greymx\"", Word<std::string>{"an account's name", "greymx", account}, FIELD(user))),
+      restart(key<C>("group", "\"greymx\"", Word<std::string>{"a group's name", "greymx", account}, FIELD(group))),
+      restart(key<C>("workers", "0", Integer{0, 256}, FIELD(workers))),
+      key<C>("shutdown_grace", "\"30s\"", duration(0s, 1h), FIELD(shutdown_grace)),
 
-      restart(key<C>("listen.smtp", R"(["[::]:25", "0.0.0.0:25"])", ListOf<SmtpListenerReader>{{}, R"(["0.0.0.0:25"])"}, FIELD(listen.smtp), "where SMTP is spoken; an entry may be { address, proxy_protocol }")),
-      restart(key<C>("listen.policy", "[]", ListOf<PolicyListenerReader>{{}, R"(["127.0.0.1:10023"])"}, FIELD(listen.policy), "Postfix policy delegation service over the same greylist")),
-      restart(key<C>("listen.http", R"(["127.0.0.1:8025"])", ListOf<Word<Endpoint>>{listener, R"(["127.0.0.1:8025"])"}, FIELD(listen.http), "metrics, health and the status page; [] = off")),
-      restart(key<C>("listen.control", "\"/run/greymx/control\"", Path{}, FIELD(listen.control), "the admin tool's socket, mode 0660")),
+      restart(key<C>("listen.smtp", R"(["[::]:25", "0.0.0.0:25"])", ListOf<SmtpListenerReader>{{}, R"(["0.0.0.0:25"])"}, FIELD(listen.smtp))),
+      restart(key<C>("listen.policy", "[]", ListOf<PolicyListenerReader>{{}, R"(["127.0.0.1:10023"])"}, FIELD(listen.policy))),
+      restart(key<C>("listen.http", R"(["127.0.0.1:8025"])", ListOf<Word<Endpoint>>{listener, R"(["127.0.0.1:8025"])"}, FIELD(listen.http))),
+      restart(key<C>("listen.control", "\"/run/greymx/control\"", Path{}, FIELD(listen.control))),
 
-      restart(key<C>("paths.queue", "\"/var/spool/greymx\"", Path{}, FIELD(queue_path), "the mail that waits")),
-      restart(key<C>("paths.state", "\"/var/lib/greymx\"", Path{}, FIELD(state_path), "greylist and recipient memory")),
+      restart(key<C>("paths.queue", "\"/var/spool/greymx\"", Path{}, FIELD(queue_path))),
+      restart(key<C>("paths.state", "\"/var/lib/greymx\"", Path{}, FIELD(state_path))),
 
-      key<C>("smtp.bare_lf", "\"normalize\"", Choice<bool>{{{"normalize", false}, {"reject", true}}}, FIELD(smtp.reject_bare_lf), "what to do with line ends that are not CRLF"),
-      key<C>("smtp.banner", "\"ESMTP greymx\"", ascii_text, FIELD(smtp.banner), "the greeting after our name"),
+      key<C>("smtp.bare_lf", "\"normalize\"", Choice<bool>{{{"normalize", false}, {"reject", true}}}, FIELD(smtp.reject_bare_lf)),
+      key<C>("smtp.banner", "\"ESMTP greymx\"", ascii_text, FIELD(smtp.banner)),
 
-      key<C>("limits.connections", "10000", Integer{1, 1'000'000}, FIELD(limits.connections), "SMTP connections in all"),
-      key<C>("limits.connections_per_client", "20", Integer{1, 1'000'000}, FIELD(limits.connections_per_client), "per IPv4 address or IPv6 /64"),
-      key<C>("limits.rate_per_client", "\"60/1m\"", Word<Rate>{"a rate", "60/1m", parse_count_rate}, FIELD(limits.rate_per_client), "new connections per IPv4 address or IPv6 /64"),
-      key<C>("limits.data_rate_min", "\"1KiB/1s\"", Word<Rate>{"a rate of bytes", "1KiB/1s", parse_byte_rate}, FIELD(limits.data_rate_min), "in DATA and BDAT, averaged over a minute; slower senders are hung up on"),
-      key<C>("limits.message_size", "\"50MiB\"", size(1 * KiB, 16 * GiB), FIELD(limits.message_size), "the largest message taken"),
+      key<C>("limits.connections", "10000", Integer{1, 1'000'000}, FIELD(limits.connections)),
+      key<C>("limits.connections_per_client", "20", Integer{1, 1'000'000}, FIELD(limits.connections_per_client)),
+      key<C>("limits.rate_per_client", "\"60/1m\"", Word<Rate>{"a rate", "60/1m", parse_count_rate}, FIELD(limits.rate_per_client)),
+      key<C>("limits.data_rate_min", "\"1KiB/1s\"", Word<Rate>{"a rate of bytes", "1KiB/1s", parse_byte_rate}, FIELD(limits.data_rate_min)),
+      key<C>("limits.message_size", "\"50MiB\"", size(1 * KiB, 16 * GiB), FIELD(limits.message_size)),
       // A record of a message with all its recipients' states fits a quarter of the queue's segments.
-      key<C>("limits.recipients_per_message", "1000", Integer{1, 10'000}, FIELD(limits.recipients_per_message), "more get 452"),
-      key<C>("limits.errors", "20", Integer{1, 10'000}, FIELD(limits.errors), "protocol errors and 5xx of one session before 421"),
-      key<C>("limits.min_free_space", "\"256MiB\"", size(0, 1024 * GiB), FIELD(limits.min_free_space), "on the spool's disk; below it mail is answered with 452"),
-      key<C>("limits.buffer_memory", "\"64MiB\"", size(1 * MiB, 64 * GiB), FIELD(limits.buffer_memory), "all message bodies in memory together; the rest goes to disk as it arrives"),
-      key<C>("limits.command_timeout", "\"5m\"", duration(1s, 1h), FIELD(limits.command_timeout), "how long a client may be silent between commands"),
-      key<C>("limits.data_timeout", "\"5m\"", duration(1s, 1h), FIELD(limits.data_timeout), "how long a client may be silent in DATA and BDAT"),
+      key<C>("limits.recipients_per_message", "1000", Integer{1, 10'000}, FIELD(limits.recipients_per_message)),
+      key<C>("limits.errors", "20", Integer{1, 10'000}, FIELD(limits.errors)),
+      key<C>("limits.min_free_space", "\"256MiB\"", size(0, 1024 * GiB), FIELD(limits.min_free_space)),
+      key<C>("limits.buffer_memory", "\"64MiB\"", size(1 * MiB, 64 * GiB), FIELD(limits.buffer_memory)),
+      key<C>("limits.command_timeout", "\"5m\"", duration(1s, 1h), FIELD(limits.command_timeout)),
+      key<C>("limits.data_timeout", "\"5m\"", duration(1s, 1h), FIELD(limits.data_timeout)),
 
-      key<C>("tls.certificate", "\"\"", Path{.optional = true}, FIELD(tls.certificate), "PEM chain; empty = STARTTLS is not offered"),
-      key<C>("tls.key", "\"\"", Path{.optional = true}, FIELD(tls.key), "PEM key of the certificate"),
-      key<C>("tls.inbound", "\"may\"", Choice<TlsLevel>{{{"none", TlsLevel::none}, {"may", TlsLevel::may}, {"encrypt", TlsLevel::encrypt}}}, FIELD(tls.inbound), "whether clients may or must use STARTTLS"),
+      key<C>("tls.certificate", "\"\"", Path{.optional = true}, FIELD(tls.certificate)),
+      key<C>("tls.key", "\"\"", Path{.optional = true}, FIELD(tls.key)),
+      key<C>("tls.inbound", "\"may\"", Choice<TlsLevel>{{{"none", TlsLevel::none}, {"may", TlsLevel::may}, {"encrypt", TlsLevel::encrypt}}}, FIELD(tls.inbound)),
 
-      key<C>("access.trusted_networks", R"(["127.0.0.0/8", "::1/128"])", ListOf<Word<Network>>{network, R"(["127.0.0.0/8"])"}, FIELD(access.trusted_networks), "may use ETRN and skip the checks; still relay to our domains only"),
-      key<C>("access.proxy_networks", "[]", ListOf<Word<Network>>{network, R"(["192.0.2.10"])"}, FIELD(access.proxy_networks), "may speak for others with XCLIENT and the PROXY protocol"),
-      key<C>("access.clients", "\"\"", Path{.optional = true}, FIELD(access.clients), "access file for client addresses and names, in Postfix's access(5) syntax"),
-      key<C>("access.helo", "\"\"", Path{.optional = true}, FIELD(access.helo), "access file for HELO names"),
-      key<C>("access.senders", "\"\"", Path{.optional = true}, FIELD(access.senders), "access file for senders"),
-      key<C>("access.recipients", "\"\"", Path{.optional = true}, FIELD(access.recipients), "access file for recipients"),
-      key<C>("access.invalid_helo", "\"reject\"", check_mode, FIELD(access.invalid_helo), "HELO names that are no names"),
-      key<C>("access.unauth_pipelining", "\"reject\"", check_mode, FIELD(access.unauth_pipelining), "commands sent ahead where that is not allowed"),
-      key<C>("access.non_fqdn_sender", "\"reject\"", check_mode, FIELD(access.non_fqdn_sender), "sender domains without a dot"),
-      key<C>("access.unknown_sender_domain", "\"reject\"", check_mode, FIELD(access.unknown_sender_domain), "sender domains without MX and address"),
-      key<C>("access.non_fqdn_recipient", "\"reject\"", check_mode, FIELD(access.non_fqdn_recipient), "recipient domains without a dot"),
-      key<C>("access.unknown_recipient_domain", "\"reject\"", check_mode, FIELD(access.unknown_recipient_domain), "recipient domains without MX and address"),
-      key<C>("access.early_talker", "\"reject\"", check_mode, FIELD(access.early_talker), "clients that speak before our greeting"),
-      key<C>("access.early_talker_wait", "\"0s\"", duration(0s, 1min), FIELD(access.early_talker_wait), "delay of the greeting; 0s = only look whether data is already there"),
+      key<C>("access.trusted_networks", R"(["127.0.0.0/8", "::1/128"])", ListOf<Word<Network>>{network, R"(["127.0.0.0/8"])"}, FIELD(access.trusted_networks)),
+      key<C>("access.proxy_networks", "[]", ListOf<Word<Network>>{network, R"(["192.0.2.10"])"}, FIELD(access.proxy_networks)),
+      key<C>("access.clients", "\"\"", Path{.optional = true}, FIELD(access.clients)),
+      key<C>("access.helo", "\"\"", Path{.optional = true}, FIELD(access.helo)),
+      key<C>("access.senders", "\"\"", Path{.optional = true}, FIELD(access.senders)),
+      key<C>("access.recipients", "\"\"", Path{.optional = true}, FIELD(access.recipients)),
+      key<C>("access.invalid_helo", "\"reject\"", check_mode, FIELD(access.invalid_helo)),
+      key<C>("access.unauth_pipelining", "\"reject\"", check_mode, FIELD(access.unauth_pipelining)),
+      key<C>("access.non_fqdn_sender", "\"reject\"", check_mode, FIELD(access.non_fqdn_sender)),
+      key<C>("access.unknown_sender_domain", "\"reject\"", check_mode, FIELD(access.unknown_sender_domain)),
+      key<C>("access.non_fqdn_recipient", "\"reject\"", check_mode, FIELD(access.non_fqdn_recipient)),
+      key<C>("access.unknown_recipient_domain", "\"reject\"", check_mode, FIELD(access.unknown_recipient_domain)),
+      key<C>("access.early_talker", "\"reject\"", check_mode, FIELD(access.early_talker)),
+      key<C>("access.early_talker_wait", "\"0s\"", duration(0s, 1min), FIELD(access.early_talker_wait)),
 
-      key<C>("dns.servers", "[]", ListOf<Word<Endpoint>>{{"an address with an optional port", "127.0.0.1:53", name_server}, R"(["127.0.0.1:53"])"}, FIELD(dns.servers), "name servers; default: those of resolv.conf"),
-      key<C>("dns.timeout", "\"5s\"", duration(1s, 1min), FIELD(dns.timeout), "for one question to one server"),
-      key<C>("dns.attempts", "2", Integer{1, 10}, FIELD(dns.attempts), "questions to each server before giving up"),
-      key<C>("dns.cache_size", "100000", Integer{0, 10'000'000}, FIELD(dns.cache_size), "answers kept for their time to live"),
+      key<C>("dns.servers", "[]", ListOf<Word<Endpoint>>{{"an address with an optional port", "127.0.0.1:53", name_server}, R"(["127.0.0.1:53"])"}, FIELD(dns.servers)),
+      key<C>("dns.timeout", "\"5s\"", duration(1s, 1min), FIELD(dns.timeout)),
+      key<C>("dns.attempts", "2", Integer{1, 10}, FIELD(dns.attempts)),
+      key<C>("dns.cache_size", "100000", Integer{0, 10'000'000}, FIELD(dns.cache_size)),
 
-      key<C>("dnsbl.mode", "\"reject\"", check_mode, FIELD(dnsbl.mode), "what a score at the threshold leads to"),
-      key<C>("dnsbl.threshold", "1", Integer{1, 1000}, FIELD(dnsbl.threshold), "the sum of weights at which mail is refused"),
-      key<C>("dnsbl.cache_ttl_max", "\"1h\"", duration(0s, 7 * day), FIELD(dnsbl.cache_ttl_max), "answers are not kept longer than this"),
+      key<C>("dnsbl.mode", "\"reject\"", check_mode, FIELD(dnsbl.mode)),
+      key<C>("dnsbl.threshold", "1", Integer{1, 1000}, FIELD(dnsbl.threshold)),
+      key<C>("dnsbl.cache_ttl_max", "\"1h\"", duration(0s, 7 * day), FIELD(dnsbl.cache_ttl_max)),
 
-      key<C>("greylist.mode", "\"reject\"", check_mode, FIELD(greylist.mode), "whether unknown senders have to come back"),
-      restart(key<C>("greylist.store", "\"bdb\"", Word<std::string>{"a store that exists yet", "bdb", store}, FIELD(greylist.store), "where the greylist lives")),
-      key<C>("greylist.delay", "\"5m\"", duration(0s, 1 * day), FIELD(greylist.delay), "how long to stay away before coming back"),
-      key<C>("greylist.retry_window", "\"2d\"", duration(1s, 100 * day), FIELD(greylist.retry_window), "how late a retry may come"),
-      key<C>("greylist.max_age", "\"35d\"", duration(1s, 1000 * day), FIELD(greylist.max_age), "how long what passed is remembered"),
-      key<C>("greylist.auto_whitelist_clients", "5", Integer{0, 10'000}, FIELD(greylist.auto_whitelist_clients), "passes after which a client is no longer greylisted; 0 = off"),
-      key<C>("greylist.on_error", "\"pass\"", Choice<bool>{{{"pass", false}, {"defer", true}}}, FIELD(greylist.defer_on_error), "what happens while the store fails"),
-      key<C>("greylist.ipv4_prefix", "24", Integer{1, 32}, FIELD(greylist.ipv4_prefix), "clients of one such network count as one"),
-      key<C>("greylist.ipv6_prefix", "64", Integer{1, 128}, FIELD(greylist.ipv6_prefix), "clients of one such network count as one"),
-      key<C>("greylist.lookup_by_host", "false", Boolean{}, FIELD(greylist.lookup_by_host), "use the whole client address instead of its network"),
-      key<C>("greylist.whitelist_clients", R"(["whitelist_clients"])", ListOf<Path>{{}, R"(["whitelist_clients"])"}, FIELD(greylist.whitelist_clients), "files of clients that are not greylisted, in postgrey's syntax"),
-      key<C>("greylist.whitelist_recipients", R"(["whitelist_recipients"])", ListOf<Path>{{}, R"(["whitelist_recipients"])"}, FIELD(greylist.whitelist_recipients), "files of recipients that are not greylisted, in postgrey's syntax"),
-      key<C>("greylist.sender_pools", "true", Boolean{}, FIELD(greylist.sender_pools), "a retry from any address of the sender's pool counts"),
-      key<C>("greylist.text", "\"Greylisted, please try again later\"", ascii_text, FIELD(greylist.text), "the reply; %s = seconds left, %r = recipient domain"),
-      key<C>("greylist.header", "true", Boolean{}, FIELD(greylist.header), "X-Greylist on mail that had to wait"),
-      key<C>("greylist.when", "\"always\"", Choice<bool>{{{"always", false}, {"primary-up", true}}}, FIELD(greylist.primary_up_only), "\"primary-up\" waves new mail through while the primary is down"),
+      key<C>("greylist.mode", "\"reject\"", check_mode, FIELD(greylist.mode)),
+      restart(key<C>("greylist.store", "\"bdb\"", Word<std::string>{"a store that exists yet", "bdb", store}, FIELD(greylist.store))),
+      key<C>("greylist.delay", "\"5m\"", duration(0s, 1 * day), FIELD(greylist.delay)),
+      key<C>("greylist.retry_window", "\"2d\"", duration(1s, 100 * day), FIELD(greylist.retry_window)),
+      key<C>("greylist.max_age", "\"35d\"", duration(1s, 1000 * day), FIELD(greylist.max_age)),
+      key<C>("greylist.auto_whitelist_clients", "5", Integer{0, 10'000}, FIELD(greylist.auto_whitelist_clients)),
+      key<C>("greylist.on_error", "\"pass\"", Choice<bool>{{{"pass", false}, {"defer", true}}}, FIELD(greylist.defer_on_error)),
+      key<C>("greylist.ipv4_prefix", "24", Integer{1, 32}, FIELD(greylist.ipv4_prefix)),
+      key<C>("greylist.ipv6_prefix", "64", Integer{1, 128}, FIELD(greylist.ipv6_prefix)),
+      key<C>("greylist.lookup_by_host", "false", Boolean{}, FIELD(greylist.lookup_by_host)),
+      key<C>("greylist.whitelist_clients", R"(["whitelist_clients"])", ListOf<Path>{{}, R"(["whitelist_clients"])"}, FIELD(greylist.whitelist_clients)),
+      key<C>("greylist.whitelist_recipients", R"(["whitelist_recipients"])", ListOf<Path>{{}, R"(["whitelist_recipients"])"}, FIELD(greylist.whitelist_recipients)),
+      key<C>("greylist.sender_pools", "true", Boolean{}, FIELD(greylist.sender_pools)),
+      key<C>("greylist.text", "\"Greylisted, please try again later\"", ascii_text, FIELD(greylist.text)),
+      key<C>("greylist.header", "true", Boolean{}, FIELD(greylist.header)),
+      key<C>("greylist.when", "\"always\"", Choice<bool>{{{"always", false}, {"primary-up", true}}}, FIELD(greylist.primary_up_only)),
 
-      key<C>("queue.retry_min", "\"1m\"", duration(1s, 1 * day), FIELD(queue.retry_min), "shortest wait between two attempts"),
-      key<C>("queue.retry_max", "\"1h\"", duration(1s, 7 * day), FIELD(queue.retry_max), "longest wait between two attempts"),
-      key<C>("queue.lifetime", "\"14d\"", duration(1min, 1000 * day), FIELD(queue.lifetime), "how long mail is tried while the primary can be reached"),
-      key<C>("queue.lifetime_max", "\"30d\"", duration(1min, 1000 * day), FIELD(queue.lifetime_max), "counted from arrival, whatever the primary does"),
-      key<C>("queue.bounce_lifetime", "\"5d\"", duration(1min, 1000 * day), FIELD(queue.bounce_lifetime), "for our own reports and for held mail"),
-      key<C>("queue.delay_warning", "\"0s\"", duration(0s, 100 * day), FIELD(queue.delay_warning), "when to tell the sender that mail waits; 0s = never"),
-      key<C>("queue.bounce", "\"verified\"", Choice<BounceMode>{{{"always", BounceMode::always}, {"verified", BounceMode::verified}, {"never", BounceMode::never}}}, FIELD(queue.bounce), "who gets non-delivery reports; the rest is held for the admin"),
-      key<C>("queue.count_downtime", "false", Boolean{}, FIELD(queue.count_downtime), "does time in which the primary was down count towards lifetime"),
+      key<C>("queue.retry_min", "\"1m\"", duration(1s, 1 * day), FIELD(queue.retry_min)),
+      key<C>("queue.retry_max", "\"1h\"", duration(1s, 7 * day), FIELD(queue.retry_max)),
+      key<C>("queue.lifetime", "\"14d\"", duration(1min, 1000 * day), FIELD(queue.lifetime)),
+      key<C>("queue.lifetime_max", "\"30d\"", duration(1min, 1000 * day), FIELD(queue.lifetime_max)),
+      key<C>("queue.bounce_lifetime", "\"5d\"", duration(1min, 1000 * day), FIELD(queue.bounce_lifetime)),
+      key<C>("queue.delay_warning", "\"0s\"", duration(0s, 100 * day), FIELD(queue.delay_warning)),
+      key<C>("queue.bounce", "\"verified\"", Choice<BounceMode>{{{"always", BounceMode::always}, {"verified", BounceMode::verified}, {"never", BounceMode::never}}}, FIELD(queue.bounce)),
+      key<C>("queue.count_downtime", "false", Boolean{}, FIELD(queue.count_downtime)),
 
-      key<C>("delivery.concurrency", "20", Integer{1, 1000}, FIELD(delivery.concurrency), "connections to one primary"),
-      key<C>("delivery.concurrency_start", "2", Integer{1, 1000}, FIELD(delivery.concurrency_start), "connections to begin with after it was down"),
-      key<C>("delivery.mx_port", "25", Integer{1, 65535}, FIELD(delivery.mx_port), "port of hosts found by MX"),
-      key<C>("delivery.private_targets", "false", Boolean{}, FIELD(delivery.private_targets), "may MX records lead to loopback or private addresses"),
-      key<C>("delivery.probe_interval", "\"30s\"", duration(1s, 1h), FIELD(delivery.probe_interval), "how soon the return of a primary is noticed"),
-      key<C>("delivery.messages_per_connection", "100", Integer{1, 1'000'000}, FIELD(delivery.messages_per_connection), "then a new connection is made"),
-      key<C>("delivery.smarthost", "\"\"", SmarthostReader{}, FIELD(delivery), "host:port for our own reports; default: the MX of their recipient"),
-      key<C>("delivery.connect_timeout", "\"30s\"", duration(1s, 5min), FIELD(delivery.connect_timeout), "for each address of a primary"),
+      key<C>("delivery.concurrency", "20", Integer{1, 1000}, FIELD(delivery.concurrency)),
+      key<C>("delivery.concurrency_start", "2", Integer{1, 1000}, FIELD(delivery.concurrency_start)),
+      key<C>("delivery.mx_port", "25", Integer{1, 65535}, FIELD(delivery.mx_port)),
+      key<C>("delivery.private_targets", "false", Boolean{}, FIELD(delivery.private_targets)),
+      key<C>("delivery.probe_interval", "\"30s\"", duration(1s, 1h), FIELD(delivery.probe_interval)),
+      key<C>("delivery.messages_per_connection", "100", Integer{1, 1'000'000}, FIELD(delivery.messages_per_connection)),
+      key<C>("delivery.smarthost", "\"\"", SmarthostReader{}, FIELD(delivery)),
+      key<C>("delivery.connect_timeout", "\"30s\"", duration(1s, 5min), FIELD(delivery.connect_timeout)),
 
-      key<C>("alerts.to", "[]", ListOf<Word<std::string>>{{"a mail address", "postmaster@example.com", mailbox}, R"(["postmaster@example.com"])"}, FIELD(alerts_to), "who gets mail about what needs a person"),
+      key<C>("alerts.to", "[]", ListOf<Word<std::string>>{{"a mail address", "postmaster@example.com", mailbox}, R"(["postmaster@example.com"])"}, FIELD(alerts_to)),
 
-      key<C>("log.target", "\"stderr\"", LogTargetReader{}, FIELD(log.target), "where log lines go"),
-      key<C>("log.tag", "\"greymx\"", Word<std::string>{"a word of letters, digits, \"-\", \"_\" and \".\"", "greymx", tag}, FIELD(log.tag), "the name before the slash in log lines"),
-      key<C>("log.format", "\"text\"", Choice<bool>{{{"text", false}, {"json", true}}}, FIELD(log.json), "shape of log lines"),
-      key<C>("log.level", "\"info\"", Choice<std::string>{{{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}}}, FIELD(log.level), "what is logged at all"),
+      key<C>("log.target", "\"stderr\"", LogTargetReader{}, FIELD(log.target)),
+      key<C>("log.tag", "\"greymx\"", Word<std::string>{"a word of letters, digits, \"-\", \"_\" and \".\"", "greymx", tag}, FIELD(log.tag)),
+      key<C>("log.format", "\"text\"", Choice<bool>{{{"text", false}, {"json", true}}}, FIELD(log.json)),
+      key<C>("log.level", "\"info\"", Choice<std::string>{{{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}}}, FIELD(log.level)),
   };
   return rows;
 }
 
 const std::vector<Key>& domain_keys() {
   static const std::vector<Key> rows = {
-      key<Domain>("primary", "[]", ListOf<Word<HostPort>>{{"a host with an optional port", "mx1.example.com:25", host_port}, R"(["mx1.example.com"])"}, FIELD(primary), "hosts in order: host, host:port or [IPv6]:port; default: the MX records preferred over ours"),
-      key<Domain>("recipients", "\"\"", Path{.optional = true}, FIELD(recipients), "file of valid recipients, one a line; others get 550 5.1.1"),
-      key<Domain>("verify_recipients", "true", Boolean{}, FIELD(verify_recipients), "ask the primary at RCPT time and remember the answer"),
-      key<Domain>("unknown_while_down", "\"accept\"", Choice<UnknownWhileDown>{{{"accept", UnknownWhileDown::accept}, {"defer", UnknownWhileDown::defer}, {"reject", UnknownWhileDown::reject}}}, FIELD(unknown_while_down), "an address never heard of, while the primary cannot be asked"),
-      key<Domain>("greylist", "true", Boolean{}, FIELD(greylist), "whether the greylist applies to this domain"),
-      key<Domain>("dnsbl", "true", Boolean{}, FIELD(dnsbl), "whether block lists apply to this domain"),
-      key<Domain>("tls", "\"may\"", Choice<TlsLevel>{{{"none", TlsLevel::none}, {"may", TlsLevel::may}, {"encrypt", TlsLevel::encrypt}, {"verify", TlsLevel::verify}}}, FIELD(tls), "TLS to the primary"),
-      key<Domain>("xforward", "true", Boolean{}, FIELD(xforward), "pass the client's details if the primary offers XFORWARD"),
-      key<Domain>("fingerprint", "\"\"", Word<std::string>{"a SHA-256 fingerprint of 64 hex digits (openssl x509 -noout -fingerprint -sha256 prints it)", "9F:86:D0:81:…", fingerprint}, FIELD(fingerprint), "SHA-256 of the primary's certificate, instead of a name check"),
+      key<Domain>("primary", "[]", ListOf<Word<HostPort>>{{"a host with an optional port", "mx1.example.com:25", host_port}, R"(["mx1.example.com"])"}, FIELD(primary)),
+      key<Domain>("recipients", "\"\"", Path{.optional = true}, FIELD(recipients)),
+      key<Domain>("verify_recipients", "true", Boolean{}, FIELD(verify_recipients)),
+      key<Domain>("unknown_while_down", "\"accept\"", Choice<UnknownWhileDown>{{{"accept", UnknownWhileDown::accept}, {"defer", UnknownWhileDown::defer}, {"reject", UnknownWhileDown::reject}}}, FIELD(unknown_while_down)),
+      key<Domain>("greylist", "true", Boolean{}, FIELD(greylist)),
+      key<Domain>("dnsbl", "true", Boolean{}, FIELD(dnsbl)),
+      key<Domain>("tls", "\"may\"", Choice<TlsLevel>{{{"none", TlsLevel::none}, {"may", TlsLevel::may}, {"encrypt", TlsLevel::encrypt}, {"verify", TlsLevel::verify}}}, FIELD(tls)),
+      key<Domain>("xforward", "true", Boolean{}, FIELD(xforward)),
+      key<Domain>("fingerprint", "\"\"", Word<std::string>{"a SHA-256 fingerprint of 64 hex digits (openssl x509 -noout -fingerprint -sha256 prints it)", "9F:86:D0:81:…", fingerprint}, FIELD(fingerprint)),
   };
   return rows;
 }
 
 const std::vector<Key>& list_keys() {
   static const std::vector<Key> rows = {
-      key<DnsblList>("zone", "", zone, FIELD(zone), "the list's DNS zone"),
-      key<DnsblList>("replies", "[]", ListOf<Word<Pattern>>{reply, R"(["127.0.0.[2..11]"])"}, FIELD(replies), "answers that count; default: any in 127/8 but 127.255.255.0/24"),
-      key<DnsblList>("weight", "1", Integer{-1000, 1000}, FIELD(weight), "what a listing adds to the score; negative = allow list"),
-      key<DnsblList>("self_test", "true", Boolean{}, FIELD(self_test), "check the list's RFC 5782 test points"),
-      key<DnsblList>("reason", "\"\"", text, FIELD(reason), "shown instead of the list's TXT record"),
+      key<DnsblList>("zone", "", zone, FIELD(zone)),
+      key<DnsblList>("replies", "[]", ListOf<Word<Pattern>>{reply, R"(["127.0.0.[2..11]"])"}, FIELD(replies)),
+      key<DnsblList>("weight", "1", Integer{-1000, 1000}, FIELD(weight)),
+      key<DnsblList>("self_test", "true", Boolean{}, FIELD(self_test)),
+      key<DnsblList>("reason", "\"\"", text, FIELD(reason)),
   };
   return rows;
 }
 
 const std::vector<Key>& domain_list_keys() {
   static const std::vector<Key> rows = {
-      key<DnsblDomainList>("zone", "", zone, FIELD(zone), "the list's DNS zone"),
-      key<DnsblDomainList>("check", R"(["sender", "helo", "client"])", DomainChecksReader{}, WHOLE, "which names are looked up"),
-      key<DnsblDomainList>("replies", "[]", ListOf<Word<Pattern>>{reply, R"(["127.0.1.[2..99]"])"}, FIELD(replies), "answers that count; default: any in 127/8 but 127.255.255.0/24"),
-      key<DnsblDomainList>("weight", "1", Integer{-1000, 1000}, FIELD(weight), "what a listing adds to the score; negative = allow list"),
-      key<DnsblDomainList>("self_test", "true", Boolean{}, FIELD(self_test), "check the list's RFC 5782 test points"),
-      key<DnsblDomainList>("reason", "\"\"", text, FIELD(reason), "shown instead of the list's TXT record"),
+      key<DnsblDomainList>("zone", "", zone, FIELD(zone)),
+      key<DnsblDomainList>("check", R"(["sender", "helo", "client"])", DomainChecksReader{}, WHOLE),
+      key<DnsblDomainList>("replies", "[]", ListOf<Word<Pattern>>{reply, R"(["127.0.1.[2..99]"])"}, FIELD(replies)),
+      key<DnsblDomainList>("weight", "1", Integer{-1000, 1000}, FIELD(weight)),
+      key<DnsblDomainList>("self_test", "true", Boolean{}, FIELD(self_test)),
+      key<DnsblDomainList>("reason", "\"\"", text, FIELD(reason)),
   };
   return rows;
 }

@@ -2,7 +2,7 @@
 #include <map>
 
 #include "base/files.hpp"
-#include "config/load.hpp"
+#include "config/reader.hpp"
 #include "support/catch.hpp"
 
 using namespace greymx;
@@ -39,6 +39,19 @@ std::map<std::string, std::string> keys_in_file() {
   return found;
 }
 
+// As keys_in_file() names them.
+std::map<std::string, std::string> defaults() {
+  std::map<std::string, std::string> all;
+  const auto add = [&](const std::string& prefix, const std::vector<Key>& rows) {
+    for (const Key& row : rows) all.emplace(prefix + row.name, row.default_text);
+  };
+  add("", config_keys());
+  add("domains.*.", domain_keys());
+  add("dnsbl.lists.", list_keys());
+  add("dnsbl.domain_lists.", domain_list_keys());
+  return all;
+}
+
 }  // namespace
 
 TEST_CASE("conf/relay.conf has no mistake and no warning") {
@@ -50,9 +63,9 @@ TEST_CASE("conf/relay.conf has no mistake and no warning") {
 
 TEST_CASE("conf/relay.conf names every key and nothing else") {
   std::map<std::string, std::string> found = keys_in_file();
-  for (const KeyInfo& key : keys()) {
-    INFO(key.name);
-    CHECK(found.erase(key.name) == 1);
+  for (const auto& [name, text] : defaults()) {
+    INFO(name);
+    CHECK(found.erase(name) == 1);
   }
   for (const auto& [name, value] : found) {
     INFO(name);
@@ -67,10 +80,10 @@ TEST_CASE("conf/relay.conf shows the defaults, where a default makes an example"
                                                        {"dnsbl.lists.replies", "[\"127.0.0.[2..11]\"]"},
                                                        {"dnsbl.domain_lists.zone", "\"dbl.spamhaus.org\""}};
   const std::map<std::string, std::string> found = keys_in_file();
-  for (const KeyInfo& key : keys()) {
-    const auto example = examples.find(key.name);
-    INFO(key.name);
-    CHECK(found.at(key.name) == (example == examples.end() ? key.default_text : example->second));
+  for (const auto& [name, text] : defaults()) {
+    const auto example = examples.find(name);
+    INFO(name);
+    CHECK(found.at(name) == (example == examples.end() ? text : example->second));
   }
 }
 
@@ -78,14 +91,4 @@ TEST_CASE("conf/demo.conf has no mistake") {
   const Loaded loaded = load(SOURCE_ROOT "/conf/demo.conf");
   for (const Diagnostic& error : loaded.errors) UNSCOPED_INFO(error.to_string());
   CHECK(loaded.config);
-}
-
-TEST_CASE("every key has a type and a help line") {
-  for (const KeyInfo& key : keys()) {
-    INFO(key.name);
-    CHECK_FALSE(key.type.empty());
-    CHECK_FALSE(key.help.empty());
-    CHECK(key.help.find('\n') == std::string::npos);
-    CHECK((!key.default_text.empty() || key.name.ends_with(".zone") || key.name == "hostname"));
-  }
 }
