@@ -52,9 +52,13 @@ bool check_files(const config::Loaded& loaded, const std::optional<daemon::Ident
     if (auto dropped = daemon::drop_privileges(*identity); !dropped) return complain(dropped.error().text);
   }
   bool ok = true;
-  for (const config::Diagnostic& error : access::Tables::load(*loaded.config).errors) {
+  const access::Tables::Loaded tables = access::Tables::load(*loaded.config);
+  for (const config::Diagnostic& error : tables.errors) {
     const bool unreadable = error.line == 0;
     ok = complain((unreadable ? loaded.about(error.text) : error).to_string());
+  }
+  if (tables.tables) {  // these are warnings
+    for (const std::string& text : tables.tables->held_back()) complain(loaded.about(text).to_string());
   }
   if (auto tls = smtp::TlsServer::check(loaded.config->tls); !tls)
     ok = complain(loaded.about(tls.error().text).to_string());

@@ -27,8 +27,9 @@ class Tables {
     std::vector<config::Diagnostic> errors;  // each such file keeps its earlier version
   };
   // Reads what has changed since `previous`. A list of recipients that is empty or more than 20 % shorter than the one
-  // before, in an earlier run of the daemon too, is only believed if the admin asked for it (`explicit_reload`); without
-  // an earlier version it counts as no list. Blocks on the disk, seconds for large lists; never on a network thread.
+  // before, in an earlier run of the daemon too, is only believed if the admin asked for it (`explicit_reload`);
+  // without an earlier version it counts as no list. Blocks on the disk, seconds for large lists; never on a network
+  // thread.
   static Loaded load(const config::Config& config, const std::shared_ptr<const Tables>& previous = {},
                      bool explicit_reload = false);
 

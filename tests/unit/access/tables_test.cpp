@@ -29,6 +29,7 @@ struct World {
     write("list", users(10));
     config->access.senders = directory / "senders";
     config->domains[0].recipients = directory / "list";
+    config->state_path = directory.path();
   }
   static std::string users(int count) {
     std::string text;
@@ -158,6 +159,36 @@ TEST_CASE("an empty list at the start counts as none until reload") {
   CHECK(world.reload(world.config));
   CHECK(world.adopted->recipients(world.config->domains[0]) != nullptr);
   CHECK(world.listed() == 0);
+}
+
+TEST_CASE("half an export is not adopted by a restart either") {
+  World world;
+  world.watch();
+  world.pass(1s);
+  world.watcher.reset();
+  world.write("list", World::users(3));
+  world.watch();
+  world.pass(1s);
+  CHECK(world.listed() == 0);
+  CHECK(world.alerts.contains("3 recipients of example.com, 10 before"));
+  CHECK(world.alerts.contains("until then example.com counts as one without a list"));
+  world.write("list", World::users(4));  // nor is what the next change leaves of it, nor the next restart
+  world.pass(6s);
+  CHECK(world.listed() == 0);
+  world.watch();
+  CHECK(world.listed() == 0);
+
+  SECTION("but when it is whole again") {
+    world.write("list", World::users(9));
+    world.pass(6s);
+    CHECK(world.listed() == 9);
+  }
+  SECTION("or when the admin says so, which holds for the next start, too") {
+    CHECK(world.reload(world.config));
+    CHECK(world.listed() == 4);
+    world.watch();
+    CHECK(world.listed() == 4);
+  }
 }
 
 TEST_CASE("reload with a bad new file changes nothing") {
