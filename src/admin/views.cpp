@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/clock.hpp"
 #include "base/mailbox.hpp"
@@ -31,29 +32,13 @@ void each_waiting(const Message& message, Visit visit) {
 }
 
 std::string_view authorised_text(Authorised authorised) {
-  switch (authorised) {
-    case Authorised::no:
-      return "no";
-    case Authorised::spf:
-      return "spf";
-    case Authorised::client_name:
-      return "client_name";
-    case Authorised::unknown:
-      break;
-  }
-  return "unknown";
+  static constexpr std::array<std::string_view, 4> texts{"unknown", "no", "spf", "client_name"};
+  return texts.at(static_cast<std::size_t>(authorised));
 }
 
 std::string_view status_text(RecipientStatus status) {
-  switch (status) {
-    case RecipientStatus::pending:
-      return "pending";
-    case RecipientStatus::held:
-      return "held";
-    case RecipientStatus::done:
-      break;
-  }
-  return "done";
+  static constexpr std::array<std::string_view, 3> texts{"pending", "held", "done"};
+  return texts.at(static_cast<std::size_t>(status));
 }
 
 }  // namespace

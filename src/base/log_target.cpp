@@ -13,6 +13,7 @@
 #include <systemd/sd-journal.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -25,20 +26,13 @@ namespace greymx::detail {
 namespace {
 
 int priority(Level level) {
-  switch (level) {
-    case Level::info:
-      return LOG_INFO;
-    case Level::warning:
-      return LOG_WARNING;
-    case Level::error:
-      return LOG_ERR;
-  }
-  return LOG_ERR;
+  static constexpr std::array<int, 3> priorities = {LOG_INFO, LOG_WARNING, LOG_ERR};
+  return priorities.at(static_cast<std::size_t>(level));
 }
 
 const char* level_name(Level level) {
-  static constexpr const char* names[] = {"info", "warning", "error"};
-  return names[static_cast<std::size_t>(level)];
+  static constexpr std::array<const char*, 3> names = {"info", "warning", "error"};
+  return names.at(static_cast<std::size_t>(level));
 }
 
 // "ID: warning: text"; no byte of it can end the line or steer a terminal.

@@ -187,18 +187,8 @@ std::uint32_t negative_ttl(const std::vector<Record>& authority, std::string_vie
 }
 
 std::string rcode_name(unsigned rcode) {
-  switch (rcode) {
-    case 1:
-      return "FORMERR";
-    case 2:
-      return "SERVFAIL";
-    case 4:
-      return "NOTIMP";
-    case 5:
-      return "REFUSED";
-    default:
-      return fmt::format("rcode {}", rcode);
-  }
+  static constexpr std::array names{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"};
+  return rcode < names.size() ? names[rcode] : fmt::format("rcode {}", rcode);
 }
 
 }  // namespace

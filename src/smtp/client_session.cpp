@@ -23,39 +23,13 @@ ClientSession::ClientSession(std::unique_ptr<Stream> stream, std::string our_nam
     : stream_(std::move(stream)), our_name_(to_lower(our_name)), timeouts_(timeouts) {}
 
 SteadyTime ClientSession::deadline(Stage stage) const {
-  ClientTimeouts::Limit limit = timeouts_.mail;
-  switch (stage) {
-    case Stage::greeting:
-      limit = timeouts_.greeting;
-      break;
-    case Stage::connect:
-    case Stage::ehlo:
-    case Stage::starttls:
-      limit = timeouts_.ehlo;
-      break;
-    case Stage::handshake:
-      limit = timeouts_.tls;
-      break;
-    case Stage::reset:
-      limit = timeouts_.reset;
-      break;
-    case Stage::xforward:
-    case Stage::mail:
-      break;
-    case Stage::rcpt:
-      limit = timeouts_.rcpt;
-      break;
-    case Stage::data:
-      limit = timeouts_.data;
-      break;
-    case Stage::content:
-      limit = timeouts_.block;
-      break;
-    case Stage::dot:
-      limit = timeouts_.dot;
-      break;
-  }
-  return std::chrono::steady_clock::now() + limit;
+  using Limits = ClientTimeouts;
+  // connect, greeting, ehlo, starttls, handshake, reset, xforward, mail, rcpt, data, content, dot
+  static constexpr std::array limits = {&Limits::ehlo, &Limits::greeting, &Limits::ehlo,  &Limits::ehlo,
+                                        &Limits::tls,  &Limits::reset,    &Limits::mail,  &Limits::mail,
+                                        &Limits::rcpt, &Limits::data,     &Limits::block, &Limits::dot};
+  static_assert(limits.size() == static_cast<std::size_t>(Stage::dot) + 1);
+  return std::chrono::steady_clock::now() + timeouts_.*limits.at(static_cast<std::size_t>(stage));
 }
 
 Answer ClientSession::broken(Stage stage, Answer::Kind kind, std::string detail) {
