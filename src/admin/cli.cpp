@@ -108,16 +108,28 @@ class Tool {
       return complain({2, fmt::format("{}; see greymx {}--help", error.what(),
                                       parsed.empty() ? "" : parsed.front()->get_name() + " ")});
     }
-    const config::Loaded loaded = config::load(file_);
-    for (const auto& wrong : loaded.errors) fmt::print(stderr, "{}\n", wrong.to_string());
-    if (!loaded.config)
-      return complain(failed("no usable configuration (a running greymxd keeps its own); name another with -c FILE"));
-    config_ = loaded.config;
     const Ending usage = complete_request();
-    return complain(usage.exit != 0 ? usage : execute());
+    if (usage.exit != 0) return complain(usage);
+    const config::Loaded loaded = config::load(file_);
+    config_ = loaded.config;
+    control_ = loaded.control;
+    const bool asks = !needs_file(request_.command) && !control_.empty();
+    const bool answers = asks && request_.command == "reload";  // with all that is wrong
+    for (const auto& wrong : loaded.errors) {
+      if (!answers) fmt::print(stderr, "{}\n", wrong.to_string());
+    }
+    return complain(config_ || asks ? execute() : failed(no_configuration));
   }
 
  private:
+  static constexpr const char* no_configuration =
+      "no usable configuration (a running greymxd keeps its own); name another with -c FILE";
+
+  // Others only ask the daemon, which keeps its own configuration.
+  static bool needs_file(std::string_view command) {
+    return command == "check" || command == "greylist import" || command.starts_with("spool ");
+  }
+
   static int complain(const Ending& ending) {
     if (!ending.error.empty()) fmt::print(stderr, "greymx: {}\n", ending.error);
     return ending.exit;
@@ -224,18 +236,21 @@ class Tool {
       if (!delay) return {2, "--delay " + request_.arg("delay") + ": not a time such as 5m"};
       feed = [this, delay](const auto& send) { return import(*delay, send); };
     }
-    Talk talk = admin::talk(config_->listen.control, request_, printer, feed);
+    Talk talk = admin::talk(control_, request_, printer, feed);
     if (talk.contact == Contact::refused) {
-      return failed("no right to talk to greymxd at " + config_->listen.control + ": be root or in group " +
-                    config_->group);
+      return failed("no right to talk to greymxd at " + control_ + ": be root or in " +
+                    (config_ ? "group " + config_->group : "its group"));
     }
     if (talk.contact == Contact::absent) {
-      if (is_reading(command)) {
+      if (is_reading(command) && !config_) {
+        talk.ending = failed(no_configuration);
+      } else if (is_reading(command)) {
         talk.ending = read_offline(*files, printer);
       } else {
         return {75, fmt::format("greymxd does not answer at {}: start it (systemctl start greymx), or name the "
-                                "configuration it runs with: -c FILE",
-                                config_->listen.control)};
+                                "configuration it runs with: -c FILE; if it runs and listen.control has changed since, "
+                                "restart it",
+                                control_)};
       }
     }
     talk.ending = printer.finish(std::move(talk.ending));
@@ -312,7 +327,8 @@ class Tool {
   bool envelope_ = false;
   std::vector<std::string> targets_;
   Request request_;
-  config::ConfigPtr config_;
+  config::ConfigPtr config_;  // null: the file has errors
+  std::string control_;
 };
 
 }  // namespace

@@ -256,6 +256,12 @@ void default_hostname(Config& config, Report& report) {
                "hostname: missing, and this system has no full name; write for example hostname = \"mx2.example.net\"");
 }
 
+// A tool that asks the daemon needs no more than this of the file. What TOML made no sense of may have said it.
+bool knows_control(std::string_view text, bool whole, const Report& report) {
+  if (report.bad.contains("listen.control")) return false;
+  return whole || report.positions.contains("listen.control") || text.find("control") == text.npos;
+}
+
 }  // namespace
 
 std::string Diagnostic::to_string() const {
@@ -279,7 +285,8 @@ Loaded parse(std::string_view text, const std::string& path) {
   std::sort(report.errors.begin(), report.errors.end(), [](const Diagnostic& a, const Diagnostic& b) {
     return std::tie(a.line, a.column, a.text) < std::tie(b.line, b.column, b.text);
   });
-  Loaded loaded{nullptr, std::move(report.errors), std::move(report.warnings), {}};
+  Loaded loaded{nullptr, std::move(report.errors), std::move(report.warnings), {}, {}};
+  if (knows_control(text, document.whole, report)) loaded.control = loader.config.listen.control;
   report.positions.try_emplace("", Position{1, 1});
   for (const auto& [name, where] : report.positions) loaded.places[name] = {path, where.line, where.column, {}};
   if (loaded.errors.empty()) loaded.config = std::make_shared<const Config>(std::move(loader.config));
@@ -292,7 +299,7 @@ Loaded load(const std::string& path) {
   const bool absent = text.error().kind == ErrorKind::not_found;
   const std::string what =
       absent ? "not found; name the configuration with -c FILE" : "cannot be read (" + text.error().text + ")";
-  return {nullptr, {{path, 0, 0, what}}, {}, {}};
+  return {nullptr, {{path, 0, 0, what}}, {}, {}, {}};
 }
 
 Diagnostic Loaded::about(std::string text) const {

@@ -41,6 +41,18 @@ std::string all_errors(const Loaded& loaded) {
 
 }  // namespace
 
+TEST_CASE("a file with errors still tells where the daemon is") {
+  const std::string control = "[listen]\ncontrol = \"/run/mx/control\"\n";
+  CHECK(read(minimal).control == "/run/greymx/control");
+  CHECK(read(minimal + control).control == "/run/mx/control");
+  CHECK(read(minimal + "[smtp]\nbaner = 1\n").control == "/run/greymx/control");
+  CHECK(read(minimal + "[smtp]\nbanner = ESMTP\n").control == "/run/greymx/control");
+  CHECK(read(minimal + control + "[smtp]\nbanner = ESMTP\n").control == "/run/mx/control");
+  CHECK(read(minimal + "[listen]\ncontrol = 5\n").control.empty());
+  CHECK(read(minimal + "[listen]\ncontrol = /run/mx/control\n").control.empty());
+  CHECK(load("/no/such/file").control.empty());
+}
+
 TEST_CASE("three lines are enough, and everything else has its default") {
   const Config c = good(minimal);
   CHECK(c.file == "/etc/greymx/relay.conf");
