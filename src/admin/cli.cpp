@@ -274,7 +274,7 @@ class Tool {
     asio::thread_pool pool(1);
     Gate gate(io.get_executor());
     Ending ending;
-    gate.spawn("read", read(source_of(**reader, config_->queue), pool, printer, ending));
+    gate.spawn("read", read(source_of(**reader, config_), pool, printer, ending));
     io.run();
     return ending;
   }

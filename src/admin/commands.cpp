@@ -69,7 +69,7 @@ Task<Ending> change(Call& call) {
     co_return Ending{2, "which messages? give queue IDs, ALL, --from, --to, --domain or --older"};
   }
   const WallTime now = services.clock.now();
-  const QueueSource source = source_of(services.spool, {}, services.config()->queue);
+  const QueueSource source = source_of(services.spool, {}, services.config());
   Walk walk(source, request.select, now);
   const bool releasing = request.command == "release";
   auto next = [&] {
@@ -131,7 +131,7 @@ Task<> say_flushed(Call& call, std::string what) {
 
 Task<Ending> flush_messages(Call& call) {
   Services& services = call.services;
-  const QueueSource source = source_of(services.spool, {}, services.config()->queue);
+  const QueueSource source = source_of(services.spool, {}, services.config());
   Walk walk(source, call.request.select, services.clock.now());
   std::string tried, held;
   auto next = [&] {
@@ -270,7 +270,7 @@ Task<Ending> reload(Call& call) {
 
 Task<Ending> read(Call& call) {
   Services& services = call.services;
-  QueueSource queue = source_of(services.spool, services.relay.status(), services.config()->queue);
+  QueueSource queue = source_of(services.spool, services.relay.status(), services.config());
   return read_queue(call.request, std::move(queue), services.clock.now(), services.pool, call.sink);
 }
 

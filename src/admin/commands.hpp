@@ -30,11 +30,11 @@ struct QueueSource {
   std::function<bool(QueueId)> active;
   std::function<Task<Result<std::unique_ptr<queue::Content>>>(QueueId)> content;
   std::function<std::vector<queue::DomainSummary>()> domains;
-  Primaries primaries;
-  config::Queue rules;
+  std::optional<Primaries> primaries;  // none without a daemon
+  config::ConfigPtr config;
 };
-QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> primaries, const config::Queue& rules);
-QueueSource source_of(queue::SpoolReader& reader, const config::Queue& rules);  // the reader outlives it
+QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> primaries, config::ConfigPtr config);
+QueueSource source_of(queue::SpoolReader& reader, config::ConfigPtr config);  // the reader outlives it
 
 // "mailq", "shape", "domains", "cat", "export".
 bool is_reading(const std::string& command);

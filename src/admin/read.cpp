@@ -76,7 +76,7 @@ Task<bool> send_file(std::string name, std::string content, Sink& sink) {
 
 Task<Ending> list(Walk& walk, const Request& request, const QueueSource& source, WallTime now, asio::thread_pool& pool,
                   Sink& sink) {
-  Mailq mailq(request.json, source.primaries, source.rules, now);
+  Mailq mailq(request.json, source.primaries.value_or(Primaries()), source.config->queue, now);
   auto next = [&] {
     std::string text;
     for (const Message& message : walk.page()) {
@@ -89,7 +89,7 @@ Task<Ending> list(Walk& walk, const Request& request, const QueueSource& source,
     const bool heard = co_await sink.send(reply::text(text));
     if (!heard) co_return Ending{};
   }
-  co_await sink.send(reply::text(mailq.end()));
+  co_await sink.send(reply::text(mailq.end(source.count() == 0)));
   co_return walk.ending();
 }
 
@@ -165,7 +165,12 @@ Task<Ending> domains(const Request& request, const QueueSource& source, WallTime
                      Sink& sink) {
   auto read = [&] { return source.domains(); };
   const std::vector<queue::DomainSummary> queued = co_await offload(pool, read);
-  const std::vector<DomainLine> lines = join_domains(source.primaries, queued);
+  const Primaries configured = configured_primaries(*source.config);
+  std::vector<DomainLine> lines = join_domains(source.primaries.value_or(configured), queued);
+  for (DomainLine& line : lines) {
+    line.configured = std::ranges::count(configured.all(), line.domain, &relay::PrimaryStatus::domain) != 0;
+    line.asked = source.primaries.has_value();
+  }
   std::string text;
   if (request.json) {
     for (const DomainLine& line : lines) text += dump(domain_json(line, now)) + "\n";
@@ -178,7 +183,7 @@ Task<Ending> domains(const Request& request, const QueueSource& source, WallTime
 
 }  // namespace
 
-QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> primaries, const config::Queue& rules) {
+QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> primaries, config::ConfigPtr config) {
   QueueSource source;
   source.ids = [&spool](QueueId after, std::size_t limit) { return spool.ids(after, limit); };
   source.count = [&spool] { return spool.totals().messages; };
@@ -187,11 +192,11 @@ QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> pri
   source.content = [&spool](QueueId id) { return load_content(spool, id); };
   source.domains = [&spool] { return spool.domains(); };
   source.primaries = Primaries(std::move(primaries));
-  source.rules = rules;
+  source.config = std::move(config);
   return source;
 }
 
-QueueSource source_of(queue::SpoolReader& reader, const config::Queue& rules) {
+QueueSource source_of(queue::SpoolReader& reader, config::ConfigPtr config) {
   const auto ids = std::make_shared<const std::vector<QueueId>>(reader.ids());
   QueueSource source;
   source.ids = [ids](QueueId after, std::size_t limit) {
@@ -203,7 +208,7 @@ QueueSource source_of(queue::SpoolReader& reader, const config::Queue& rules) {
   source.active = [](QueueId) { return false; };
   source.content = [&reader](QueueId id) { return open_content(reader, id); };
   source.domains = [&reader] { return sum_domains(reader); };
-  source.rules = rules;
+  source.config = std::move(config);
   return source;
 }
 

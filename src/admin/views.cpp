@@ -7,6 +7,7 @@
 
 #include "base/clock.hpp"
 #include "base/mailbox.hpp"
+#include "relay/destination.hpp"
 #include "relay/retry.hpp"
 
 namespace greymx::admin {
@@ -130,9 +131,9 @@ std::string Mailq::add(const Message& message, bool active) {
   return text + unexplained + explained;
 }
 
-std::string Mailq::end() const {
+std::string Mailq::end(bool empty_queue) const {
   if (json_) return {};
-  if (count_ == 0) return "Mail queue is empty\n";
+  if (count_ == 0 && empty_queue) return "Mail queue is empty\n";
   return fmt::format("\n-- {} Kbytes in {} Request{}.\n", bytes_ / 1024, count_, count_ == 1 ? "" : "s");
 }
 
@@ -239,6 +240,16 @@ void add(queue::DomainSummary& sum, const queue::DomainSummary& more) {
   sum.held += more.held;
 }
 
+Primaries configured_primaries(const config::Config& config) {
+  std::vector<relay::PrimaryStatus> all;
+  for (const config::Domain& domain : config.domains) {
+    relay::PrimaryStatus& status = all.emplace_back();
+    status.domain = relay::shown_name(domain);
+    for (const config::HostPort& host : domain.primary) status.hosts.push_back(host.to_string());
+  }
+  return Primaries(std::move(all));
+}
+
 std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued) {
   std::vector<DomainLine> lines;
   for (const auto& primary : primaries.all()) lines.push_back({primary.domain, primary, {}});
@@ -252,20 +263,32 @@ std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vect
   return lines;
 }
 
+namespace {
+
+std::string state_of(const DomainLine& line) {
+  return line.primary && line.asked ? std::string(relay::to_string(line.primary->health)) : "unknown";
+}
+
+std::string hosts_of(const DomainLine& line) {
+  if (line.primary && !line.primary->hosts.empty()) return fmt::format("{}", fmt::join(line.primary->hosts, ", "));
+  return line.configured ? "by MX" : "by MX, not in relay.conf";
+}
+
+}  // namespace
+
 std::string domains_text(const std::vector<DomainLine>& lines, WallTime now, Style style) {
   constexpr std::string_view columns = "{:<28} {} {:>8} {:>8} {:>10} {:>8} {:>8}  {}\n";
   std::string text = fmt::format(columns, "DOMAIN", fmt::format("{:<8}", "STATE"), "SINCE", "QUEUED", "SIZE", "OLDEST",
                                  "NEXT", "PRIMARY");
   for (const DomainLine& line : lines) {
-    const std::string state(line.primary ? relay::to_string(line.primary->health) : "unknown");
+    const std::string state = state_of(line);
     const bool since = line.primary && line.primary->since != WallTime{};
     const bool next = line.primary && line.primary->next_attempt > now;
     text +=
         fmt::format(columns, line.domain, style.verdict(state, fmt::format("{:<8}", state)),
                     since ? human_age(line.primary->since, now) : "-", line.queued.messages,
                     human_size(line.queued.bytes), line.queued.messages != 0 ? human_age(line.queued.oldest, now) : "-",
-                    next ? human_age(now, line.primary->next_attempt) : "-",
-                    line.primary ? fmt::format("{}", fmt::join(line.primary->hosts, ", ")) : "-");
+                    next ? human_age(now, line.primary->next_attempt) : "-", hosts_of(line));
     if (line.primary && !line.primary->last_error.empty() && line.primary->health != relay::Health::up) {
       text += fmt::format("{:<28} {}\n", "", printable(line.primary->last_error));
     }
@@ -279,7 +302,7 @@ Json domain_json(const DomainLine& line, WallTime now) {
   const auto time = [](WallTime t) { return t == WallTime{} || t == WallTime::max() ? Json() : Json(unix_seconds(t)); };
   return Json{{"domain", line.domain},
               {"hosts", primary.hosts},
-              {"state", line.primary ? relay::to_string(primary.health) : "unknown"},
+              {"state", state_of(line)},
               {"since", time(primary.since)},
               {"last_error", printable(primary.last_error)},
               {"queued", line.queued.messages},
@@ -289,7 +312,8 @@ Json domain_json(const DomainLine& line, WallTime now) {
               {"next_attempt", time(primary.next_attempt)},
               {"concurrency", primary.concurrency},
               {"connections", primary.connections},
-              {"size_limit", primary.size_limit}};
+              {"size_limit", primary.size_limit},
+              {"configured", line.configured}};
 }
 
 Json envelope_json(const Message& message) {

@@ -57,8 +57,9 @@ class Mailq {
  public:
   Mailq(bool json, Primaries primaries, const config::Queue& rules, WallTime now)
       : json_(json), primaries_(std::move(primaries)), rules_(rules), now_(now) {}
-  std::string add(const queue::Message& message, bool active);    // an entry, the heading before the first
-  std::string end() const;                                        // "-- 12 Kbytes in 3 Requests."
+  std::string add(const queue::Message& message, bool active);  // an entry, the heading before the first
+  // "-- 12 Kbytes in 3 Requests."; of an empty queue, as opposed to one where nothing was selected, that it is empty.
+  std::string end(bool empty_queue) const;
   Json object(const queue::Message& message, bool active) const;  // fields of postqueue -j, then ours
 
  private:
@@ -82,12 +83,16 @@ class Shape {
   std::map<std::string, Row> rows_;
 };
 
-// A primary and what waits for it; also what waits for a domain without one (reports, or all when the daemon is down).
+// A primary and what waits for it; also what waits for a domain without one (our reports, domains taken out).
 struct DomainLine {
   std::string domain;
   std::optional<relay::PrimaryStatus> primary;
   queue::DomainSummary queued;  // summed over what a wildcard covers
+  bool configured = true;       // stands in relay.conf
+  bool asked = true;            // false: there is no daemon to say how the primary is
 };
+// Domains as relay.conf has them: all that is known without a daemon.
+Primaries configured_primaries(const config::Config& config);
 void add(queue::DomainSummary& sum, const queue::DomainSummary& more);
 std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued);
 std::string domains_text(const std::vector<DomainLine>& lines, WallTime now, Style style);

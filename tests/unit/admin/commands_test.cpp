@@ -90,6 +90,16 @@ TEST_CASE("mailq lists everything, oldest first, with what the daemon knows") {
   CHECK(Json::parse(world.sink.text)["queue_id"] == world.third.to_string());
 }
 
+TEST_CASE("only an empty queue is called empty") {
+  World world;
+  const auto nobody = [](Request& r) { r.select.from = "nobody@example.org"; };
+  CHECK(world.run("mailq", nobody).exit == 0);
+  CHECK(world.sink.text == "\n-- 0 Kbytes in 0 Requests.\n");
+  world.spool.messages.clear();
+  CHECK(world.run("mailq", nobody).exit == 0);
+  CHECK(world.sink.text == "Mail queue is empty\n");
+}
+
 TEST_CASE("a long listing goes page by page and stops when nobody reads any more") {
   World world;
   for (int i = 0; i < 3000; ++i) world.spool.put(message(id_at(1795448200 + i), "a@b.org", {"x@example.com"}), "x");
@@ -261,6 +271,26 @@ TEST_CASE("shape and domains are there as text and as JSON") {
   CHECK(line["domain"] == "example.com");
   CHECK(line["state"] == "down");
   CHECK(line["queued"] == 2);
+}
+
+TEST_CASE("domains tells which are not in relay.conf, and without a daemon what is") {
+  World world;
+  world.config->domains.front().primary = {{"mx1.example.com", 25}};
+  world.config->domains.emplace_back().name = "example.net";
+  CHECK(world.run("domains").exit == 0);
+  CHECK(world.sink.text.find("mx1.example.com:25\n") != std::string::npos);
+  CHECK(world.sink.text.find("by MX, not in relay.conf\n") != std::string::npos);  // other.test
+
+  QueueSource source;
+  source.config = world.config;
+  source.domains = [&world] { return world.spool.domains(); };
+  Request request;
+  request.command = "domains";
+  world.sink = {};
+  test::run(world.io, read_queue(request, source, world.clock.now(), world.pool, world.sink));
+  CHECK(world.sink.text.find("example.com                  unknown") != std::string::npos);
+  CHECK(world.sink.text.find("mx1.example.com:25\n") != std::string::npos);
+  CHECK(world.sink.text.find("example.net                  unknown") != std::string::npos);
 }
 
 TEST_CASE("status tells the whole in words and in one object") {

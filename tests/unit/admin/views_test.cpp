@@ -29,7 +29,7 @@ std::string list(const std::vector<queue::Message>& messages, const Primaries& p
   Mailq mailq(false, primaries, config::Queue{}, at(thursday));
   std::string text;
   for (const queue::Message& one : messages) text += mailq.add(one, false);
-  return text + mailq.end();
+  return text + mailq.end(messages.empty());
 }
 
 }  // namespace
@@ -136,7 +136,7 @@ TEST_CASE("mailq --json has postqueue -j's fields in its order, then ours") {
   CHECK(mailq.object(mail, false)["queue_name"] == "hold");
   CHECK(mailq.object(mail, false)["next_attempt"].is_null());
   Mailq listing(true, {}, rules, at(thursday));
-  CHECK(listing.end().empty());
+  CHECK(listing.end(true).empty());
   CHECK(listing.add(mail, false).ends_with("}\n"));
 }
 
@@ -222,6 +222,7 @@ TEST_CASE("domains joins primaries with what waits, wildcards included, and keep
   CHECK(domain_json(lines[0], now)["state"] == "down");
   CHECK(domain_json(lines[0], now)["oldest_seconds"] == 7200);
   CHECK(domain_json(lines[1], now)["state"] == "unknown");
+  CHECK(domain_json(lines[0], now)["configured"] == true);
   const std::string text = domains_text(lines, now, Style{});
   CHECK(text.find("*.example.com                down") != std::string::npos);
   CHECK(text.find("no route") != std::string::npos);
