@@ -263,6 +263,7 @@ Task<Ending> reload(Call& call) {
   if (!result) co_return failed(result.error().text + "\nthe old configuration stays in force");
   std::string text = "Reloaded " + services.config()->file + "\n";
   for (const std::string& key : result->needs_restart) text += key + " has changed: restart greymxd\n";
+  if (!result->advice.empty()) text += result->advice + "\n";
   co_await call.sink.send(reply::text(text));
   if (!result->problems.empty()) co_return failed(fmt::format("{}", fmt::join(result->problems, "\n")));
   co_return Ending{};

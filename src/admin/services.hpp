@@ -45,6 +45,7 @@ inline RelayCalls calls_of(relay::Relay& relay) {
 // What there is to say of a reload that took effect.
 struct Reloaded {
   std::vector<std::string> needs_restart;  // keys that differ from those that greymxd started with
+  std::string advice;                      // what to do besides, if anything
   std::vector<std::string> problems;       // what could not be used: what was there before stays
 };
 

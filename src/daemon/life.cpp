@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "config/load.hpp"
+#include "daemon/earlier_queues.hpp"
 #include "daemon/parts.hpp"
 #include "spf/spf.hpp"
 
@@ -125,7 +126,7 @@ Result<admin::Reloaded> Daemon::Parts::reload() {
     log.error("master", fmt::format("reload: {}; the old configuration stays", text));
     return fail(ErrorKind::invalid, text);
   }
-  admin::Reloaded result{.needs_restart = config::needs_restart(*started_with_, *wanted), .problems = {}};
+  admin::Reloaded result{.needs_restart = config::needs_restart(*started_with_, *wanted), .advice = {}, .problems = {}};
   for (const config::Diagnostic& error : tables.errors) result.problems.push_back(error.to_string());
   if (auto ok = log.reconfigure(log_settings(*wanted)); !ok) {
     log.error("master", ok.error().text);
@@ -133,6 +134,11 @@ Result<admin::Reloaded> Daemon::Parts::reload() {
   }
   for (const std::string& key : result.needs_restart) {
     log.warning("master", fmt::format("reload: {} has changed and needs a restart", key));
+  }
+  const std::uint64_t waiting = spool->totals().messages;
+  if (wanted->queue_path != started_with_->queue_path && waiting > 0) {
+    result.advice = move_advice(waiting, started_with_->queue_path, wanted->queue_path);
+    log.warning("master", "reload: " + result.advice);
   }
   // It was checked; should it fail now all the same, the old pair stays.
   if (auto ok = tls.load(wanted->tls); !ok) result.problems.push_back(ok.error().text);

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "config/load.hpp"
+#include "daemon/earlier_queues.hpp"
 #include "greylist/store_bdb.hpp"
 #include "relay/route.hpp"
 
@@ -68,6 +69,17 @@ Result<> Daemon::Parts::bind() {
   return {};
 }
 
+void Daemon::Parts::find_left_behind() {
+  const auto count = [this](const std::string& path) -> Result<std::uint64_t> {
+    const auto reader = queue::SpoolReader::open(path, *files);
+    if (!reader) return std::unexpected(reader.error());
+    return (*reader)->ids().size();
+  };
+  const auto texts = mail_left_behind(config()->queue_path, config()->state_path + "/queues", count);
+  if (!texts) return log.warning("master", "the place of the queue is not kept: " + texts.error().text);
+  for (const std::string& text : *texts) alerts.raise("mail is left in an earlier queue directory", text);
+}
+
 Result<> Daemon::Parts::open() {
   const config::ConfigPtr config = this->config();
   if (auto loaded = tls.load(config->tls); !loaded) return loaded;
@@ -80,6 +92,7 @@ Result<> Daemon::Parts::open() {
   if (!opened) return std::unexpected(opened.error());
   spool = std::move(*opened);
   intake.attach(*spool);
+  find_left_behind();
 
   relay = std::make_unique<relay::Relay>(
       relay_thread.executor(),

@@ -89,6 +89,7 @@ struct Daemon::Parts {
   WallTime started = clock.now();
 
  private:
+  void find_left_behind();
   void spread();  // makes the workers use what shared_ holds
   std::shared_ptr<const access::Shared> access_parts() const;
   void use_resolvers(const config::Config& config);

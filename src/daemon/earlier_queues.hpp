@@ -1,0 +1,23 @@
+// Mail in a directory that was paths.queue in an earlier run: no command shows it and nobody delivers it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+
+namespace greymx::daemon {
+
+using CountMessages = std::function<Result<std::uint64_t>(const std::string& queue_path)>;
+
+// "12 messages are in OLD: stop greymxd, move OLD to NEW, start".
+std::string move_advice(std::uint64_t messages, const std::string& from, const std::string& to);
+
+// One text for each earlier queue in which mail waits. `memory` is the file, in paths.state, that remembers them with
+// the present one; those without mail are forgotten. Blocks.
+Result<std::vector<std::string>> mail_left_behind(const std::string& queue_path, const std::string& memory,
+                                                  const CountMessages& count);
+
+}  // namespace greymx::daemon
