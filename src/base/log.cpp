@@ -154,7 +154,13 @@ class QueuedLog final : public TargetLog {
     if (!target) return std::unexpected(std::move(target).error());
     queue_->use(std::move(*target));
     level_ = settings.level;
+    warn_of_rotation(settings);
     return {};
+  }
+
+  void warn_of_rotation(const LogSettings& settings) {
+    const std::string trouble = detail::rotation_trouble(settings);
+    if (!trouble.empty()) warning("master", trouble);
   }
 
   void flush() override { queue_->flush(); }
@@ -170,7 +176,9 @@ class QueuedLog final : public TargetLog {
 Result<std::unique_ptr<TargetLog>> open_log(const LogSettings& settings) {
   auto target = detail::open_target(settings);
   if (!target) return std::unexpected(std::move(target).error());
-  return std::make_unique<QueuedLog>(std::move(*target), settings.level);
+  auto log = std::make_unique<QueuedLog>(std::move(*target), settings.level);
+  log->warn_of_rotation(settings);
+  return log;
 }
 
 }  // namespace greymx

@@ -46,5 +46,7 @@ class TargetLog : public Log {
 };
 // A file that cannot be opened is an error with the remedy.
 Result<std::unique_ptr<TargetLog>> open_log(const LogSettings& settings);
+// Whether that would do; makes no file.
+Result<> check_log(const LogSettings& settings);
 
 }  // namespace greymx

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -64,8 +65,21 @@ class Descriptor {
   int fd_;
 };
 
+constexpr int append_flags = O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY;
+
 int open_file(const std::string& path) {
-  return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+  return ::open(path.c_str(), append_flags | O_CREAT, 0640);
+}
+
+std::string folder_of(const LogSettings& settings) {
+  return std::filesystem::path(settings.target).parent_path();
+}
+
+std::unexpected<Error> cannot_open(int error, const LogSettings& settings) {
+  auto failure = fail_errno(error, "log.target: cannot open " + settings.target);
+  failure.error().text += "; create its folder and give it to the user that greymxd runs as";
+  if (error == EROFS) failure.error().text += " (ReadWritePaths= in the systemd unit)";
+  return failure;
 }
 
 // A file or stderr: one write for all that waited.
@@ -96,17 +110,30 @@ class FileTarget final : public LogTarget {
   }
 
  private:
-  // logrotate moved the file away: a new one under its name. If none can be made, the old one stays.
+  // logrotate moved the file away: a new one under its name. If none can be made, the old one stays, which may have no
+  // name any more: stderr gets to know.
   void follow() {
     struct stat named{}, opened{};
     if (::fstat(fd_.get(), &opened) != 0) return;
     const bool there = ::stat(settings_.target.c_str(), &named) == 0;
     if (there && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev) return;
-    if (const int fd = open_file(settings_.target); fd >= 0) fd_.reset(fd);
+    const int fd = open_file(settings_.target);
+    const int error = errno;
+    if (fd >= 0) fd_.reset(fd);
+    if (fd < 0 && !astray_) complain(error);
+    astray_ = fd < 0;
+  }
+
+  void complain(int error) const {
+    const std::string text =
+        "the log file was moved away, and lines still go to it: " + cannot_open(error, settings_).error().text;
+    const std::string line = text_line(settings_, {SystemClock().now(), Level::error, "master", {}, text}) + "\n";
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
   }
 
   LogSettings settings_;
   Descriptor fd_;
+  bool astray_ = false;  // no new file could be made at the last try
 };
 
 class SyslogTarget final : public LogTarget {
@@ -173,9 +200,15 @@ Result<std::unique_ptr<LogTarget>> open_descriptor(const LogSettings& settings) 
     return std::make_unique<FileTarget>(settings, ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
   const int fd = open_file(settings.target);
   if (fd >= 0) return std::make_unique<FileTarget>(settings, fd);
-  auto error = fail_errno(errno, "log.target: cannot open " + settings.target);
-  error.error().text += "; create its folder and give it to the user that greymxd runs as";
-  return error;
+  return cannot_open(errno, settings);
+}
+
+Result<> check_file(const LogSettings& settings) {
+  const Descriptor file(::open(settings.target.c_str(), append_flags | O_NONBLOCK));
+  const int error = errno;
+  const bool can_make = error == ENOENT && ::eaccess(folder_of(settings).c_str(), W_OK | X_OK) == 0;
+  if (file.get() >= 0 || can_make || error == ENXIO) return {};  // the last: a pipe that nobody reads yet
+  return cannot_open(error, settings);
 }
 
 }  // namespace
@@ -230,4 +263,23 @@ Result<std::unique_ptr<LogTarget>> open_target(const LogSettings& settings) {
   return open_descriptor(settings);
 }
 
+std::string rotation_trouble(const LogSettings& settings) {
+  const bool file = settings.target.starts_with('/') && !settings.target.starts_with("/dev/");
+  const std::string folder = folder_of(settings);
+  if (!file || ::eaccess(folder.c_str(), W_OK | X_OK) == 0) return {};
+  return "log.target: " + folder + " cannot be written, so no new file can be made when this one is moved away: give " +
+         "it to the user that greymxd runs as, or let logrotate make the file (create)";
+}
+
 }  // namespace greymx::detail
+
+namespace greymx {
+
+Result<> check_log(const LogSettings& settings) {
+  const bool file = settings.target.starts_with('/');
+  if (file) return detail::check_file(settings);
+  const auto target = detail::open_target(settings);
+  return target ? Result<>{} : std::unexpected(target.error());
+}
+
+}  // namespace greymx

@@ -30,6 +30,8 @@ std::string json_line(const LogSettings& settings, const LogRecord& record);
 std::vector<std::string> journal_fields(const LogSettings& settings, const LogRecord& record);
 
 Result<std::unique_ptr<LogTarget>> open_target(const LogSettings& settings);
+// Empty, or a warning: once the file is moved away, we may make no new one.
+std::string rotation_trouble(const LogSettings& settings);
 // RFC 3164 datagrams; openlog() knows one ident only, we have one a program.
 Result<std::unique_ptr<LogTarget>> open_syslog(const LogSettings& settings, const std::string& socket_path);
 // Where no journal listens, sd_journal_sendv() says that all is well and loses the line.

@@ -149,6 +149,40 @@ TEST_CASE("a file that was rotated away is made anew, without being told") {
   CHECK(read_file(dir / "log.2")->find("third") != std::string::npos);
 }
 
+TEST_CASE("a file that was moved away and cannot be made anew is told on stderr, once") {
+  const TempDir directory;
+  const std::string before = directory / "before", after = directory / "after";
+  std::filesystem::create_directory(before);
+  auto log = open_log(to_file(before + "/log"));
+  REQUIRE(log);
+  std::filesystem::rename(before, after);
+
+  const int saved = ::dup(STDERR_FILENO);
+  const int file = ::open((directory / "stderr").c_str(), O_WRONLY | O_CREAT, 0600);
+  ::dup2(file, STDERR_FILENO);
+  for (const char* text : {"one", "two"}) {
+    (*log)->info("smtpd", text);
+    (*log)->flush();
+  }
+  ::dup2(saved, STDERR_FILENO);
+  ::close(saved);
+  ::close(file);
+  const std::string told = read_file(directory / "stderr").value();
+  CHECK(told.find("error: the log file was moved away, and lines still go to it: log.target: cannot open " + before) !=
+        std::string::npos);
+  CHECK(std::ranges::count(told, '\n') == 1);
+  CHECK(read_file(after + "/log").value().find("two") != std::string::npos);
+}
+
+TEST_CASE("whether a log can be opened is seen without making its file") {
+  const TempDir directory;
+  CHECK(check_log(to_file("stderr")));
+  CHECK(check_log(to_file(directory / "log")));
+  CHECK_FALSE(std::filesystem::exists(directory / "log"));
+  CHECK(check_log(to_file(directory.path())).error().text.find("log.target: cannot open") == 0);
+  CHECK(check_log(to_file(directory / "none/log")).error().text.find("create its folder") != std::string::npos);
+}
+
 TEST_CASE("a target that cannot be opened is refused with its remedy, and the old one stays") {
   const TempDir dir;
   const auto log = open_log(to_file(dir / "log"));
