@@ -229,8 +229,9 @@ Task<Ending> explain(Call& call) {
   if (!request.arg("name").empty()) facts.client.name = to_lower(request.arg("name"));
   facts.helo = request.arg("helo");
   facts.protocol = "ESMTP";
-  facts.sender = Mailbox::split(request.arg("from") == "<>" ? "" : request.arg("from"));
-  const access::Explained explained = co_await call.services.explain(facts, Mailbox::split(request.arg("to")));
+  facts.sender = Mailbox::split(without_brackets(request.arg("from")));
+  const Mailbox to = Mailbox::split(without_brackets(request.arg("to")));
+  const access::Explained explained = co_await call.services.explain(facts, to);
   const Style style{request.color};
   std::string text;
   for (const access::Step& step : explained.steps) {

@@ -53,6 +53,11 @@ std::string Mailbox::key() const {
   return to_lower(local) + "@" + canonical_domain(domain).value_or(to_lower(domain));
 }
 
+std::string_view without_brackets(std::string_view path) {
+  const bool both = path.size() >= 2 && path.starts_with('<') && path.ends_with('>');
+  return both ? path.substr(1, path.size() - 2) : path;
+}
+
 std::string concat(std::initializer_list<std::string_view> parts) {
   std::size_t size = 0;
   for (const std::string_view part : parts) size += part.size();

@@ -22,6 +22,7 @@ struct Mailbox {
   bool operator==(const Mailbox&) const = default;
 };
 
+std::string_view without_brackets(std::string_view path);           // "<a@b>", as logs show it: a@b
 std::string concat(std::initializer_list<std::string_view> parts);  // with one allocation
 std::string to_lower(std::string_view text);                        // ASCII only; bytes >= 0x80 untouched
 bool equals_ignoring_case(std::string_view a, std::string_view b);

@@ -129,13 +129,20 @@ Task<Result<>> put_entry(Greylister& greylister, std::string key, std::chrono::s
   co_return merged;
 }
 
+// The one spelling of a domain or mail address, for which logs' "<a@b>", final dots and U-labels are taken, too.
+std::string canonical(std::string_view given) {
+  given = without_brackets(given);
+  const Mailbox mailbox = Mailbox::split(given);
+  return mailbox.domain.empty() ? canonical_domain(given).value_or(to_lower(given)) : mailbox.key();
+}
+
 // What a subject means for records: a network, a domain, or an address.
 struct Subject {
   std::string text;  // a network has one spelling, whatever was given
   std::optional<Network> network;
 
   static Result<Subject> parse(std::string_view given) {
-    Subject subject{to_lower(given), {}};
+    Subject subject{canonical(given), {}};
     const bool address = subject.text.find('@') != std::string::npos;
     Whitelist list(address ? Whitelist::Of::addresses : Whitelist::Of::clients);
     const bool regexp = given.starts_with('/');
@@ -167,12 +174,12 @@ struct Subject {
 };
 
 Result<std::string> expect_key(std::string_view recipient) {
-  const Mailbox mailbox = Mailbox::split(recipient);
+  const Mailbox mailbox = Mailbox::split(without_brackets(recipient));
   const bool regexp = recipient.starts_with('/') && recipient.ends_with('/');
   if (mailbox.local.empty() || mailbox.domain.empty() || regexp || recipient.find_first_of(" \t") != recipient.npos) {
     return fail(ErrorKind::invalid, fmt::format("\"{}\" is no mail address", printable(recipient, 100)));
   }
-  return "expect/" + to_lower(recipient);
+  return "expect/" + mailbox.key();
 }
 
 Result<std::string> pass_key(std::string_view subject) {

@@ -13,6 +13,7 @@ namespace greymx::greylist {
 namespace {
 
 constexpr std::string_view blanks = " \t\r\f\v";
+constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // that some editors begin a file with
 constexpr std::size_t most_extensions = 8;  // '+' in a local part that are tried as its end
 
 std::string_view trim(std::string_view text) {
@@ -64,10 +65,11 @@ Result<> Whitelist::add(std::string_view text) {
     networks_[{(*network)->address.is_v4(), (*network)->prefix}].insert((*network)->address);
     return {};
   }
-  if (!is_hostname(entry)) {
+  auto name = canonical_domain(entry);
+  if (!name) {
     return fail(ErrorKind::invalid, fmt::format("\"{}\" is no address, network, host name or /regexp/", entry));
   }
-  domains_.insert(entry);
+  domains_.insert(std::move(*name));
   return {};
 }
 
@@ -112,17 +114,16 @@ Result<std::optional<Network>> Whitelist::network_of(std::string_view entry) {
 
 Result<> Whitelist::add_address(std::string_view entry) {
   const std::size_t at = entry.rfind('@');
-  if (at != std::string_view::npos && at > 0) {
-    addresses_.emplace(entry);
-    return {};
-  }
-  const std::string_view domain = entry.substr(at == 0 ? 1 : 0);
-  if (domain.empty()) return fail(ErrorKind::invalid, "\"@\" names nobody");
-  domains_.emplace(domain);
+  const bool local = at != std::string_view::npos && at > 0;
+  const std::string_view domain = entry.substr(at == std::string_view::npos ? 0 : at + 1);
+  if (!local && domain.empty()) return fail(ErrorKind::invalid, "\"@\" names nobody");
+  std::string name = canonical_domain(domain).value_or(std::string(domain));
+  local ? addresses_.insert(concat({entry.substr(0, at + 1), name})) : domains_.insert(std::move(name));
   return {};
 }
 
 void Whitelist::add_file(std::string_view content, const std::string& name, std::vector<std::string>& problems) {
+  if (content.starts_with(byte_order_mark)) content.remove_prefix(byte_order_mark.size());
   for (std::size_t line = 1; !content.empty(); ++line) {
     const std::size_t end = std::min(content.find('\n'), content.size());
     const std::string_view entry = entry_of(content.substr(0, end));
@@ -166,7 +167,8 @@ bool Whitelist::has_address(std::string_view address) const {
   const std::string lower = to_lower(address);
   const std::size_t at = std::min(lower.rfind('@'), lower.size());
   const std::string_view local = std::string_view(lower).substr(0, at);
-  const std::string domain = at < lower.size() ? lower.substr(at + 1) : "";
+  const std::string given = at < lower.size() ? lower.substr(at + 1) : "";
+  const std::string domain = canonical_domain(given).value_or(given);
   std::size_t end = local.size();
   for (std::size_t tries = 0; end != std::string_view::npos && tries <= most_extensions && !addresses_.empty();
        ++tries) {

@@ -101,6 +101,23 @@ TEST_CASE("list shows what waits and since when, once, and the entries that coun
   CHECK(f.lines(operate::list).size() == 2);  // the triplet and what has no end
 }
 
+TEST_CASE("subjects are taken as logs and people write them") {
+  Fixture f;
+  const auto passes = [&](const std::string& sender) { return f.check("192.0.2.1", sender).action == Action::pass; };
+  REQUIRE(test::run(operate::pass(*f.greylister, "<A@Sender.test>", 0s, "")).has_value());
+  CHECK(passes("a@sender.test"));
+  CHECK_FALSE(passes("b@sender.test"));
+  REQUIRE(test::run(operate::pass(*f.greylister, "dots.test.", 0s, "")).has_value());
+  CHECK(f.check("192.0.2.2", "x@y.test", "mx.dots.test").action == Action::pass);
+  REQUIRE(test::run(operate::pass(*f.greylister, "@B\u00fccher.example", 0s, "")).has_value());
+  CHECK(passes("c@xn--bcher-kva.example"));
+  CHECK(passes("c@b\u00fccher.example"));
+  CHECK(test::run(operate::forget(*f.greylister, "<a@sender.test>")) == 1U);
+  CHECK_FALSE(passes("a@sender.test"));
+  REQUIRE(test::run(operate::expect(*f.greylister, "<RCPT@example.com.>", 15min)).has_value());
+  CHECK(passes("anybody@else.test"));
+}
+
 TEST_CASE("entries that have ended make room when a new one comes") {
   Fixture f;
   REQUIRE(test::run(operate::expect(*f.greylister, "a@example.com", 1min)).has_value());

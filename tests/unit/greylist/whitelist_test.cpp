@@ -56,6 +56,13 @@ TEST_CASE("a client is whitelisted by address, network and leading octets") {
   CHECK(client(parsed, "::1"));
 }
 
+TEST_CASE("a byte order mark and a final dot are no part of an entry") {
+  const Parsed parsed = parse(Whitelist::Of::clients, "\xef\xbb\xbfmx.example.net\nsender.test.\n");
+  CHECK(parsed.problems.empty());
+  CHECK(client(parsed, "192.0.2.1", "mx.example.net"));
+  CHECK(client(parsed, "192.0.2.1", "a.sender.test"));
+}
+
 TEST_CASE("an IPv6 network never matches an IPv4 client") {
   const Parsed parsed = parse(Whitelist::Of::clients, "::/0\n");
   CHECK(client(parsed, "2001:db8::1"));
