@@ -7,11 +7,11 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
-#include <random>
 
 #include "admin/page.hpp"
 #include "admin/status.hpp"
 #include "base/sockets.hpp"
+#include "base/text.hpp"
 
 namespace greymx::admin {
 
@@ -28,11 +28,6 @@ constexpr auto time_limit = std::chrono::seconds(15);  // for a request to come,
 
 using Request = http::request<http::empty_body>;
 using Response = http::response<http::string_body>;
-
-std::string random_nonce() {
-  std::random_device random;
-  return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
-}
 
 }  // namespace
 
@@ -119,7 +114,7 @@ struct HttpServer::Impl {
       return with_body(http::status::ok, "application/json", dump(to_json(gather(*services))) + "\n");
     }
     if (target != "/") return plain(http::status::not_found, "not found");
-    const std::string nonce = random_nonce();
+    const std::string nonce = random_hex(32);
     Response response = with_body(http::status::ok, "text/html; charset=utf-8", status_page(gather(*services), nonce));
     response.set("Content-Security-Policy",
                  fmt::format("default-src 'none'; style-src 'nonce-{0}'; script-src 'nonce-{0}'; connect-src 'self'; "

@@ -8,19 +8,11 @@
 #include <charconv>
 #include <cstring>
 
+#include "base/text.hpp"
+
 namespace greymx {
 
 namespace {
-
-// Digits only, no sign, no leading zero, nothing after.
-std::optional<unsigned> small_number(std::string_view text, unsigned max) {
-  unsigned value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool whole = error == std::errc() && end == text.data() + text.size();
-  const bool leading_zero = text.size() > 1 && text.front() == '0';
-  if (!whole || leading_zero || value > max) return std::nullopt;
-  return value;
-}
 
 constexpr std::array<std::uint8_t, 12> mapped_prefix = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
@@ -136,7 +128,7 @@ std::optional<Network> Network::parse(std::string_view text) {
   if (slash != std::string_view::npos) {
     // "::ffff:192.0.2.0/120" counts 128 bits, of which the first 96 are folded away.
     const bool folded = address->is_v4() && text.find(':') != std::string_view::npos;
-    const auto prefix = small_number(text.substr(slash + 1), folded ? 128 : address->bits());
+    const auto prefix = plain_number(text.substr(slash + 1), folded ? 128 : address->bits());
     if (!prefix || (folded && *prefix < 96)) return std::nullopt;
     network.prefix = folded ? *prefix - 96 : *prefix;
   }
@@ -168,7 +160,7 @@ std::optional<Endpoint> Endpoint::parse(std::string_view text) {
   if (bracketed) host = host.substr(1, host.size() - 2);
   const bool has_colons = host.find(':') != std::string_view::npos;
   const auto address = IpAddress::parse(host);
-  const auto port = small_number(text.substr(colon + 1), 65535);
+  const auto port = plain_number(text.substr(colon + 1), 65535);
   if (!address || !port || bracketed != has_colons) return std::nullopt;
   return Endpoint{*address, static_cast<std::uint16_t>(*port)};
 }

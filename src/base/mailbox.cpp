@@ -6,17 +6,14 @@
 #include <algorithm>
 
 #include "base/ip.hpp"
+#include "base/text.hpp"
 
 namespace greymx {
 
 namespace {
 
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
 bool is_in_label(char c) {
-  return (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z') || c == '-' || c == '_';
+  return is_alnum(c) || c == '-' || c == '_';
 }
 
 // Length of the well-formed UTF-8 sequence at the start of `text` (RFC 3629: no overlong forms, no surrogates, nothing

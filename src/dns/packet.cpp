@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::dns {
 namespace {
@@ -20,7 +21,7 @@ bool is_printable(std::uint8_t byte) {
 
 char name_byte(std::uint8_t byte) {
   if (!is_printable(byte) || byte == '.') return '?';
-  return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte - 'A' + 'a') : static_cast<char>(byte);
+  return lower(static_cast<char>(byte));
 }
 
 // A cursor that never leaves the packet: after the first attempt to, `good` is false and everything reads as zero.

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::greylist {
 
@@ -102,7 +103,7 @@ Result<std::optional<Request>> to_question(const PolicyRequest& request, const c
 std::string policy_action(const PolicyRequest& request, const Answer& answer) {
   if (answer.action == Action::pass) return answer.header.empty() ? "DUNNO" : "PREPEND " + answer.header;
   // Without a code of its own Postfix (which always sends etrn_domain) would say 4.7.1, which Exchange does not retry.
-  const bool coded = !answer.text.empty() && answer.text[0] >= '0' && answer.text[0] <= '9';
+  const bool coded = !answer.text.empty() && is_digit(answer.text[0]);
   return fmt::format("DEFER_IF_PERMIT {}{}", request.etrn_domain && !coded ? "4.2.0 " : "", answer.text);
 }
 

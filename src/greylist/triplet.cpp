@@ -8,19 +8,17 @@
 #include <array>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::greylist {
 
 namespace {
 
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
 bool is_lower(char c) {
   return c >= 'a' && c <= 'z';
 }
 bool is_word(char c) {
-  return is_digit(c) || is_lower(c) || (c >= 'A' && c <= 'Z') || c == '_';
+  return is_alnum(c) || c == '_';
 }
 
 std::string sha1_hex(std::string_view text) {

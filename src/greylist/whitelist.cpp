@@ -7,6 +7,7 @@
 
 #include "base/files.hpp"
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::greylist {
 
@@ -14,24 +15,19 @@ namespace {
 
 constexpr std::string_view blanks = " \t\r\f\v";
 constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // that some editors begin a file with
-constexpr std::size_t most_extensions = 8;  // '+' in a local part that are tried as its end
-
-std::string_view trim(std::string_view text) {
-  text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
-  return text.substr(0, text.find_last_not_of(blanks) + 1);
-}
+constexpr std::size_t most_extensions = 8;                    // '+' in a local part that are tried as its end
 
 // A line without its comment. In "/a#b/ # why" only the second '#' starts one: a regular expression ends at the first
 // '/' that has nothing but blanks or a comment after it.
 std::string_view entry_of(std::string_view line) {
-  line = trim(line);
+  line = trim(line, blanks);
   if (line.starts_with('/')) {
     for (std::size_t end = line.find('/', 1); end != std::string_view::npos; end = line.find('/', end + 1)) {
-      const std::string_view rest = trim(line.substr(end + 1));
+      const std::string_view rest = trim(line.substr(end + 1), blanks);
       if (rest.empty() || rest.starts_with('#')) return line.substr(0, end + 1);
     }
   }
-  return trim(line.substr(0, line.find('#')));
+  return trim(line.substr(0, line.find('#')), blanks);
 }
 
 // "192.0" -> "192.0.0.0/16": what is left out of an IPv4 address is any.

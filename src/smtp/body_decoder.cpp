@@ -3,22 +3,14 @@
 #include <algorithm>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::smtp {
 
 namespace {
 
+constexpr std::string_view blanks = " \t\r";
 constexpr std::size_t max_header_line = 998;  // of which we remember the beginning
-
-bool is_blank(char c) {
-  return c == ' ' || c == '\t';
-}
-
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && (is_blank(text.front()) || text.front() == '\r')) text.remove_prefix(1);
-  while (!text.empty() && (is_blank(text.back()) || text.back() == '\r')) text.remove_suffix(1);
-  return text;
-}
 
 }  // namespace
 
@@ -35,18 +27,18 @@ void HeaderScan::feed(std::string_view bytes) {
 }
 
 void HeaderScan::end_of_line() {
-  const std::string_view line = trim(line_);
-  const bool continuation = is_blank(line_.front());
+  const std::string_view line = trim(line_, blanks);
+  const bool continuation = line_.starts_with(' ') || line_.starts_with('\t');
   const std::size_t colon = line.find(':');
   if (!continuation) {
-    const std::string_view name = trim(line.substr(0, colon));
+    const std::string_view name = trim(line.substr(0, colon), blanks);
     // An empty line, or one that is no header field, begins the body.
     done_ = colon == std::string_view::npos || name.empty() || name.find_first_of(" \t") != std::string_view::npos;
     if (equals_ignoring_case(name, "Received")) ++received_;
     in_message_id_ = equals_ignoring_case(name, "Message-ID");
   }
   if (done_ || !in_message_id_ || !message_id_.empty()) return;
-  message_id_ = printable(continuation ? line : trim(line.substr(colon + 1)));
+  message_id_ = printable(continuation ? line : trim(line.substr(colon + 1), blanks));
 }
 
 BodyDecoder::Status BodyDecoder::decode_data(std::string_view& input, std::string& out) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::smtp {
 
@@ -12,10 +13,6 @@ namespace {
 constexpr std::size_t kept_line = 4 + 512;
 constexpr std::size_t max_lines = 100;
 constexpr std::size_t max_reply = 64UL << 10;
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
 
 // "5.1.1 text" -> "5.1.1" (RFC 3463 2: class, then up to three digits each).
 std::string enhanced_code(std::string_view text, int code) {

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <limits>
 
+#include "base/text.hpp"
 #include "smtp/reply.hpp"
 
 namespace greymx::smtp {
@@ -21,12 +22,6 @@ constexpr std::size_t max_size_digits = 20;
 constexpr std::array<std::string_view, verb_count> verb_names = {
     "HELO", "EHLO", "XCLIENT", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA",   "BDAT",
     "RSET", "NOOP", "VRFY",    "EXPN",     "HELP", "ETRN", "QUIT", "UNKNOWN"};
-
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
 
 // The next word of `text`, which then begins behind it; empty at the end.
 std::string_view next_word(std::string_view& text) {
@@ -136,7 +131,6 @@ Reply bad_parameter(std::string_view name) {
 using Refusal = std::optional<Reply>;
 
 Refusal take_size(const Parameter& parameter, MailCommand& command) {
-  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
   const bool valid = parameter.has_value(max_size_digits) && std::ranges::all_of(*parameter.value, is_digit);
   if (!valid) return make_reply(replies::bad_size);
   constexpr auto largest = std::numeric_limits<std::uint64_t>::max();  // twenty digits may say more: too large anyway

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstring>
+
+#include "base/text.hpp"
 
 namespace greymx::smtp {
 
@@ -15,14 +16,6 @@ constexpr std::string_view signature_v2("\r\n\r\n\0\r\nQUIT\n", 12);
 constexpr std::string_view signature_v1("PROXY ");
 constexpr std::size_t max_v1 = 107;  // with CRLF
 constexpr std::size_t fixed_v2 = 16;
-
-std::optional<std::uint16_t> parse_port(std::string_view text) {
-  std::uint16_t port = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-  const bool canonical = !text.empty() && (text.size() == 1 || text.front() != '0');
-  if (error != std::errc() || end != text.data() + text.size() || !canonical) return std::nullopt;
-  return port;
-}
 
 // "PROXY TCP4 192.0.2.1 198.51.100.1 56324 25\r\n"
 ProxyHeader parse_v1(std::string_view bytes) {
@@ -38,13 +31,13 @@ ProxyHeader parse_v1(std::string_view bytes) {
   }
   const auto source = IpAddress::parse(words[1]);
   const auto destination = IpAddress::parse(words[2]);
-  const auto port = parse_port(words[3]);
+  const auto port = plain_number(words[3], 65535);
   const bool family = words[0] == "TCP4" ? words[1].find(':') == std::string_view::npos : words[0] == "TCP6";
   const bool ends_well = line.empty() && bytes[end - 1] != ' ';
-  if (!family || !source || !destination || !port || !parse_port(words[4]) || !ends_well) {
+  if (!family || !source || !destination || !port || !plain_number(words[4], 65535) || !ends_well) {
     return {Status::invalid, 0, {}};
   }
-  return {Status::complete, size, Endpoint{*source, *port}};
+  return {Status::complete, size, Endpoint{*source, static_cast<std::uint16_t>(*port)}};
 }
 
 std::uint16_t big_endian(std::string_view bytes) {

@@ -1,4 +1,5 @@
 // The second half of a transaction: from Admission's last word to the answer behind the content.
+#include "base/text.hpp"
 #include "smtp/session.hpp"
 
 namespace greymx::smtp {
@@ -11,8 +12,7 @@ constexpr unsigned max_hops = 50;  // with our own Received line; the last guard
 std::string harmless(std::string_view helo) {
   std::string result(helo.substr(0, 255));
   for (char& c : result) {
-    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-    if (!letter && std::string_view(".-_:[]").find(c) == std::string_view::npos) c = '?';
+    if (!is_alnum(c) && std::string_view(".-_:[]").find(c) == std::string_view::npos) c = '?';
   }
   return result;
 }

@@ -9,24 +9,12 @@
 #include <vector>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::spf {
 namespace {
 
 constexpr std::size_t enough_text = 4096;  // of an explanation, which is cut far below that
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-bool is_alpha(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-bool is_alnum(char c) {
-  return is_digit(c) || is_alpha(c);
-}
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
 
 // A run of literal text, or one macro.
 struct Token {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 #include "spf/macro.hpp"
 
 namespace greymx::spf {
@@ -29,19 +30,6 @@ constexpr std::array<Syntax, 8> syntaxes{{{"all", Kind::all, Argument::none},
                                           {"ip6", Kind::ip6, Argument::network},
                                           {"exists", Kind::exists, Argument::domain}}};
 
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-
-std::optional<unsigned> parse_prefix(std::string_view digits, unsigned most) {
-  if (digits.empty() || digits.size() > 3 || !std::ranges::all_of(digits, is_digit)) return std::nullopt;
-  if (digits[0] == '0' && digits.size() > 1) return std::nullopt;
-  unsigned value = 0;
-  for (const char c : digits) value = value * 10 + static_cast<unsigned>(c - '0');
-  if (value > most) return std::nullopt;
-  return value;
-}
-
 // Cuts "/24", "//64" or "/24//64" off the end of `text`, where domain-specs may contain slashes too. False: a prefix
 // length that is none.
 bool take_prefixes(std::string_view& text, Mechanism& mechanism) {
@@ -54,7 +42,7 @@ bool take_prefixes(std::string_view& text, Mechanism& mechanism) {
         text.substr(begin, separator.size()) != separator) {
       return true;
     }
-    const auto prefix = parse_prefix(digits, most);
+    const auto prefix = plain_number(digits, most);
     if (prefix) into = *prefix;
     text = text.substr(0, begin);
     return prefix.has_value();
@@ -69,7 +57,7 @@ bool parse_network(std::string_view text, Mechanism& mechanism) {
   if (!address || v6 != (text.find(':') != std::string_view::npos)) return false;
   mechanism.address = *address;
   if (slash == std::string_view::npos) return true;
-  const auto prefix = parse_prefix(text.substr(slash + 1), v6 ? 128 : 32);
+  const auto prefix = plain_number(text.substr(slash + 1), v6 ? 128 : 32);
   if (prefix) (v6 ? mechanism.prefix6 : mechanism.prefix4) = *prefix;
   return prefix.has_value();
 }
@@ -106,11 +94,8 @@ bool parse_mechanism(std::string_view term, Record& record) {
 
 // name "=" macro-string; redirect and exp take a domain-spec and may be given once (6).
 bool parse_modifier(std::string_view name, std::string_view value, Record& record) {
-  constexpr std::string_view first = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-  const auto allowed = [&](char c) {
-    return first.find(c) != first.npos || is_digit(c) || c == '-' || c == '_' || c == '.';
-  };
-  if (name.empty() || first.find(name[0]) == first.npos || !std::ranges::all_of(name, allowed)) return false;
+  const auto allowed = [](char c) { return is_alnum(c) || c == '-' || c == '_' || c == '.'; };
+  if (name.empty() || !is_alpha(name[0]) || !std::ranges::all_of(name, allowed)) return false;
   const bool redirect = equals_ignoring_case(name, "redirect");
   if (!redirect && !equals_ignoring_case(name, "exp")) return is_macro_string(value, true);
   std::string& slot = redirect ? record.redirect : record.explanation;
