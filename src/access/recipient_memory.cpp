@@ -1,15 +1,13 @@
 #include "access/recipient_memory.hpp"
 
-#include <fmt/format.h>
-
 #include <atomic>
 #include <mutex>
-#include <random>
 #include <unordered_map>
 
 #include "access/eventual.hpp"
 #include "base/bounded.hpp"
 #include "base/files.hpp"
+#include "base/text.hpp"
 
 namespace greymx::access {
 
@@ -42,12 +40,6 @@ std::string domain_key(const Mailbox& mailbox) {
 bool lasts(const Remembered& what, WallTime now, std::chrono::seconds lifetime) {
   const std::chrono::seconds age(seconds(now) - what.at);
   return age >= -clock_skew && age <= lifetime;
-}
-
-// A local part that nobody has, for finding out who takes everybody.
-std::string random_local_part() {
-  std::random_device random;
-  return fmt::format("greymx-{:08x}{:08x}", random(), random());
 }
 
 const Primaries::Answer takes_everybody{Callout::accepted, "the primary takes every recipient"};
@@ -158,7 +150,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     const bool mine = !all && start_asking(domain);  // one does it for all that come meanwhile
     if (mine) {
       const Asking once{shared_from_this(), domain, nullptr, {}};
-      const Answer anybody = co_await call(random_local_part() + domain, domain);
+      const Answer anybody = co_await call("greymx-" + random_hex(16) + domain, domain);  // a name that nobody has
       if (anybody.outcome == Callout::accepted) question->answer = takes_everybody;
     }
     if (question->answer.outcome == Callout::accepted) co_return;
