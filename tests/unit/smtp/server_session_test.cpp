@@ -24,8 +24,8 @@ std::string last_line(std::string replies) {
 }
 
 // A certificate for the rig's TLS, in files.
-struct Files {
-  explicit Files(config::Tls& tls) {
+struct Pems {
+  explicit Pems(config::Tls& tls) {
     const test::Certificate pem = test::make_certificate("mx2.example.net");
     std::ofstream(tls.certificate = directory / "cert.pem") << pem.certificate;
     std::ofstream(tls.key = directory / "key.pem") << pem.key;
@@ -462,7 +462,7 @@ TEST_CASE("a message taken makes them free again") {
 
 TEST_CASE("STARTTLS: the session begins anew and the trace says so") {
   config::Config settings = test::server_config();
-  const Files files(settings.tls);
+  const Pems files(settings.tls);
   ServerRig rig(settings);
   REQUIRE(rig.tls.load(settings.tls));
   CHECK(rig.say("EHLO x\r\n").find("250-STARTTLS\r\n") != std::string::npos);
@@ -485,7 +485,7 @@ TEST_CASE("STARTTLS: the session begins anew and the trace says so") {
 
 TEST_CASE("what comes in the clear behind STARTTLS ends the session unread") {
   config::Config settings = test::server_config();
-  const Files files(settings.tls);
+  const Pems files(settings.tls);
   ServerRig rig(settings);
   REQUIRE(rig.tls.load(settings.tls));
   rig.say("EHLO x\r\n");
@@ -496,7 +496,7 @@ TEST_CASE("what comes in the clear behind STARTTLS ends the session unread") {
 TEST_CASE("tls.inbound = encrypt lets only EHLO, NOOP, STARTTLS and QUIT through in the clear") {
   config::Config settings = test::server_config();
   settings.tls.inbound = config::TlsLevel::encrypt;
-  const Files files(settings.tls);
+  const Pems files(settings.tls);
   ServerRig rig(settings);
   REQUIRE(rig.tls.load(settings.tls));
   rig.say("EHLO x\r\n");
