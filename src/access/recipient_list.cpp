@@ -20,9 +20,10 @@ constexpr std::size_t max_text = 1UL << 31;  // offsets have 32 bits
 Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::string& path,
                                                                  const config::Domain& domain) {
   std::shared_ptr<RecipientList> list(new RecipientList);
+  std::error_code unknown;
+  if (std::filesystem::is_directory(path, unknown)) return fail_errno(EISDIR, path);
   std::ifstream file(path);
   if (!file) return fail_errno(errno, path);
-  std::error_code unknown;
   const auto bytes = std::filesystem::file_size(path, unknown);
   // Room for all at once: what stays unused is never touched, and growing would need twice as much for a moment.
   if (!unknown) list->text_.reserve(std::min<std::size_t>(bytes, max_text));

@@ -40,7 +40,7 @@ constexpr Command commands[] = {
      "greymx flush\ngreymx flush example.com\ngreymx flush 4jZkTr4dnDz1", targets},
     {"hold", "Keep messages until they are released", "greymx hold 4jZkTr4dnDz1\ngreymx hold --from @example.org",
      targets | filters},
-    {"release", "Let held messages go on; bounces that were refused are tried again",
+    {"release", "Let held messages go on; one whose bounce was refused is itself tried again",
      "greymx release 4jZkTr4dnDz1\ngreymx release --domain example.com", targets | filters},
     {"delete", "Delete messages for good; nobody is told",
      "greymx delete 4jZkTr4dnDz1\ngreymx delete --from '<>' --older 3d", targets | filters},
@@ -53,7 +53,7 @@ constexpr Command commands[] = {
     {"domains", "Show each primary: up or down, since when, last error, what waits",
      "greymx domains\ngreymx domains --json | jq 'select(.state != \"up\")'", json},
     {"greylist list", "List what is greylisted now, and since when", "greymx greylist list", json},
-    {"greylist stats", "Count records and decisions", "greymx greylist stats", json},
+    {"greylist stats", "Count records and those who never came back", "greymx greylist stats", json},
     {"greylist report", "Show who never came back, how long retries take, and what to whitelist",
      "greymx greylist report", json},
     {"greylist pass", "Let a client, network, domain or sender through without waiting",
@@ -200,6 +200,8 @@ class Tool {
     if (request_.command == "export") {
       if (targets_.empty() || targets_.back().empty()) return {2, "export needs a directory"};
       directory_ = targets_.back();
+      if (directory_ == "ALL" || parse_shown_id(directory_))
+        return {2, "export needs a directory after the queue IDs; one with the name of an ID is ./" + directory_};
       targets_.pop_back();
     }
     for (const std::string& word : targets_) {

@@ -38,7 +38,7 @@ Task<Ending> import_all(greylist::Greylister& greylister, Source& source, Sink& 
     for (const auto& [reason, count] : report->skipped) sum.skipped[reason] += count;
   }
   co_await sink.send(reply::text(import_text(sum)));
-  co_return Ending{};
+  co_return sum.read > 0 && sum.imported == 0 ? failed("nothing could be imported") : Ending{};
 }
 
 Task<Ending> steer(const Request& request, greylist::Greylister& greylister, Sink& sink) {

@@ -138,6 +138,8 @@ tap.equal(again.stdout, raw.stdout, "so does cat")
 for words in (["mailq"], ["cat", ids[0]], ["spool", "dump"]):
     done = into_full(*words)
     tap.check(done.returncode == 1 and "standard output: " in done.stderr, f"{words[0]} on files fails if its output is lost", done)
+done = mx.tool("export", ids[0], ids[0])
+tap.check(done.returncode == 2 and not os.path.exists(ids[0]), "export takes no queue ID for its directory", done)
 done = mx.tool("export", "ALL", out)
 tap.check(done.returncode == 1 and "File exists; choose another directory" in done.stderr and "written to" not in done.stdout,
           "nor does export on files overwrite, or call that success", done)

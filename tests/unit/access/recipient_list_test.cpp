@@ -24,6 +24,13 @@ bool has(const RecipientList& list, std::string_view address) {
 
 }  // namespace
 
+TEST_CASE("a directory in the place of a list is called one") {
+  const test::TempDir directory;
+  const auto list = RecipientList::read(directory.path(), config::Domain());
+  REQUIRE_FALSE(list);
+  CHECK(list.error().text.ends_with(": Is a directory"));
+}
+
 TEST_CASE("a list takes addresses and local parts, ignores case, comments and second columns") {
   const test::TempDir directory;
   const auto list = RecipientList::read(test::write(directory, "list",

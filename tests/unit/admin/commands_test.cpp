@@ -412,6 +412,9 @@ TEST_CASE("what greylist export prints, greylist import takes back") {
   world.source.chunks = {lines, "nonsense\n"};
   CHECK(world.run("greylist import").exit == 0);
   CHECK(world.sink.text.find(" imported, 1 skipped: ") != std::string::npos);
+  world.source.chunks = {"nonsense\n"};
+  CHECK(world.run("greylist import").exit == 1);
+  CHECK(world.sink.text.starts_with("1 read, 0 imported, 1 skipped: "));
   CHECK_FALSE(world.store->records.empty());
   CHECK(world.run("greylist stats").exit == 0);
   CHECK(world.sink.text.find("waiting          1") != std::string::npos);
