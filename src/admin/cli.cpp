@@ -200,8 +200,6 @@ class Tool {
     if (request_.command == "export") {
       if (targets_.empty() || targets_.back().empty()) return {2, "export needs a directory"};
       directory_ = targets_.back();
-      if (directory_ == "ALL" || parse_shown_id(directory_))
-        return {2, "export needs a directory after the queue IDs; one with the name of an ID is ./" + directory_};
       targets_.pop_back();
     }
     for (const std::string& word : targets_) {
@@ -219,6 +217,8 @@ class Tool {
       }
     }
     if (!directory_.empty() && request_.select.empty()) return {2, "export which messages? ALL or queue IDs, then DIR"};
+    if (directory_ == "ALL" || parse_shown_id(directory_))
+      return {2, "export needs a directory after the queue IDs; one with the name of an ID is ./" + directory_};
     return {};
   }
 
