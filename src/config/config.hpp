@@ -123,22 +123,13 @@ struct Dns {
 };
 
 struct DnsblList {
-  std::string zone;
+  std::string zone;              // lower-case A-labels
   std::vector<Pattern> replies;  // empty = default rule
   int weight = 1;
   bool self_test = true;
   std::string reason;
+  bool check_sender = true, check_helo = true, check_client = true;  // of a domain list
   bool operator==(const DnsblList&) const = default;
-};
-
-struct DnsblDomainList {
-  std::string zone;
-  bool check_sender = true, check_helo = true, check_client = true;
-  std::vector<Pattern> replies;
-  int weight = 1;
-  bool self_test = true;
-  std::string reason;
-  bool operator==(const DnsblDomainList&) const = default;
 };
 
 struct Dnsbl {
@@ -146,7 +137,7 @@ struct Dnsbl {
   int threshold = 1;
   Seconds cache_ttl_max{3600};
   std::vector<DnsblList> lists;
-  std::vector<DnsblDomainList> domain_lists;
+  std::vector<DnsblList> domain_lists;
   bool operator==(const Dnsbl&) const = default;
 };
 

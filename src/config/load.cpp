@@ -174,9 +174,8 @@ class Loader {
     config.domains.push_back(std::move(domain));
   }
 
-  template <class List>
   void read_lists(const toml::key& name, const toml::node& node, const std::vector<Key>& keys,
-                  std::vector<List>& into) {
+                  std::vector<DnsblList>& into) {
     const std::string full = "dnsbl." + std::string(name.str());
     const toml::array* array = node.as_array();
     if (array == nullptr) return scope(full).expected(node, "a list of tables", fmt::format("[[{}]]", full));
@@ -186,11 +185,11 @@ class Loader {
         scope(full).expected(element, "a table", "{ zone = \"zen.spamhaus.org\" }");
         continue;
       }
-      List list;
+      DnsblList list;
       read_object(full, *table, keys, &list);
       if (!table->contains("zone"))
         scope(full).wrong(element, "zone is missing; write for example zone = \"zen.spamhaus.org\"");
-      const auto same = [&](const List& other) { return other.zone == list.zone && !list.zone.empty(); };
+      const auto same = [&](const DnsblList& other) { return other.zone == list.zone && !list.zone.empty(); };
       if (std::any_of(into.begin(), into.end(), same)) {
         scope(full).wrong(element, fmt::format("zone {} stands here twice; keep one of them", in_quotes(list.zone)));
       }

@@ -171,6 +171,6 @@ struct Key {
 const std::vector<Key>& config_keys();       // of Config: "limits.connections"
 const std::vector<Key>& domain_keys();       // of Domain: "primary"
 const std::vector<Key>& list_keys();         // of DnsblList
-const std::vector<Key>& domain_list_keys();  // of DnsblDomainList
+const std::vector<Key>& domain_list_keys();  // and "check"
 
 }  // namespace greymx::config

@@ -139,7 +139,7 @@ struct SmarthostReader {
 };
 
 struct DomainChecksReader {
-  void operator()(const Scope& scope, const toml::node& node, DnsblDomainList& into) const {
+  void operator()(const Scope& scope, const toml::node& node, DnsblList& into) const {
     const Choice<int> choice{{{"sender", 0}, {"helo", 1}, {"client", 2}}};
     std::vector<int> chosen;
     ListOf<Choice<int>>{choice, R"(["sender", "helo"])"}(scope, node, chosen);
@@ -304,14 +304,11 @@ const std::vector<Key>& list_keys() {
 }
 
 const std::vector<Key>& domain_list_keys() {
-  static const std::vector<Key> rows = {
-      key<DnsblDomainList>("zone", "", zone, FIELD(zone)),
-      key<DnsblDomainList>("check", R"(["sender", "helo", "client"])", DomainChecksReader{}, WHOLE),
-      key<DnsblDomainList>("replies", "[]", ListOf<Word<Pattern>>{reply, R"(["127.0.1.[2..99]"])"}, FIELD(replies)),
-      key<DnsblDomainList>("weight", "1", Integer{-1000, 1000}, FIELD(weight)),
-      key<DnsblDomainList>("self_test", "true", Boolean{}, FIELD(self_test)),
-      key<DnsblDomainList>("reason", "\"\"", text, FIELD(reason)),
-  };
+  static const std::vector<Key> rows = [] {
+    std::vector<Key> all = list_keys();
+    all.push_back(key<DnsblList>("check", R"(["sender", "helo", "client"])", DomainChecksReader{}, WHOLE));
+    return all;
+  }();
   return rows;
 }
 // clang-format on

@@ -29,24 +29,14 @@ std::string error_code(const IpAddress& address, bool allow_list) {
 
 // A first label of 20 or more letters and digits is a customer's key ("KEY.zen.dq.spamhaus.net").
 std::string secret_key(const std::string& zone) {
-  const auto is_alnum = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-  };
+  const auto is_alnum = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z'); };
   const std::string label = zone.substr(0, zone.find('.'));
   return label.size() >= 20 && std::ranges::all_of(label, is_alnum) ? label : std::string{};
 }
 
-template <class Config>
-List make_list(const Config& config) {
-  List list;
-  list.zone = to_lower(config.zone);
-  if (list.zone.ends_with('.')) list.zone.pop_back();
-  list.key = secret_key(list.zone);
-  list.shown = list.key.empty() ? list.zone : std::string{mask} + list.zone.substr(list.key.size());
-  list.replies = config.replies;
-  list.weight = config.weight;
-  list.self_test = config.self_test;
-  list.reason = config.reason;
+List make_list(const config::DnsblList& settings, bool by_name) {
+  List list{settings, settings.zone, secret_key(settings.zone), by_name};
+  if (!list.key.empty()) list.shown.replace(0, list.key.size(), mask);
   return list;
 }
 
@@ -59,14 +49,8 @@ std::string_view to_string(Outcome outcome) {
 
 std::vector<List> make_lists(const config::Dnsbl& settings) {
   std::vector<List> lists;
-  for (const config::DnsblList& config : settings.lists) lists.push_back(make_list(config));
-  for (const config::DnsblDomainList& config : settings.domain_lists) {
-    List& list = lists.emplace_back(make_list(config));
-    list.by_name = true;
-    list.check_sender = config.check_sender;
-    list.check_helo = config.check_helo;
-    list.check_client = config.check_client;
-  }
+  for (const config::DnsblList& list : settings.lists) lists.push_back(make_list(list, false));
+  for (const config::DnsblList& list : settings.domain_lists) lists.push_back(make_list(list, true));
   return lists;
 }
 

@@ -9,17 +9,11 @@
 
 namespace greymx::dnsbl {
 
-// One configured list, made ready.
-struct List {
-  std::string zone;   // what is asked; may hold a secret
-  std::string shown;  // what is told to anybody
-  std::string key;    // the secret label, or empty
-  std::vector<config::Pattern> replies;
-  int weight = 1;
-  bool self_test = true;
-  std::string reason;
+// One configured list, made ready. Its zone is what is asked, and may hold a secret.
+struct List : config::DnsblList {
+  std::string shown;     // the zone as told to anybody
+  std::string key;       // the secret label, or empty
   bool by_name = false;  // a domain list
-  bool check_sender = false, check_helo = false, check_client = false;
 };
 
 // Address lists first.

@@ -277,8 +277,9 @@ level = "debug"
   CHECK(c.dns.servers[1].to_string() == "[::1]:5353");
   CHECK(c.dnsbl.mode == CheckMode::warn);
   CHECK(c.dnsbl.threshold == 3);
-  CHECK(c.dnsbl.lists[0] == DnsblList{"zen.example.org", {*Pattern::parse("127.0.0.[2..11]")}, -2, false, "no"});
-  CHECK(c.dnsbl.domain_lists[0] == DnsblDomainList{"dbl.example.org", false, true, false, {}, 1, true, ""});
+  CHECK(c.dnsbl.lists[0] ==
+        DnsblList{"zen.example.org", {*Pattern::parse("127.0.0.[2..11]")}, -2, false, "no", true, true, true});
+  CHECK(c.dnsbl.domain_lists[0] == DnsblList{"dbl.example.org", {}, 1, true, "", false, true, false});
   CHECK(c.greylist.defer_on_error);
   CHECK(c.greylist.primary_up_only);
   CHECK(c.greylist.whitelist_clients == std::vector<std::string>{"/etc/greymx/a", "/b"});

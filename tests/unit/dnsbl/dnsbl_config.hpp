@@ -8,15 +8,10 @@
 
 namespace greymx::test {
 
-inline config::DnsblList address_list(std::string zone, int weight = 1) {
+inline config::DnsblList block_list(std::string zone, int weight = 1) {
   config::DnsblList list;
   list.zone = std::move(zone);
   list.weight = weight;
-  return list;
-}
-inline config::DnsblDomainList domain_list(std::string zone) {
-  config::DnsblDomainList list;
-  list.zone = std::move(zone);
   return list;
 }
 inline config::ConfigPtr with(config::Dnsbl settings) {

@@ -43,7 +43,7 @@ struct Fixture {
   RecordingAlerts alerts;
   std::shared_ptr<Health> health;
 
-  Fixture() { settings.lists = {address_list("bl.test")}; }
+  Fixture() { settings.lists = {block_list("bl.test")}; }
 
   std::shared_ptr<Health> make() {
     const auto control = [] { return std::vector{*IpAddress::parse("198.51.100.1")}; };
@@ -138,7 +138,7 @@ TEST_CASE_METHOD(Fixture, "self-tests do not read the cache") {
 
 TEST_CASE_METHOD(Fixture, "domain lists use TEST and INVALID") {
   settings.lists.clear();
-  settings.domain_lists = {domain_list("dbl.test"), domain_list("dead.test")};
+  settings.domain_lists = {block_list("dbl.test"), block_list("dead.test")};
   resolver.add("test.dbl.test A 127.0.1.2\ntest.dead.test A 127.0.1.2\ninvalid.dead.test A 127.0.1.2");
   start();
   tick();
@@ -202,7 +202,7 @@ TEST_CASE_METHOD(Fixture, "trouble brings the test forward") {
 }
 
 TEST_CASE_METHOD(Fixture, "an answer outside 127/8 switches that list off at once, not the others") {
-  settings.lists.push_back(address_list("well.test"));
+  settings.lists.push_back(block_list("well.test"));
   settings.lists[0].self_test = false;
   resolver.add("10.2.0.192.bl.test A 203.0.113.7\n2.0.0.127.well.test A 127.0.0.2");
   start();
@@ -221,7 +221,7 @@ TEST_CASE_METHOD(Fixture, "an answer outside 127/8 switches that list off at onc
 }
 
 TEST_CASE_METHOD(Fixture, "a resolver that invents answers switches all lists off, loudly, until it stops") {
-  settings.lists.push_back(address_list("other.test"));
+  settings.lists.push_back(block_list("other.test"));
   settings.lists[0].self_test = settings.lists[1].self_test = false;
   InventingResolver inventing;
   start();
@@ -311,7 +311,7 @@ TEST_CASE_METHOD(Fixture, "after a reload what was off stays off until it is tes
   start();
   tick();
   CHECK_FALSE(up());
-  settings.lists.push_back(address_list("new.test"));
+  settings.lists.push_back(block_list("new.test"));
   const auto next = make();
   next->adopt(*health);
   health = next;
@@ -328,7 +328,7 @@ TEST_CASE_METHOD(Fixture, "a list's counters are there from the start, and its s
   start();
   CHECK(metrics.text().find("dnsbl_lookups_total{list=\"bl.test\",result=\"listed\"} 0") != std::string::npos);
   CHECK(metrics.text().find("dnsbl_list_up{list=\"bl.test\"}") != std::string::npos);
-  settings.lists = {address_list("new.test")};
+  settings.lists = {block_list("new.test")};
   const auto next = make();
   next->adopt(*health);
   CHECK(metrics.text().find("dnsbl_list_up{list=\"bl.test\"}") == std::string::npos);

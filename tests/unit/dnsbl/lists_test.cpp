@@ -42,7 +42,7 @@ struct Fixture {
 }  // namespace
 
 TEST_CASE_METHOD(Fixture, "a listed client, with the list's own reason") {
-  settings.lists = {address_list("bl.test")};
+  settings.lists = {block_list("bl.test")};
   resolver.add("10.2.0.192.bl.test A 127.0.0.2\n10.2.0.192.bl.test TXT \"spam source\"");
   const Score score = client("192.0.2.10");
   CHECK(score.total == 1);
@@ -61,20 +61,20 @@ TEST_CASE_METHOD(Fixture, "a listed client, with the list's own reason") {
 }
 
 TEST_CASE_METHOD(Fixture, "an IPv6 client is asked for by nibbles") {
-  settings.lists = {address_list("bl.test")};
+  settings.lists = {block_list("bl.test")};
   resolver.add("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.test A 127.0.0.3");
   CHECK(client("2001:db8::1").total == 1);
 }
 
 TEST_CASE_METHOD(Fixture, "loopback is looked up too") {
-  settings.lists = {address_list("bl.test")};
+  settings.lists = {block_list("bl.test")};
   resolver.add("9.0.0.127.bl.test A 127.0.0.2");
   CHECK(client("127.0.0.9").total == 1);
 }
 
 TEST_CASE_METHOD(Fixture, "all lists are asked, TXT only of the one that decides") {
-  settings.lists = {address_list("a.test"), address_list("allow.test", -2), address_list("b.test", 2),
-                    address_list("c.test", 2)};
+  settings.lists = {block_list("a.test"), block_list("allow.test", -2), block_list("b.test", 2),
+                    block_list("c.test", 2)};
   settings.threshold = 2;
   for (const char* zone : {"allow", "b", "c"}) {
     resolver.add("10.2.0.192." + std::string{zone} + ".test A 127.0.0.2\n10.2.0.192." + zone + ".test TXT \"" + zone +
@@ -90,7 +90,7 @@ TEST_CASE_METHOD(Fixture, "all lists are asked, TXT only of the one that decides
 }
 
 TEST_CASE_METHOD(Fixture, "a configured reason replaces TXT") {
-  settings.lists = {address_list("bl.test")};
+  settings.lists = {block_list("bl.test")};
   settings.lists[0].reason = "see https://example.com/blocked";
   resolver.add("10.2.0.192.bl.test A 127.0.0.2\n10.2.0.192.bl.test TXT \"other\"");
   CHECK(client("192.0.2.10").reply_text ==
@@ -99,13 +99,13 @@ TEST_CASE_METHOD(Fixture, "a configured reason replaces TXT") {
 }
 
 TEST_CASE_METHOD(Fixture, "a list without TXT, or with broken TXT, still blocks") {
-  settings.lists = {address_list("bl.test")};
+  settings.lists = {block_list("bl.test")};
   resolver.add("10.2.0.192.bl.test A 127.0.0.2\n10.2.0.192.bl.test TXT SERVFAIL");
   CHECK(client("192.0.2.10").reply_text == "Service unavailable; Client host [192.0.2.10] blocked using bl.test");
 }
 
 TEST_CASE_METHOD(Fixture, "trouble is never a listing, and warned about once a minute a list") {
-  settings.lists = {address_list("sick.test"), address_list("slow.test"), address_list("refusing.test")};
+  settings.lists = {block_list("sick.test"), block_list("slow.test"), block_list("refusing.test")};
   resolver.add(
       "10.2.0.192.sick.test A SERVFAIL\n10.2.0.192.slow.test A TIMEOUT\n10.2.0.192.refusing.test A 127.255.255.254");
   const Score score = client("192.0.2.10");
@@ -126,7 +126,7 @@ TEST_CASE_METHOD(Fixture, "trouble is never a listing, and warned about once a m
 }
 
 TEST_CASE_METHOD(Fixture, "one slow list costs no more than the deadline, and no other list's answer") {
-  settings.lists = {address_list("slow.test"), address_list("bl.test")};
+  settings.lists = {block_list("slow.test"), block_list("bl.test")};
   resolver.add("10.2.0.192.slow.test A 127.0.0.2\n10.2.0.192.bl.test A 127.0.0.2\n10.2.0.192.bl.test TXT \"spam\"");
   resolver.delay("10.2.0.192.slow.test", 30s, clock);
   start();
@@ -149,7 +149,7 @@ TEST_CASE_METHOD(Fixture, "one slow list costs no more than the deadline, and no
 }
 
 TEST_CASE_METHOD(Fixture, "answers older than cache_ttl_max are asked for again") {
-  settings.lists = {address_list("bl.test")};
+  settings.lists = {block_list("bl.test")};
   settings.cache_ttl_max = 600s;
   resolver.add("10.2.0.192.bl.test A 127.0.0.2\n11.2.0.192.bl.test A 127.0.0.2");
   resolver.set_age("10.2.0.192.bl.test", 600s);
@@ -161,8 +161,8 @@ TEST_CASE_METHOD(Fixture, "answers older than cache_ttl_max are asked for again"
 }
 
 TEST_CASE_METHOD(Fixture, "domain lists are asked for what they check, and name it in the reply") {
-  settings.lists = {address_list("bl.test")};
-  settings.domain_lists = {domain_list("dbl.test"), domain_list("uribl.test")};
+  settings.lists = {block_list("bl.test")};
+  settings.domain_lists = {block_list("dbl.test"), block_list("uribl.test")};
   settings.domain_lists[1].check_helo = false;
   resolver.add("spam.example.dbl.test A 127.0.1.2\nspam.example.dbl.test TXT \"bad name\"");
   CHECK(domain("sender", "Spam.Example").reply_text ==
@@ -179,7 +179,7 @@ TEST_CASE_METHOD(Fixture, "domain lists are asked for what they check, and name 
 }
 
 TEST_CASE_METHOD(Fixture, "what is no domain is not asked for") {
-  settings.domain_lists = {domain_list("dbl.test")};
+  settings.domain_lists = {block_list("dbl.test")};
   for (const char* name : {"", "localhost", "192.0.2.1", "[192.0.2.1]", "a b.example", "unknown"}) {
     CAPTURE(name);
     CHECK(domain("helo", name).results.empty());
@@ -188,7 +188,7 @@ TEST_CASE_METHOD(Fixture, "what is no domain is not asked for") {
 }
 
 TEST_CASE_METHOD(Fixture, "a secret zone is asked by its name and shown without") {
-  settings.lists = {address_list("abcdef0123456789abcdef0123.zen.test")};
+  settings.lists = {block_list("abcdef0123456789abcdef0123.zen.test")};
   resolver.add(
       "10.2.0.192.abcdef0123456789abcdef0123.zen.test A 127.0.0.2\n11.2.0.192.abcdef0123456789abcdef0123.zen.test A "
       "SERVFAIL");
