@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -183,8 +184,7 @@ struct Delivery {
   bool private_targets = false;
   Seconds probe_interval{30};
   std::uint32_t messages_per_connection = 100;
-  std::string smarthost;  // as written; empty = by MX. HostPort in `smarthost_host`
-  HostPort smarthost_host;
+  std::optional<HostPort> smarthost;  // none: by MX
   Seconds connect_timeout{30};
   bool operator==(const Delivery&) const = default;
 };

@@ -128,13 +128,11 @@ struct PolicyListenerReader {
 };
 
 struct SmarthostReader {
-  void operator()(const Scope& scope, const toml::node& node, Delivery& into) const {
+  void operator()(const Scope& scope, const toml::node& node, std::optional<HostPort>& into) const {
     const auto value = read_text(scope, node, "host, host:port or [IPv6]:port", "\"smtp.example.net:25\"");
     if (!value) return;
-    into.smarthost = *value;
-    if (!value->empty())
-      Word<HostPort>{"a host with an optional port", "smtp.example.net:25", host_port}(scope, node,
-                                                                                       into.smarthost_host);
+    const Word<HostPort> host{"a host with an optional port", "smtp.example.net:25", host_port};
+    into = value->empty() ? std::nullopt : host.read(scope, node);
   }
 };
 
@@ -264,7 +262,7 @@ const std::vector<Key>& config_keys() {
       key<C>("delivery.private_targets", "false", Boolean{}, FIELD(delivery.private_targets)),
       key<C>("delivery.probe_interval", "\"30s\"", duration(1s, 1h), FIELD(delivery.probe_interval)),
       key<C>("delivery.messages_per_connection", "100", Integer{1, 1'000'000}, FIELD(delivery.messages_per_connection)),
-      key<C>("delivery.smarthost", "\"\"", SmarthostReader{}, FIELD(delivery)),
+      key<C>("delivery.smarthost", "\"\"", SmarthostReader{}, FIELD(delivery.smarthost)),
       key<C>("delivery.connect_timeout", "\"30s\"", duration(1s, 5min), FIELD(delivery.connect_timeout)),
 
       key<C>("alerts.to", "[]", ListOf<Word<std::string>>{{"a mail address", "postmaster@example.com", mailbox}, R"(["postmaster@example.com"])"}, FIELD(alerts_to)),

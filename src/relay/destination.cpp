@@ -59,7 +59,7 @@ const config::Domain* entry_for(const config::Config& config, const std::string&
 std::string name_of(const config::Config& config, const std::string& domain) {
   const config::Domain* entry = entry_for(config, domain);
   if (entry != nullptr && has_one_destination(*entry)) return shown_name(*entry);
-  if (entry == nullptr && !config.delivery.smarthost.empty()) return all_reports;
+  if (entry == nullptr && config.delivery.smarthost) return all_reports;
   return entry != nullptr && domain.empty() ? entry->name : domain;
 }
 
@@ -78,7 +78,7 @@ DestinationSettings settings_for(const config::Config& config, const std::string
     settings.xforward = entry->xforward;
   } else {
     settings.label = "reports";
-    if (!config.delivery.smarthost.empty()) settings.request.hosts = {config.delivery.smarthost_host};
+    if (config.delivery.smarthost) settings.request.hosts = {*config.delivery.smarthost};
   }
   settings.key = fmt::format("{},{},{},{}", settings.request.own ? "own" : "report", static_cast<int>(settings.tls),
                              settings.fingerprint, settings.xforward);

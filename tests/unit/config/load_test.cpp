@@ -141,7 +141,7 @@ TEST_CASE("three lines are enough, and everything else has its default") {
   CHECK_FALSE(c.delivery.private_targets);
   CHECK(c.delivery.probe_interval == 30s);
   CHECK(c.delivery.messages_per_connection == 100);
-  CHECK(c.delivery.smarthost.empty());
+  CHECK_FALSE(c.delivery.smarthost);
   CHECK(c.delivery.connect_timeout == 30s);
   CHECK(c.alerts_to.empty());
   CHECK(c.log == LogConfig{"stderr", "greymx", false, "info"});
@@ -284,8 +284,7 @@ level = "debug"
   CHECK(c.greylist.primary_up_only);
   CHECK(c.greylist.whitelist_clients == std::vector<std::string>{"/etc/greymx/a", "/b"});
   CHECK(c.queue.bounce == BounceMode::never);
-  CHECK(c.delivery.smarthost == "smtp.example.net:587");
-  CHECK(c.delivery.smarthost_host == HostPort{"smtp.example.net", 587});
+  CHECK(c.delivery.smarthost == HostPort{"smtp.example.net", 587});
   CHECK(c.alerts_to == std::vector<std::string>{"admin@example.org"});
   CHECK(c.log == LogConfig{"/etc/greymx/logs/mail.log", "postfix-greymx", true, "debug"});
 }

@@ -164,7 +164,7 @@ TEST_CASE_METHOD(World, "a stranger that does not answer is left alone for a whi
 }
 
 TEST_CASE_METHOD(World, "reports find the sender's MX without a smarthost") {
-  config.delivery.smarthost.clear();
+  config.delivery.smarthost.reset();
   config.delivery.mx_port = smart.endpoint().port;
   refuse();
   SECTION("private addresses only if allowed") {

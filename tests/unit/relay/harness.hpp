@@ -63,8 +63,7 @@ class Harness {
     return config.domains.back();
   }
   void smarthost(const Endpoint& endpoint) {
-    config.delivery.smarthost = endpoint.to_string();
-    config.delivery.smarthost_host = {endpoint.address.to_string(), endpoint.port};
+    config.delivery.smarthost = {endpoint.address.to_string(), endpoint.port};
   }
 
   void open_spool() {

@@ -315,8 +315,7 @@ TEST_CASE("what makes two domains one destination") {
   CHECK_FALSE(settings_for(config, "stranger.example").request.own);
   CHECK(settings_for(config, "stranger.example").request.hosts.empty());
   CHECK(name_of(config, "a.stranger.example") != name_of(config, "b.stranger.example"));
-  config.delivery.smarthost = "smart.example:25";
-  config.delivery.smarthost_host = {"smart.example", 25};
+  config.delivery.smarthost = {"smart.example", 25};
   CHECK(name_of(config, "a.stranger.example") == name_of(config, "b.stranger.example"));
 }
 
