@@ -96,7 +96,7 @@ int run(const std::string& file, bool test) {
   if (!identity) return 1;
   prepare_process();
   if (auto made = daemon::prepare_directories(config, *identity); !made) return complain(made.error().text), 1;
-  auto log = daemon::open_log_as(daemon::log_settings(config), *identity);
+  auto log = daemon::open_log_as(config.log, *identity);
   if (!log) return complain(log.error().text), 1;
   auto running = daemon::Daemon::start(loaded.config, *identity, **log);
   if (!running) {

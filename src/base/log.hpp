@@ -37,6 +37,7 @@ struct LogSettings {
   bool json = false;
   Level level = Level::info;
   std::string hostname;
+  bool operator==(const LogSettings&) const = default;
 };
 
 class TargetLog : public Log {

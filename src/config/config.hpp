@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/ip.hpp"
+#include "base/log.hpp"
 #include "config/pattern.hpp"
 
 namespace greymx::config {
@@ -189,14 +190,6 @@ struct Delivery {
   bool operator==(const Delivery&) const = default;
 };
 
-struct LogConfig {
-  std::string target = "stderr";
-  std::string tag = "greymx";
-  bool json = false;
-  std::string level = "info";  // "debug" "info" "warning" "error"
-  bool operator==(const LogConfig&) const = default;
-};
-
 struct Config {
   std::string file;  // absolute path it was read from
   std::string hostname;
@@ -218,7 +211,7 @@ struct Config {
   Queue queue;
   Delivery delivery;
   std::vector<std::string> alerts_to;
-  LogConfig log;
+  LogSettings log;
 
   // The entry that covers `domain` (any case, U- or A-labels): the exact name first, then the longest wildcard;
   // nullptr = not ours, relaying to it is denied.

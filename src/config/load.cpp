@@ -280,6 +280,7 @@ Loaded parse(std::string_view text, const std::string& path) {
     check(loader.config, report);
     const bool named = report.positions.contains("hostname");
     if (!named && report.errors.empty()) default_hostname(loader.config, report);
+    loader.config.log.hostname = loader.config.hostname;
   }
   std::sort(report.errors.begin(), report.errors.end(), [](const Diagnostic& a, const Diagnostic& b) {
     return std::tie(a.line, a.column, a.text) < std::tie(b.line, b.column, b.text);

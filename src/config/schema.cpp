@@ -270,7 +270,7 @@ const std::vector<Key>& config_keys() {
       key<C>("log.target", "\"stderr\"", LogTargetReader{}, FIELD(log.target)),
       key<C>("log.tag", "\"greymx\"", Word<std::string>{"a word of letters, digits, \"-\", \"_\" and \".\"", "greymx", tag}, FIELD(log.tag)),
       key<C>("log.format", "\"text\"", Choice<bool>{{{"text", false}, {"json", true}}}, FIELD(log.json)),
-      key<C>("log.level", "\"info\"", Choice<std::string>{{{"debug", "debug"}, {"info", "info"}, {"warning", "warning"}, {"error", "error"}}}, FIELD(log.level)),
+      key<C>("log.level", "\"info\"", Choice<Level>{{{"debug", Level::info}, {"info", Level::info}, {"warning", Level::warning}, {"error", Level::error}}}, FIELD(log.level)),
   };
   return rows;
 }

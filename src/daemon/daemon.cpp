@@ -11,17 +11,6 @@
 
 namespace greymx::daemon {
 
-LogSettings log_settings(const config::Config& config) {
-  LogSettings settings{.target = config.log.target,
-                       .tag = config.log.tag,
-                       .json = config.log.json,
-                       .level = Level::info,
-                       .hostname = config.hostname};
-  if (config.log.level == "warning") settings.level = Level::warning;
-  if (config.log.level == "error") settings.level = Level::error;
-  return settings;
-}
-
 namespace {
 
 void mask_signals(int how) {

@@ -13,8 +13,6 @@
 
 namespace greymx::daemon {
 
-LogSettings log_settings(const config::Config& config);
-
 // SIGHUP and SIGUSR1 wait for Daemon::run() from here on: until then they would end the process. Before any thread.
 void hold_signals();
 

@@ -128,7 +128,7 @@ Result<admin::Reloaded> Daemon::Parts::reload() {
   }
   admin::Reloaded result{.needs_restart = config::needs_restart(*started_with_, *wanted), .advice = {}, .problems = {}};
   for (const config::Diagnostic& error : tables.errors) result.problems.push_back(error.to_string());
-  if (auto ok = log.reconfigure(log_settings(*wanted)); !ok) {
+  if (auto ok = log.reconfigure(wanted->log); !ok) {
     log.error("master", ok.error().text);
     result.problems.push_back(ok.error().text);
   }

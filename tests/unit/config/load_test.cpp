@@ -144,7 +144,7 @@ TEST_CASE("three lines are enough, and everything else has its default") {
   CHECK_FALSE(c.delivery.smarthost);
   CHECK(c.delivery.connect_timeout == 30s);
   CHECK(c.alerts_to.empty());
-  CHECK(c.log == LogConfig{"stderr", "greymx", false, "info"});
+  CHECK(c.log == LogSettings{"stderr", "greymx", false, Level::info, "mx2.example.net"});
 }
 
 TEST_CASE("the defaults of domains and lists are those in the table of keys") {
@@ -235,7 +235,7 @@ to = ["admin@example.org"]
 target = "logs/mail.log"
 tag = "postfix-greymx"
 format = "json"
-level = "debug"
+level = "error"
 )");
   CHECK(c.hostname == "mx9.example.net");
   CHECK(c.user == "mail");
@@ -286,7 +286,8 @@ level = "debug"
   CHECK(c.queue.bounce == BounceMode::never);
   CHECK(c.delivery.smarthost == HostPort{"smtp.example.net", 587});
   CHECK(c.alerts_to == std::vector<std::string>{"admin@example.org"});
-  CHECK(c.log == LogConfig{"/etc/greymx/logs/mail.log", "postfix-greymx", true, "debug"});
+  CHECK(c.log == LogSettings{"/etc/greymx/logs/mail.log", "postfix-greymx", true, Level::error, "mx9.example.net"});
+  CHECK(with("[log]\nlevel = \"debug\"\n").log.level == Level::info);
 }
 
 TEST_CASE("domains keep the order of the file, whatever their names") {
