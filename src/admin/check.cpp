@@ -13,6 +13,7 @@
 #include "base/metrics.hpp"
 #include "base/sockets.hpp"
 #include "dns/ares_resolver.hpp"
+#include "dnsbl/health.hpp"
 #include "relay/connector.hpp"
 #include "relay/resolve.hpp"
 #include "smtp/client_session.hpp"
@@ -241,10 +242,13 @@ class Machine {
   Task<> lists() {
     for (const dnsbl::List& list : dnsbl::make_lists(config_->dnsbl)) {
       if (!list.self_test) continue;
-      const std::string yes = list.by_name ? "test." : "2.0.0.127.", no = list.by_name ? "invalid." : "1.0.0.127.";
-      const dns::Answer listed = co_await resolver_.lookup(yes + list.zone, dns::Type::a, soon());
-      const dns::Answer unlisted = co_await resolver_.lookup(no + list.zone, dns::Type::a, soon());
-      report_(judge_list(list, listed, unlisted));
+      const dnsbl::TestResult test = co_await dnsbl::test_points(resolver_, list, soon());
+      if (test.reason.empty()) {
+        say("list " + list.shown, CheckResult::ok, "test points answer");
+      } else {
+        say("list " + list.shown, CheckResult::fail, test.reason,
+            "use a resolver of your own (dns.servers): public lists refuse the big open ones; remove a closed list");
+      }
     }
   }
 

@@ -10,7 +10,6 @@
 
 #include "config/config.hpp"
 #include "dns/resolver.hpp"
-#include "dnsbl/score.hpp"
 #include "spf/spf.hpp"
 
 namespace greymx::admin {
@@ -31,8 +30,6 @@ void check_machine(config::ConfigPtr config, const std::function<void(const Chec
 CheckLine judge_name(const std::string& hostname, const dns::Answer& addresses, const std::vector<IpAddress>& local);
 CheckLine judge_ptr(const std::string& hostname, const IpAddress& address, const dns::ClientName& name);
 CheckLine judge_mx(const std::string& domain, const std::string& hostname, const dns::Answer& mx);
-// The RFC 5782 test points of a list: 127.0.0.2 (or TEST) must be listed, 127.0.0.1 (or INVALID) must not.
-CheckLine judge_list(const dnsbl::List& list, const dns::Answer& listed, const dns::Answer& unlisted);
 // `name` is that of our HELO or one of our domains.
 CheckLine judge_spf(const std::string& name, const IpAddress& us, const spf::Outcome& outcome);
 // An MTA-STS policy (RFC 8461 3.2) that leaves us out makes senders refuse to deliver here.

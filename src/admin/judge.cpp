@@ -129,19 +129,6 @@ CheckLine judge_mx(const std::string& domain, const std::string& hostname, const
   return ok(what, fmt::format("{} {}, below {} {}", us->preference, hostname, best.preference, best.host));
 }
 
-CheckLine judge_list(const dnsbl::List& list, const dns::Answer& listed, const dns::Answer& unlisted) {
-  const std::string what = "list " + list.shown;
-  const std::string remedy = "use a resolver of your own (dns.servers): public lists refuse the big open ones";
-  const std::string point = list.by_name ? "TEST" : "127.0.0.2";
-  if (listed.outcome == dns::Outcome::failed) return bad(what, "no answer: " + listed.error, remedy);
-  if (listed.outcome != dns::Outcome::found) return bad(what, point + " should be listed and is not", remedy);
-  const dnsbl::Judgement judgement = dnsbl::judge(list, listed);
-  if (judgement.outside) return bad(what, "the resolver makes up answers: " + judgement.error, remedy);
-  if (!dnsbl::is_listing(listed)) return bad(what, "refuses us: " + judgement.error, remedy);
-  if (unlisted.outcome == dns::Outcome::found) return bad(what, "lists the world", "take it out of relay.conf");
-  return ok(what, "test points answer");
-}
-
 CheckLine judge_spf(const std::string& name, const IpAddress& us, const spf::Outcome& outcome) {
   const std::string what = "SPF of " + name;
   const std::string result(spf::to_string(outcome.result));

@@ -43,6 +43,25 @@ std::string random_label() {
 
 }  // namespace
 
+Task<TestResult> test_points(dns::Resolver& resolver, const List& list, SteadyTime deadline) {
+  const auto name = [&](unsigned last, std::string_view label) {
+    return (list.by_name ? std::string{label} : loopback(last).reversed_labels()) + '.' + list.zone;
+  };
+  const dns::Answer clean = co_await ask(resolver, name(1, "invalid"), deadline);
+  const std::string clean_point = list.by_name ? "INVALID" : "127.0.0.1";
+  if (clean.outcome == dns::Outcome::failed) co_return TestResult{false, true, false, "no answer: " + clean.error};
+  const bool outside = judge(list, clean).outside;
+  if (outside || (list.self_test && clean.outcome == dns::Outcome::found)) {
+    co_return TestResult{true, false, outside, fmt::format("{} is listed: {}", clean_point, describe(clean))};
+  }
+  if (!list.self_test) co_return TestResult{};
+  const dns::Answer listed = co_await ask(resolver, name(2, "test"), deadline);
+  if (listed.outcome == dns::Outcome::failed) co_return TestResult{false, true, false, "no answer: " + listed.error};
+  if (is_listing(listed)) co_return TestResult{};
+  co_return TestResult{true, false, false,
+                       fmt::format("{} is not listed: {}", list.by_name ? "TEST" : "127.0.0.2", describe(listed))};
+}
+
 Health::Health(config::ConfigPtr config, const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts,
                Addresses control_addresses)
     : lists_(make_lists(config->dnsbl)),
@@ -191,45 +210,26 @@ Task<> Health::test(dns::Resolver& resolver, std::size_t list, SteadyTime deadli
     const std::scoped_lock lock(mutex_);
     ask_controls = states_[list].suspicious || states_[list].off == Off::lists_everybody;
   }
-  Verdict control;
+  TestResult control;
   if (ask_controls) {
     control = co_await test_control_addresses(resolver, lists_[list], deadline);
   }
-  const Verdict points = co_await test_points(resolver, lists_[list], deadline);
+  const TestResult points = co_await test_points(resolver, lists_[list], deadline);
   conclude(list, points, control);
 }
 
-Task<Health::Verdict> Health::test_points(dns::Resolver& resolver, const List& list, SteadyTime deadline) {
-  const auto name = [&](unsigned last, std::string_view label) {
-    return (list.by_name ? std::string{label} : loopback(last).reversed_labels()) + '.' + list.zone;
-  };
-  const dns::Answer clean = co_await ask(resolver, name(1, "invalid"), deadline);
-  const std::string clean_point = list.by_name ? "INVALID" : "127.0.0.1";
-  if (clean.outcome == dns::Outcome::failed) co_return Verdict{false, true, false, "no answer: " + clean.error};
-  const bool outside = judge(list, clean).outside;
-  if (outside || (list.self_test && clean.outcome == dns::Outcome::found)) {
-    co_return Verdict{true, false, outside, fmt::format("{} is listed: {}", clean_point, describe(clean))};
-  }
-  if (!list.self_test) co_return Verdict{};
-  const dns::Answer listed = co_await ask(resolver, name(2, "test"), deadline);
-  if (listed.outcome == dns::Outcome::failed) co_return Verdict{false, true, false, "no answer: " + listed.error};
-  if (is_listing(listed)) co_return Verdict{};
-  co_return Verdict{true, false, false,
-                    fmt::format("{} is not listed: {}", list.by_name ? "TEST" : "127.0.0.2", describe(listed))};
-}
-
-Task<Health::Verdict> Health::test_control_addresses(dns::Resolver& resolver, const List& list, SteadyTime deadline) {
+Task<TestResult> Health::test_control_addresses(dns::Resolver& resolver, const List& list, SteadyTime deadline) {
   std::vector<IpAddress> addresses = control_addresses_();
   addresses.push_back(loopback(1));
   for (const IpAddress& address : addresses) {
     const dns::Answer answer = co_await ask(resolver, address.reversed_labels() + '.' + list.zone, deadline);
     if (answer.outcome != dns::Outcome::found) continue;
-    co_return Verdict{true, false, false, fmt::format("it lists nearly everybody, {} too", address.to_string())};
+    co_return TestResult{true, false, false, fmt::format("it lists nearly everybody, {} too", address.to_string())};
   }
-  co_return Verdict{};
+  co_return TestResult{};
 }
 
-void Health::conclude(std::size_t list, const Verdict& points, const Verdict& control) {
+void Health::conclude(std::size_t list, const TestResult& points, const TestResult& control) {
   const std::scoped_lock lock(mutex_);
   State& state = states_[list];
   const SteadyTime now = clock_.steady();

@@ -36,6 +36,15 @@ struct ListStatus {
   std::uint64_t lookups = 0, listed = 0, errors = 0;
 };
 
+struct TestResult {
+  bool failed = false;
+  bool unanswered = false;
+  bool outside = false;  // an answer outside 127.0.0.0/8
+  std::string reason;    // what is wrong; empty if nothing is
+};
+// Asks for the points that every list must have, past the cache; without self_test only whether it answers sanely.
+Task<TestResult> test_points(dns::Resolver& resolver, const List& list, SteadyTime deadline);
+
 class Health {
  public:
   using Addresses = std::function<std::vector<IpAddress>()>;
@@ -70,18 +79,11 @@ class Health {
     std::optional<SteadyTime> warned, warned_suspicious;
     std::uint64_t lookups = 0, listed = 0, errors = 0;
   };
-  struct Verdict {
-    bool failed = false;
-    bool unanswered = false;
-    bool outside = false;
-    std::string reason;
-  };
 
   Task<> test(dns::Resolver& resolver, std::size_t list, SteadyTime deadline);
-  Task<Verdict> test_points(dns::Resolver& resolver, const List& list, SteadyTime deadline);
-  Task<Verdict> test_control_addresses(dns::Resolver& resolver, const List& list, SteadyTime deadline);
+  Task<TestResult> test_control_addresses(dns::Resolver& resolver, const List& list, SteadyTime deadline);
   Task<> test_resolver(dns::Resolver& resolver, SteadyTime deadline);
-  void conclude(std::size_t list, const Verdict& points, const Verdict& control);
+  void conclude(std::size_t list, const TestResult& points, const TestResult& control);
   void count_client(State& state, const IpAddress& client, bool listed);
   void warn(std::size_t list, const ListResult& result);
   void switch_off(std::size_t list, Off why, const std::string& reason);

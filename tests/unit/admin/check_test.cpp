@@ -64,20 +64,6 @@ TEST_CASE("MX records must name us below the primary") {
   CHECK(judge_mx("example.com", host, outcome(dns::Outcome::failed, "SERVFAIL")).result == CheckResult::warn);
 }
 
-TEST_CASE("a list is judged by its test points") {
-  dnsbl::List list;
-  list.zone = "secret.bl.test";
-  list.shown = "***.bl.test";
-  const dns::Answer listed = found({*IpAddress::parse("127.0.0.2")}), none = outcome(dns::Outcome::no_domain);
-  CHECK(judge_list(list, listed, none).result == CheckResult::ok);
-  CHECK(judge_list(list, none, none).result == CheckResult::fail);
-  CHECK(judge_list(list, listed, listed).result == CheckResult::fail);
-  CHECK(judge_list(list, found({*IpAddress::parse("127.255.255.254")}), none).result == CheckResult::fail);
-  CHECK(judge_list(list, found({*IpAddress::parse("203.0.113.1")}), none).result == CheckResult::fail);
-  CHECK(judge_list(list, outcome(dns::Outcome::failed, "SERVFAIL"), none).text.find("SERVFAIL") != std::string::npos);
-  CHECK(judge_list(list, none, none).name == "list ***.bl.test");
-}
-
 TEST_CASE("an SPF record that leaves us out is a warning with the words to add") {
   spf::Outcome result;
   result.result = spf::Result::fail;
