@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdarg>
 #include <cstring>
 #include <filesystem>
 
@@ -26,9 +27,10 @@ constexpr std::size_t most_value = 1024;
 constexpr std::size_t kept_aside = 3;
 constexpr std::string_view corrupt = "corrupt", salvageable = "salvage";  // -<time>: directories moved aside
 
-// A full disk and a damaged file both end in DB_RUNRECOVERY; which it was, only the failed system call tells. Berkeley
-// DB says what went wrong through a callback, hundreds of times: the first line is the cause.
-thread_local int write_error = 0;
+// A full disk, a file that may not be opened and a damaged one all end in DB_RUNRECOVERY; which it was, only the failed
+// system call tells. Berkeley DB says what went wrong through a callback, hundreds of times: the first line is the
+// cause.
+thread_local int call_error = 0;
 thread_local std::string first_message;
 
 // Berkeley DB takes a short write for an error without a cause; here the rest is tried, and its error is the cause.
@@ -39,7 +41,7 @@ ssize_t write_all(std::size_t size, Write write_from) {
     if (written > 0) {
       done += static_cast<std::size_t>(written);
     } else if (errno != EINTR) {
-      write_error = errno;
+      call_error = errno;
       return -1;
     }
   }
@@ -57,8 +59,18 @@ ssize_t noting_write(int fd, const void* bytes, size_t size) {
 }
 int noting_fsync(int fd) {
   const int result = ::fdatasync(fd);
-  if (result != 0) write_error = errno;
+  if (result != 0) call_error = errno;
   return result;
+}
+
+// What is not there, or is there already, Berkeley DB deals with.
+int noting_open(const char* path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const int fd = ::open(path, flags, va_arg(rest, int));  // Berkeley DB always passes the mode
+  va_end(rest);
+  if (fd == -1 && errno != ENOENT && errno != EEXIST) call_error = errno;
+  return fd;
 }
 
 void note_message(const DB_ENV*, const char*, const char* message) {
@@ -68,15 +80,15 @@ void note_message(const DB_ENV*, const char*, const char* message) {
 // Runs one call and translates what it says; DB_NOTFOUND is left to the caller.
 template <class Call>
 Result<int> guarded(const char* what, Call call) {
-  write_error = 0;
+  call_error = 0;
   first_message.clear();
   const int code = call();
   if (code == 0 || code == DB_NOTFOUND) return code;
   const std::string text =
       fmt::format("{}: {}{}{}", what, db_strerror(code), first_message.empty() ? "" : ": ", first_message);
-  if (write_error != 0) {
-    auto error = fail_errno(write_error, what);
-    return fail(write_error == EFBIG ? ErrorKind::no_space : error.error().kind, text);
+  if (call_error != 0) {
+    auto error = fail_errno(call_error, what);
+    return fail(call_error == EFBIG ? ErrorKind::no_space : error.error().kind, text);
   }
   constexpr std::array unwell{ENOSPC, EDQUOT, EFBIG, EACCES, EPERM, EROFS, ENOMEM, EMFILE, ENFILE, EAGAIN, EBUSY};
   const bool world = std::find(unwell.begin(), unwell.end(), code) != unwell.end();
@@ -176,6 +188,7 @@ Result<std::unique_ptr<Environment>> Environment::open(const Settings& settings)
     db_env_set_func_pwrite(noting_pwrite);
     db_env_set_func_write(noting_write);
     db_env_set_func_fsync(noting_fsync);
+    db_env_set_func_open(noting_open);
     return true;
   }();
   static_cast<void>(noting);
@@ -213,7 +226,7 @@ Result<std::unique_ptr<Environment>> Environment::open(const Settings& settings)
 
 Environment::~Environment() {
   // A panicked environment frees nothing on close, unless told to overlook the panic; it must then not be written to.
-  write_error = 0;
+  call_error = 0;
   const bool well = !databases_.empty() && handle_->txn_checkpoint(handle_, 0, 0, 0) == 0;
   if (!well) handle_->set_flags(handle_, DB_NOPANIC, 1);
   for (auto& [name, database] : databases_) database->close(database, DB_NOSYNC);

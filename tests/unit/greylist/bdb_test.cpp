@@ -1,5 +1,7 @@
 #include "greylist/bdb.hpp"
 
+#include <sys/fsuid.h>
+
 #include <filesystem>
 
 #include "support/catch.hpp"
@@ -17,6 +19,19 @@ struct Directory {
   ~Directory() { fs::remove_all(path); }
   std::vector<std::string> names() const { return system_files()->list(path).value(); }
   fs::path path;
+};
+
+// For root, too, a file's rights count.
+class NotRoot {
+ public:
+  NotRoot() : before_(setfsuid(nobody)) {}
+  NotRoot(const NotRoot&) = delete;
+  NotRoot& operator=(const NotRoot&) = delete;
+  ~NotRoot() { setfsuid(static_cast<uid_t>(before_)); }
+
+ private:
+  static constexpr uid_t nobody = 65534;
+  int before_;
 };
 
 }  // namespace
@@ -48,6 +63,30 @@ TEST_CASE("what is to be salvaged is known as such until it has been, even if no
   CHECK(corrupt->starts_with(base + "/corrupt-2"));
   CHECK(fs::is_directory(*corrupt));
   CHECK(bdb::unsalvaged(base).empty());
+}
+
+TEST_CASE("files that may not be opened are not taken for damaged ones") {
+  const Directory directory;
+  const auto prove = [](bdb::Environment& environment) -> Result<> {
+    const auto database = environment.database("records.db");
+    return database ? Result<>() : std::unexpected(database.error());
+  };
+  REQUIRE(bdb::open_or_replace({.base = directory.path}, prove).has_value());
+  fs::permissions(directory.path, fs::perms::all);
+  const std::string unreadable = GENERATE("log.0000000001", "records.db", "");
+  const fs::path path = directory.path / "db" / unreadable;
+  const auto result = [&] {
+    for (const auto& file : fs::directory_iterator(directory.path / "db")) fs::permissions(file, fs::perms::all);
+    fs::permissions(directory.path / "db", fs::perms::all);
+    fs::permissions(path, fs::perms::none);
+    const NotRoot user;
+    return bdb::open_or_replace({.base = directory.path}, prove);
+  }();
+  fs::permissions(path, fs::perms::owner_all);
+  REQUIRE_FALSE(result.has_value());
+  CHECK(result.error().kind == ErrorKind::temporary);
+  CHECK(directory.names() == std::vector<std::string>{"db"});
+  CHECK(bdb::open_or_replace({.base = directory.path}, prove).has_value());
 }
 
 TEST_CASE("three damaged environments are kept, and three that wait to be salvaged") {
