@@ -25,7 +25,7 @@ struct Loaded {
   ConfigPtr config;  // null if there is any error
   std::vector<Diagnostic> errors;
   std::vector<Diagnostic> warnings;
-  std::string control;  // listen.control, of a file with errors too; empty where it cannot be told
+  std::string control;                       // listen.control, of a file with errors too; empty where it cannot be told
   std::map<std::string, Diagnostic> places;  // without text: where keys ("user") and paths stand in the file
   // For what a look at the system shows: at the path or key that `text` names, or else at the file's begin.
   Diagnostic about(std::string text) const;
