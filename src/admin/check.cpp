@@ -256,6 +256,7 @@ class Machine {
     const auto free = system_files()->free_bytes(config_->queue_path);
     if (free) report_(judge_space(*free, config_->limits.min_free_space));
     for (const std::string& path : {config_->queue_path, config_->state_path}) may_write(path);
+    if (const auto log = check_log(config_->log); !log) say("log", CheckResult::fail, log.error().text);
     if (!config_->tls.key.empty()) {
       struct stat found{};
       const bool read = stat(config_->tls.key.c_str(), &found) == 0 && (found.st_mode & S_IROTH) != 0;
@@ -273,18 +274,34 @@ class Machine {
       return owner == geteuid() && (owner != 0 || user == nullptr);
     };
     const std::string make = fmt::format("install -d -o {} -g {} -m 0750 {}", config_->user, config_->group, path);
+    const std::string own = fmt::format("chown -R {}:{} {}", config_->user, config_->group, path);
+    const bool usual = path == "/var/spool/greymx" || path == "/var/lib/greymx";
     const int error = stat(path.c_str(), &found) == 0 ? 0 : errno;
     if (error == ENOENT) {
       say("permissions", CheckResult::warn, path + " is not there yet",
-          "greymxd makes it when root or systemd starts it; else: " + make);
+          usual ? "greymxd makes it when root or systemd starts it; else: " + make
+                : "greymxd makes it when root starts it; else: " + make +
+                      "; systemd's unit also needs ReadWritePaths=" + path);
     } else if (error != 0) {
       say("permissions", CheckResult::fail, path + ": " + std::strerror(error), make);
     } else if (!is_ours(found.st_uid) || (found.st_mode & S_IWOTH) != 0) {
       say("permissions", CheckResult::fail, path + " does not belong to " + config_->user + " alone",
-          fmt::format("chown {} {}; chmod 0750 {}", config_->user, path, path));
+          fmt::format("{}; chmod 0750 {}", own, path));
+    } else if (const std::string foreign = find_foreign(path, is_ours); !foreign.empty()) {
+      say("permissions", CheckResult::fail, foreign + " does not belong to " + config_->user, own);
     } else {
       say("permissions", CheckResult::ok, path);
     }
+  }
+
+  // As a queue that was moved here by root leaves it.
+  static std::string find_foreign(const std::string& directory, const auto& is_ours) {
+    for (const std::string& name : system_files()->list(directory).value_or(std::vector<std::string>())) {
+      const std::string path = concat({directory, "/", name});
+      struct stat found{};
+      if (lstat(path.c_str(), &found) == 0 && !is_ours(found.st_uid)) return path;
+    }
+    return {};
   }
 
   void clock() {

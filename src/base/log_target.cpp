@@ -205,10 +205,11 @@ Result<std::unique_ptr<LogTarget>> open_descriptor(const LogSettings& settings) 
 
 Result<> check_file(const LogSettings& settings) {
   const Descriptor file(::open(settings.target.c_str(), append_flags | O_NONBLOCK));
-  const int error = errno;
-  const bool can_make = error == ENOENT && ::eaccess(folder_of(settings).c_str(), W_OK | X_OK) == 0;
-  if (file.get() >= 0 || can_make || error == ENXIO) return {};  // the last: a pipe that nobody reads yet
-  return cannot_open(error, settings);
+  const bool pipe_without_reader = errno == ENXIO;
+  if (file.get() >= 0 || pipe_without_reader) return {};
+  const bool can_make = errno == ENOENT && ::eaccess(folder_of(settings).c_str(), W_OK | X_OK) == 0;
+  if (can_make) return {};
+  return cannot_open(errno, settings);
 }
 
 }  // namespace

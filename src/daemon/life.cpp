@@ -112,6 +112,10 @@ Result<config::ConfigPtr> Daemon::Parts::read_again() {
     log.error("master", fmt::format("reload: {}; the old configuration stays", ok.error().text));
     return std::unexpected(ok.error());
   }
+  if (auto ok = check_log(loaded.config->log); !ok) {
+    log.error("master", fmt::format("reload: {}; the old configuration stays", ok.error().text));
+    return std::unexpected(ok.error());
+  }
   return loaded.config;
 }
 

@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -59,6 +60,16 @@ Result<> prepare(const std::string& path, const std::optional<Identity>& identit
   return directory < 0 ? problem(errno) : give(directory, *identity, path);
 }
 
+// Or of the first directory above it that is there.
+bool is_read_only(std::filesystem::path path) {
+  struct statvfs file_system{};
+  while (statvfs(path.c_str(), &file_system) != 0) {
+    if (errno != ENOENT || !path.has_relative_path()) return false;
+    path = path.parent_path();
+  }
+  return (file_system.f_flag & ST_RDONLY) != 0;
+}
+
 // What is there already, and is more than a file of its own, is left to the identity's rights.
 Result<> prepare_log_file(const std::string& path, const Identity& identity) {
   constexpr int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
@@ -73,7 +84,20 @@ Result<> prepare_log_file(const std::string& path, const Identity& identity) {
 
 }  // namespace
 
+Result<> check_directories(const config::Config& config) {
+  const std::pair<const char*, const std::string&> all[] = {{"paths.queue", config.queue_path},
+                                                            {"paths.state", config.state_path}};
+  for (const auto& [key, path] : all) {
+    if (!is_read_only(path)) continue;
+    return fail(ErrorKind::invalid, fmt::format("{0}: {1} is on a read-only file system; if systemd makes it so "
+                                                "(ProtectSystem=), its unit needs ReadWritePaths={1}",
+                                                key, path));
+  }
+  return {};
+}
+
 Result<> prepare_directories(const config::Config& config, const std::optional<Identity>& identity) {
+  if (auto writable = check_directories(config); !writable) return writable;
   for (const std::string& path : {config.queue_path, config.state_path}) {
     const bool ends_in_slash = path.ends_with('/');
     if (auto made = prepare(path.substr(0, path.size() - ends_in_slash), identity); !made) return made;

@@ -1,7 +1,10 @@
 // What root does for the user that greymxd runs as, which only root can test.
 #include "daemon/privileges.hpp"
 
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -70,6 +73,31 @@ TEST_CASE("what a link in the place of a directory leads to stays root's") {
   std::filesystem::create_symlink(dir / "roots", dir / "state");
   REQUIRE(prepare_directories(dir.config(), somebody));
   CHECK(look_at(dir / "roots").st_uid == 0);
+}
+
+TEST_CASE("a directory on a read-only file system is an error that names systemd's remedy") {
+  if (!is_root()) return;
+  const Directory directory;
+  const config::Config config = directory.config();
+  CHECK(check_directories(config));
+  const char* here = directory.path().c_str();
+  const pid_t child = fork();
+  if (child == 0) {  // as ProtectSystem= does it, seen by this process alone
+    const bool mounted = unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+                         mount(here, here, nullptr, MS_BIND, nullptr) == 0 &&
+                         mount(here, here, nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY, nullptr) == 0;
+    if (!mounted) _exit(2);
+    const auto refused = check_directories(config);
+    const std::string text = refused ? "" : refused.error().text;
+    _exit(text.starts_with("paths.queue: " + config.queue_path + " is on a read-only file system") &&
+                  text.ends_with("ReadWritePaths=" + config.queue_path)
+              ? 0
+              : 1);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  if (WEXITSTATUS(status) == 2) WARN("not tested: nothing can be mounted");
+  CHECK(WEXITSTATUS(status) != 1);
 }
 
 TEST_CASE("a file in the place of a directory is an error") {
