@@ -53,7 +53,8 @@ std::vector<DomainLine> gather_domains(const Services& services) {
   std::vector<DomainLine> lines = join_domains(Primaries(services.relay.status()), services.spool.domains());
   const std::set<std::string> ours = our_domains(*services.config());
   for (DomainLine& line : lines) {
-    if (!ours.contains(line.domain)) line.primary.reset();
+    line.configured = ours.contains(line.domain);
+    if (!line.configured) line.primary.reset();
   }
   std::erase_if(lines, [](const DomainLine& line) { return !line.primary && line.queued.messages == 0; });
   return lines;
