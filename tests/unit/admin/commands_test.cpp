@@ -310,6 +310,9 @@ TEST_CASE("status tells the whole in words and in one object") {
   CHECK(json["problem"] == "disk full");
   CHECK(json["queue"]["messages"] == 3);
   CHECK(json["lists"][1]["state"] == "off");
+  REQUIRE(json["domains"].size() == 2);
+  CHECK(json["domains"][0]["configured"] == true);
+  CHECK(json["domains"][1]["configured"] == false);  // other.test
 }
 
 TEST_CASE("dnsbl shows what each list says and the score") {
