@@ -225,18 +225,37 @@ class SocketStream final : public Stream {
  private:
   // A peer that always has more to say must not keep its neighbours on this thread waiting.
   static constexpr unsigned most_unyielding = 16;  // reads
+  static constexpr unsigned most_parts = 100;  // TLS records and handshake messages for one step; honest flights fit
   struct FreeSsl {
     void operator()(SSL* ssl) const { SSL_free(ssl); }
   };
 
   int handle() { return io_->socket.native_handle(); }
 
+  // OpenSSL does not return while the peer sends records that carry no data (key updates, tickets, hello requests), so
+  // it is stopped from here.
+  static void on_tls_part(int sent, int, int type, const void*, std::size_t, SSL* ssl, void* self) {
+    if (sent != 0 || (type != SSL3_RT_HEADER && type != SSL3_RT_HANDSHAKE)) return;
+    if (++static_cast<SocketStream*>(self)->parts_ <= most_parts) return;
+    SSL_set_shutdown(ssl, SSL_RECEIVED_SHUTDOWN);    // ends reading data at once
+    BIO_set_fd(SSL_get_rbio(ssl), -1, BIO_NOCLOSE);  // and a handshake with what has been read already
+  }
+
+  void prepare_reading() {
+    prepare_errors();
+    parts_ = 0;
+  }
+  Attempt reading_attempt(int result, std::size_t bytes) {
+    if (parts_ > most_parts) return {Outcome::failed, 0, "too many TLS records without data"};
+    return tls_attempt(ssl_.get(), result, bytes);
+  }
+
   Attempt try_read(std::span<char> into) {
     if (ssl_) {
-      prepare_errors();
+      prepare_reading();
       std::size_t bytes = 0;
       const int result = SSL_read_ex(ssl_.get(), into.data(), into.size(), &bytes);
-      Attempt attempt = tls_attempt(ssl_.get(), result, bytes);
+      Attempt attempt = reading_attempt(result, bytes);
       starved_ = attempt.outcome == Outcome::wait_read;
       return attempt;
     }
@@ -280,11 +299,13 @@ class SocketStream final : public Stream {
                                   SteadyTime deadline) {
     ssl_.reset(SSL_new(context));
     if (!ssl_ || SSL_set_fd(ssl_.get(), handle()) != 1) co_return fail(ErrorKind::temporary, "no memory for TLS");
+    SSL_set_msg_callback(ssl_.get(), on_tls_part);
+    SSL_set_msg_callback_arg(ssl_.get(), this);
     if (setup) setup(ssl_.get());
     for (;;) {
-      prepare_errors();
+      prepare_reading();
       const int result = step(ssl_.get());
-      Attempt attempt = tls_attempt(ssl_.get(), result, 0);
+      Attempt attempt = reading_attempt(result, 0);
       if (attempt.outcome == Outcome::done) break;
       if (attempt.outcome == Outcome::closed) co_return fail(ErrorKind::temporary, "connection closed");
       if (attempt.outcome == Outcome::failed) co_return fail(ErrorKind::temporary, std::move(attempt.error));
@@ -299,6 +320,7 @@ class SocketStream final : public Stream {
   std::shared_ptr<Socket> io_;
   std::unique_ptr<SSL, FreeSsl> ssl_;
   unsigned unyielding_ = 0;  // reads since the last wait
+  unsigned parts_ = 0;       // of TLS that the last call of OpenSSL has read
   bool starved_ = false;     // of what TLS has, nothing can be read before the socket has more
   bool idle_ = false;        // in a wait that wake() ends
   bool woken_ = false;

@@ -285,6 +285,45 @@ TEST_CASE("TLS carries data both ways over the same stream") {
   CHECK(event.status == ReadStatus::closed);
 }
 
+TEST_CASE("a peer that only renews its TLS keys is dropped, not one that does so now and then") {
+  Pair pair;
+  const Context server = server_context();
+  const Context client(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  Result<TlsInfo> client_result;
+  pair.gate.spawn("client", shake_hands(*pair.client, client.get(), &client_result));
+  REQUIRE(pair.run(pair.server->start_tls_server(server.get(), after(20s))));
+  pair.run(pair.gate.close());
+  const auto renew_keys = [&](int times) {
+    for (int i = 0; i < times; ++i) {
+      REQUIRE(SSL_key_update(pair.client->ssl(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
+      REQUIRE(SSL_do_handshake(pair.client->ssl()) == 1);
+    }
+  };
+  for (int i = 0; i < 10; ++i) {
+    renew_keys(20);
+    pair.run(pair.client->write(std::string_view("NOOP\r\n"), after(10s)));
+    CHECK(pair.read(*pair.server) == "NOOP\r\n");
+  }
+  renew_keys(1000);
+  std::string buffer(10, 0);
+  const ReadEvent event = pair.run(pair.server->read_some(buffer, after(100ms)));
+  CHECK(event.status == ReadStatus::failed);
+  CHECK(event.error == "too many TLS records without data");
+  CHECK_FALSE(pair.server->read_now(buffer));
+}
+
+TEST_CASE("a server that never gets beyond hello requests is left") {
+  Pair pair;
+  const Context client(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  const std::string_view hello_request("\x16\x03\x03\x00\x04\x00\x00\x00\x00", 9);
+  std::string many;
+  for (int i = 0; i < 5000; ++i) many += hello_request;
+  pair.run(pair.server->write(many, after(10s)));
+  const auto info = pair.run(pair.client->start_tls_client(client.get(), {}, after(100ms)));
+  REQUIRE_FALSE(info);
+  CHECK(info.error().text == "too many TLS records without data");
+}
+
 TEST_CASE("garbage instead of a handshake is an error with a reason") {
   Pair pair;
   const Context server = server_context();
