@@ -15,6 +15,7 @@ constexpr int quiet_intervals = 10;  // an idle primary that is up is looked at 
 constexpr unsigned stranger_workers = 2;
 constexpr unsigned all_stranger_workers = 20;
 constexpr unsigned most_callouts = 10;
+constexpr unsigned most_probes = 10;  // in flight: one may hang for minutes
 constexpr unsigned newest_every = 4;  // every so many messages the newest goes, so that new mail does not wait
 constexpr auto alert_after = std::chrono::minutes(15);
 constexpr auto trial_patience = std::chrono::hours(24);
@@ -185,8 +186,9 @@ Task<> Destination::monitor(std::shared_ptr<Destination> self) {
     if (self->health_.health() == Health::suspect) {
       self->canary_ = true;
       self->kick();
-    } else if (self->health_.health() == Health::down || quiet) {
-      co_await probe(self);
+    } else if ((self->health_.health() == Health::down || quiet) && self->probes_ < most_probes) {
+      // Not awaited: a host may take minutes to greet us, or never do it, and the next probe may find it well.
+      self->parts_.background.spawn("probe of " + self->settings_.label, probe(self));
     }
   }
 }
@@ -202,11 +204,12 @@ Task<> Destination::probe(std::shared_ptr<Destination> self) {
 
 Task<Connected> Destination::connect(std::vector<Endpoint> avoid) {
   const bool all = avoid.empty();
+  const SteadyTime began = now();
   Connected attempt = co_await connector_.open(std::move(avoid));
   if (attempt.connection) {
     reached(*attempt.connection->session);
   } else if (all && !parts_.stopping) {
-    lost(attempt);
+    lost(attempt, began);
   }
   co_return attempt;
 }
@@ -220,10 +223,17 @@ void Destination::reached(const smtp::ClientSession& session) {
   kick();
 }
 
-void Destination::lost(const Connected& attempt) {
+// It refuses one connection more while it serves others: too many, not down. A connection that waits for an answer
+// does not show that it serves.
+bool Destination::serves(SteadyTime since) const {
+  if (!last_contact_) return false;
+  const bool lately = now() - *last_contact_ < parts_.config->delivery.probe_interval;
+  return *last_contact_ > since || (lately && connector_.connections() > idle_.size());
+}
+
+void Destination::lost(const Connected& attempt, SteadyTime began) {
   const WallTime now = parts_.clock.now();
-  // It refuses one connection more while it serves others: too many, not down.
-  const bool serves = !attempt.no_route && connector_.connections() > idle_.size();
+  const bool serves = !attempt.no_route && this->serves(began);
   if (!own()) {
     const bool later = !serves && attempt.trouble.result == Outcome::Result::deferred;
     if (later) retry_at_ = now + parts_.config->queue.retry_min;
@@ -294,7 +304,7 @@ void Destination::message_done(QueueId id, const Answered& answered) {
   if (answered.delivered || (answered.refused && health_.refusals_count())) drain_.taken(now());
   if (answered.deferred) drain_.deferred(now());
   if (!own()) return;
-  last_contact_ = now();
+  if (answered.replied) last_contact_ = now();
   bool changed = false;
   if (answered.refused) {
     changed = health_.refused(id, parts_.clock.now(), answered.reason);

@@ -33,6 +33,7 @@ bool has_one_destination(const config::Domain& domain);  // by MX each subdomain
 struct Answered {
   bool delivered = false, deferred = false;
   bool refused = false;  // before DATA
+  bool replied = false;  // the primary said something about it
   std::string reason;    // of the refusal
 };
 
@@ -81,7 +82,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   std::unique_ptr<Connection> idle_connection(const std::vector<Endpoint>& avoid);
   Task<Connected> connect(std::vector<Endpoint> avoid);
   void reached(const smtp::ClientSession& session);
-  void lost(const Connected& attempt);
+  bool serves(SteadyTime since) const;
+  void lost(const Connected& attempt, SteadyTime began);
   void announce();
   void watch_downtime();
   void watch_trial();

@@ -73,6 +73,44 @@ TEST_CASE_METHOD(OnePrimary, "a primary that dies during the drain is noticed on
   CHECK(primary.transactions.size() <= 400 + log.count("more than once"));
 }
 
+TEST_CASE_METHOD(OnePrimary, "a primary that dies under an open connection is down, and its return is a trial") {
+  bool hangs = false, dead = false;
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::dot) hangs = true;
+    if (step == Step::dot) return Act{Kind::hang, ""};
+    if (step == Step::greeting && dead) return Act{Kind::close, ""};
+    return std::nullopt;
+  };
+  put();
+  start();
+  until([&] { return hangs; });
+  dead = true;
+  put({.change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  until_health(Health::down);
+  CHECK(primary.open >= 1);
+  refuse_all();
+  until_health(Health::up);
+  until_logged("status=deferred");
+  CHECK(log.count("status=bounced") == 0);
+  primary.down();
+}
+
+TEST_CASE_METHOD(OnePrimary, "a probe that hangs does not keep us from noticing that a primary is back") {
+  timeouts.greeting = std::chrono::seconds(3);
+  primary.down();
+  start();
+  until_health(Health::down);
+  primary.misbehave(Step::greeting, {Kind::hang, ""});
+  const unsigned before = primary.connections;
+  primary.up();
+  until([&] { return primary.connections > before; });
+  until_health(Health::up);
+  CHECK(primary.open > 1);
+  io.run_for(timeouts.greeting + std::chrono::milliseconds(500));
+  CHECK(primary.open <= 1);
+  CHECK(log.count("is down:") == 1);
+}
+
 TEST_CASE_METHOD(OnePrimary, "after an outage the drain starts slowly") {
   config.delivery.concurrency_start = 1;
   config.delivery.concurrency = 10;
