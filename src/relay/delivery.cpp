@@ -97,7 +97,7 @@ Task<> Worker::run() {
     job.reset();
     if (!served) {
       next_.reset();
-      // Up, and yet no connection for us: whoever comes next would meet the same trouble at once.
+      // Up, and yet no connection serves us: whoever comes next would meet the same trouble at once.
       if (destination_.wants_worker()) co_await sleep_for(pause);
       co_return;
     }
@@ -172,12 +172,13 @@ std::vector<Fate> Worker::stray(const Job& job) {
   return fates;
 }
 
-// False: no connection, and the message is as it was.
+// False: no connection, and the message is as it was; or new ones break again and again.
 Task<bool> Worker::deliver(Job& job) {
   std::vector<Endpoint> asked;
   std::vector<Fate> open;
   bool active = false;
-  bool able = true;  // the host asked last offers what the message needs
+  bool useless = false;  // the connection had last broke and had delivered nothing
+  bool able = true;      // the host asked last offers what the message needs
   for (unsigned hosts = 0; hosts < hosts_a_message && asked.size() < hosts_asked;) {
     job.connecting = now();
     if (!connection_) {
@@ -201,6 +202,7 @@ Task<bool> Worker::deliver(Job& job) {
     bool stale = false;
     std::vector<Fate> fates = co_await attempt(job, stale);
     const bool broken = connection_ && !connection_->session->usable();
+    const bool fresh = connection_ && connection_->messages <= 1;
     if (broken) connection_.reset();
     if (stale) {
       asked.pop_back();
@@ -208,6 +210,7 @@ Task<bool> Worker::deliver(Job& job) {
     }
     const bool some = any_delivered(fates);
     open = take_open(fates, some);
+    useless = broken && fresh && !some;
     if (broken) destination_.trouble();
     if (!fates.empty()) co_await settle(parts_, destination_, job, std::move(fates));
     if (open.empty()) break;
@@ -222,7 +225,7 @@ Task<bool> Worker::deliver(Job& job) {
   }
   if (!open.empty()) co_await settle(parts_, destination_, job, std::move(open));
   if (connection_ && connection_->messages >= parts_.config->delivery.messages_per_connection) put_away_connection();
-  co_return true;
+  co_return !useless || !destination_.broke_again();
 }
 
 void Worker::log_activation(const Job& job) {

@@ -303,6 +303,7 @@ void Destination::message_done(QueueId id, const Answered& answered) {
   // A refusal that is not believed does not show that it copes with more.
   if (answered.delivered || (answered.refused && health_.refusals_count())) drain_.taken(now());
   if (answered.deferred) drain_.deferred(now());
+  if (answered.delivered || answered.refused) useless_ = 0;
   if (!own()) return;
   if (answered.replied) last_contact_ = now();
   bool changed = false;

@@ -73,6 +73,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   Task<Connected> acquire(std::vector<Endpoint> avoid);        // an idle connection or a new one
   void give_back(std::unique_ptr<Connection> connection);      // broken or worn out ones too
   void message_done(QueueId id, const Answered& answered);
+  // A new connection broke and delivered nothing; was it the same with the one before?
+  bool broke_again() { return ++useless_ > 1; }
   void trouble() { drain_.trouble(std::chrono::steady_clock::now()); }
 
  private:
@@ -111,7 +113,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   unsigned takes_ = 0;
   unsigned probes_ = 0;  // connections being opened for callouts and probes
   unsigned callouts_ = 0;
-  bool canary_ = false;  // SUSPECT: one message may go
+  unsigned useless_ = 0;  // new connections in a row that broke and delivered nothing
+  bool canary_ = false;   // SUSPECT: one message may go
   bool retired_ = false;
   bool alerted_ = false;  // about this outage
   bool trial_told_ = false;

@@ -246,5 +246,18 @@ TEST_CASE_METHOD(OnePrimary, "one connection too many is not an outage") {
   CHECK(log.count("status=deferred") == 0);
 }
 
+TEST_CASE_METHOD(OnePrimary, "a primary that breaks every new connection is not flooded with them") {
+  const Step step = GENERATE(Step::mail, Step::rcpt, Step::data);
+  const Kind kind = GENERATE(Kind::reply_then_close, Kind::close);
+  CAPTURE(to_string(step), name_of(kind));
+  primary.misbehave(step, {kind, "421 4.3.2 busy"}, 1000);
+  for (int i = 0; i < 30; ++i) put();
+  start();
+  until_logged("status=deferred");
+  io.run_for(std::chrono::milliseconds(500));
+  CHECK(primary.connections <= 4);
+  stop();
+}
+
 }  // namespace
 }  // namespace greymx::relay
