@@ -164,7 +164,7 @@ struct ClientSession::Progress {
     accepted = 0;
   }
   void on(const Line& line, Answer answer) {
-    if (answer.kind == Answer::Kind::reply) result.replied = true;
+    if (answer.kind == Answer::Kind::reply && answer.reply.code != 421) result.replied = true;
     const bool expected = fits(line.stage, answer.reply.code);
     if (line.stage == Stage::mail && !expected) {
       mail_refused = true;

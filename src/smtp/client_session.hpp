@@ -88,7 +88,8 @@ struct MailTransaction {
 struct EnvelopeResult {
   std::vector<Answer> answers;
   bool go = false;
-  bool replied = false;  // any reply came: a connection that was kept open had not been closed meanwhile
+  // Any reply came but that it closes now (421): a connection that was kept open was still good.
+  bool replied = false;
 };
 
 class ClientSession {

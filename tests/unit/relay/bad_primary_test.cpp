@@ -259,5 +259,17 @@ TEST_CASE_METHOD(OnePrimary, "a primary that breaks every new connection is not 
   stop();
 }
 
+TEST_CASE_METHOD(OnePrimary, "a kept connection that says 421 is like one that was closed") {
+  put();
+  start();
+  until_empty();
+  primary.misbehave(Step::mail, {Kind::reply_then_close, "421 4.7.0 enough for one connection"});
+  const unsigned before = primary.connections;
+  put();
+  until_empty();
+  CHECK(primary.connections == before + 1);
+  CHECK(log.count("status=deferred") == 0);
+}
+
 }  // namespace
 }  // namespace greymx::relay
