@@ -243,6 +243,7 @@ void Destination::lost(const Connected& attempt, SteadyTime began) {
   const std::string& dsn = attempt.trouble.dsn;
   nobody_ = attempt.no_route && !dsn.ends_with(".4.3") && !dsn.ends_with(".4.6");
   const bool changed = health_.unreachable(now, attempt.trouble.reason);
+  if (doubtful() && !had_mail_) return;  // any stranger can ask for a name that does not exist
   const bool no_route = attempt.no_route || dsn.ends_with(".4.6");
   if (no_route && (changed || now >= no_route_told_ + again_after)) {
     no_route_told_ = now;
@@ -337,6 +338,7 @@ unsigned Destination::allowed() const {
 }
 
 void Destination::work(const std::string& domain) {
+  had_mail_ = true;
   if (is_ready_.insert(domain).second) ready_.push_back(domain);
   kick();
 }

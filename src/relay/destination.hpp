@@ -119,6 +119,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   bool alerted_ = false;  // about this outage
   bool trial_told_ = false;
   bool nobody_ = false;  // DNS was clear that there is no host
+  bool had_mail_ = false;
 };
 
 }  // namespace greymx::relay

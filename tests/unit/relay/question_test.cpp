@@ -272,8 +272,11 @@ TEST_CASE_METHOD(World, "subdomains that do not exist leave nothing behind, and 
     CHECK(ask("u@" + name).outcome == ProbeOutcome::inconclusive);
     CHECK(relay->health(name) == Health::up);
   }
+  CHECK(alerts.raised().empty());
+  CHECK_FALSE(log.contains("is down"));
   put({.to = {"u@s1.wild.example"}});
   io.run_for(2500ms);
+  CHECK(alerts.contains("no route to the primary of *.wild.example"));
   CHECK(relay->status().size() == 2);
   CHECK(relay->health("s1.wild.example") == Health::up);
   CHECK(spool->totals().messages == 1);
