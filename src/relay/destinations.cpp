@@ -31,7 +31,11 @@ Destinations::Pointer Destinations::of(const std::string& domain) {
   const auto known = before(name);
   if (found->own() && known != memory_.end()) {
     Remembered past = known->second;
-    if (!fresh) past.health = Health::up, past.on_trial = false;  // its own present counts
+    if (!fresh) {  // its own present counts
+      past.health = Health::up;
+      past.on_trial = false;
+      past.downtime.end(parts_.clock.now());
+    }
     found->inherit(past);
   }
   if (fresh) found->start();

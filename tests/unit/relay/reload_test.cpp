@@ -170,6 +170,10 @@ TEST_CASE_METHOD(OnePrimary, "a subdomain that moves in with a healthy primary b
   clock.advance(1h);
   until_empty();
   CHECK(third.transactions.size() == 3);
+  for (const PrimaryStatus& status : relay->status()) {
+    if (status.domain != "third.example") continue;
+    for (const auto& [begin, end] : status.downtime.spans()) CHECK(end <= clock.now());  // it is up
+  }
   stop();
 }
 
