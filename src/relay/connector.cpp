@@ -15,7 +15,7 @@ using smtp::Answer;
 
 constexpr unsigned most_hosts = 5;  // tried in one attempt
 constexpr auto dns_limit = std::chrono::seconds(30);
-constexpr auto failed_for = std::chrono::minutes(5);
+constexpr auto failed_for = std::chrono::minutes(15);  // more than an attempt costs that hangs to the end
 
 bool contains(const std::vector<Endpoint>& list, const Endpoint& endpoint) {
   return std::find(list.begin(), list.end(), endpoint) != list.end();
