@@ -139,6 +139,11 @@ const Downtime* Destinations::downtime_of(const std::string& domain) const {
   return known == memory_.end() ? nullptr : &known->second.downtime;
 }
 
+std::string Destinations::trouble_of(const std::string& domain) const {
+  const Pointer one = find(domain);
+  return one && one->health().health() != Health::up ? one->health().reason() : "";
+}
+
 Memory::const_iterator Destinations::before(const std::string& name) const {
   auto found = memory_.find(name);
   for (auto dot = name.find('.'); found == memory_.end() && dot != name.npos; dot = name.find('.', dot + 1)) {

@@ -31,7 +31,8 @@ class Destinations {
   Pointer find(const std::string& domain) const;  // null if it is missing
   // The time in which the domain's primary was not up, also of one that relay.conf names no more; null = unknown.
   const Downtime* downtime_of(const std::string& domain) const;
-  bool crowded() const;  // too many of ours that relay.conf does not name
+  std::string trouble_of(const std::string& domain) const;  // why nothing is delivered there; empty = it is
+  bool crowded() const;                                     // too many of ours that relay.conf does not name
   const Map& by_key() const { return by_key_; }
   const Map& by_name() const { return by_name_; }
 

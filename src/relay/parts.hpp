@@ -35,10 +35,11 @@ struct Parts {
   Metrics& metrics;
   Alerts& alerts;
   RecipientObserver* observer;
-  std::function<void()> changed;  // what is remembered of our primaries
-  DowntimeOf downtime_of;         // Destinations::downtime_of()
-  Gate gate;                      // deliveries and reports: finished before we stop
-  Gate background;                // probes and farewells: cut off then
+  std::function<void()> changed;                                     // what is remembered of our primaries
+  DowntimeOf downtime_of;                                            // Destinations::downtime_of()
+  std::function<std::string(const std::string& domain)> trouble_of;  // Destinations::trouble_of()
+  Gate gate;                                                         // deliveries and reports: finished before we stop
+  Gate background;                                                   // probes and farewells: cut off then
   asio::thread_pool disk{1};
   std::mt19937 random{std::random_device{}()};
   bool stopping = false;

@@ -44,6 +44,7 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
               .observer = observer,
               .changed = [this] { on_change(); },
               .downtime_of = [this](const std::string& domain) { return destinations.downtime_of(domain); },
+              .trouble_of = [this](const std::string& domain) { return destinations.trouble_of(domain); },
               .gate = Gate(executor, report_exception(log)),
               .background = Gate(executor, report_exception(log))},
         destinations(parts),

@@ -16,12 +16,16 @@ constexpr std::size_t slice = 256;                 // messages read in one go
 constexpr std::uint64_t report_load = 64UL << 10;  // of content
 constexpr std::uint64_t held_share = 4;            // held mail may fill one part in four of the spool's space
 
-std::vector<ReportedRecipient> about(const queue::Message& message, const std::vector<std::size_t>& recipients,
-                                     std::string_view dsn, const std::string& prefix) {
+std::vector<ReportedRecipient> about(const Parts& parts, const queue::Message& message,
+                                     const std::vector<std::size_t>& recipients, std::string_view dsn,
+                                     const std::string& prefix) {
   std::vector<ReportedRecipient> result;
   for (const std::size_t index : recipients) {
     const RecipientState& state = message.state.recipients[index];
-    const std::string reason = state.reason.empty() ? prefix : prefix + "; last: " + state.reason;
+    // One that was never tried waited for its primary.
+    const std::string& address = message.envelope.recipients[index].address;
+    const std::string last = state.reason.empty() ? parts.trouble_of(queue::schedule_domain(address)) : state.reason;
+    const std::string reason = last.empty() ? prefix : prefix + "; last: " + last;
     result.push_back({index, std::string(dsn), state.remote, {}, printable(reason)});
   }
   return result;
@@ -164,7 +168,7 @@ Task<> Sweep::look_at(queue::Message seen) {
   Due due = find(loaded->message);
   drop_held(loaded->message, due.held_too_long);
   if (!due.expired.empty()) {
-    std::vector<ReportedRecipient> expired = about(loaded->message, due.expired, "4.4.7", "message expired");
+    std::vector<ReportedRecipient> expired = about(parts_, loaded->message, due.expired, "4.4.7", "message expired");
     Endings endings(parts_);
     co_await endings.end(*loaded, std::move(expired), Why::expired);
   }
@@ -184,7 +188,7 @@ void Sweep::drop_held(const queue::Message& message, const std::vector<std::size
 }
 
 Task<> Sweep::report_delay(const queue::Loaded& loaded, std::vector<std::size_t> recipients, WallTime retry_until) {
-  std::vector<ReportedRecipient> delayed = about(loaded.message, recipients, "4.4.1", "not delivered yet");
+  std::vector<ReportedRecipient> delayed = about(parts_, loaded.message, recipients, "4.4.1", "not delivered yet");
   Endings endings(parts_);
   const bool told = co_await endings.tell(loaded, ReportKind::delayed, std::move(delayed), retry_until);
   if (!told) co_return;
@@ -205,7 +209,7 @@ Task<Result<>> Sweep::bounce(QueueId id, std::string reason) {
   // What a delivery did since it was seen counts; from now on nobody else touches it.
   const Result<queue::Loaded> loaded = co_await parts_.spool.load(id, report_load);
   if (!loaded) co_return std::unexpected(loaded.error());
-  std::vector<ReportedRecipient> failed = about(loaded->message, open_in(loaded->message), "5.0.0", reason);
+  std::vector<ReportedRecipient> failed = about(parts_, loaded->message, open_in(loaded->message), "5.0.0", reason);
   Endings endings(parts_);
   const bool ended = co_await endings.end(*loaded, std::move(failed), Why::admin);
   if (!ended) co_return fail(ErrorKind::temporary, "the report could not be queued: see the log");

@@ -227,6 +227,20 @@ TEST_CASE_METHOD(World, "mail that is too old is returned with what kept it") {
   CHECK(smart.transactions[0].content.find("mailbox full") != std::string::npos);
 }
 
+TEST_CASE_METHOD(World, "the report on mail that expired behind a dead primary says why") {
+  config.queue.lifetime = config.queue.lifetime_max = config.queue.bounce_lifetime = 10s;
+  primary.down();
+  put();
+  start();
+  until_health(Health::down);
+  io.run_for(50ms);
+  clock.advance(11s);
+  until([&] { return smart.transactions.size() == 1; });
+  const std::string why = "message expired; last: connect to 127.0.0.1[127.0.0.1]:";
+  CHECK(smart.transactions[0].content.find("Diagnostic-Code: X-greymx; " + why) != std::string::npos);
+  CHECK(smart.transactions[0].content.find("<user@example.com>: " + why) != std::string::npos);
+}
+
 TEST_CASE_METHOD(World, "somebody is told once before mail expires, however much it is") {
   primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.2 mailbox full"}, 1000);
   const QueueId id = put();
