@@ -36,6 +36,28 @@ std::string from_xtext(const std::string& text) {
   return printable(smtp::decode_xtext(text).value_or(text));
 }
 
+std::string to_ascii(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80) result += c;
+    if (byte >= 0xc0) result += '?';  // the first of a character's bytes
+  }
+  return result;
+}
+
+// Lines of at most 998 octets (RFC 5322 2.1.1).
+std::string folded(std::string text) {
+  constexpr std::size_t longest = 900;
+  for (std::size_t start = 0; text.size() - start > longest;) {
+    const std::size_t space = text.rfind(' ', start + longest);
+    if (space == std::string::npos || space <= start) break;
+    text.replace(space, 1, "\r\n ");
+    start = space + 2;
+  }
+  return text;
+}
+
 std::string address_type(std::string_view address) {
   return is_ascii(address) ? "rfc822" : "utf-8";
 }
@@ -85,7 +107,7 @@ std::string message_fields(const ReportSource& source) {
       fmt::format("X-greymx-Sender: {}; {}\r\n", address_type(envelope.reverse_path), printable(envelope.reverse_path));
   fields += fmt::format("Arrival-Date: {}\r\n", rfc5322_date(source.id.time()));
   for (const ReportedRecipient& recipient : source.recipients) fields += recipient_fields(source, recipient);
-  return fields;
+  return envelope.smtputf8 ? fields : to_ascii(fields);  // RFC 3464 2.1, RFC 6533 4
 }
 
 std::string text_for_people(const ReportSource& source) {
@@ -96,8 +118,8 @@ std::string text_for_people(const ReportSource& source) {
                         rfc5322_date(source.retry_until));
   }
   for (const ReportedRecipient& recipient : source.recipients) {
-    text += fmt::format("\r\n<{}>:\r\n    {}\r\n", printable(source.envelope->recipients[recipient.index].address),
-                        recipient.reason);
+    const std::string address = printable(source.envelope->recipients[recipient.index].address);
+    text += fmt::format("\r\n{}\r\n", folded(fmt::format("<{}>: {}", address, recipient.reason)));
   }
   return text + "\r\nThe last part of this message is what you sent, or its header.\r\n";
 }

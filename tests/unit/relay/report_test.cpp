@@ -82,8 +82,8 @@ TEST_CASE("a failure report, whole") {
               "Your message could not be delivered to the recipients named below. It will not be\n"
               "tried again.\n"
               "\n"
-              "<user@example.com>:\n"
-              "    host mx1.example.com[192.0.2.1] said: 550 5.1.1 no such user (in reply to RCPT TO command)\n"
+              "<user@example.com>: "
+              "host mx1.example.com[192.0.2.1] said: 550 5.1.1 no such user (in reply to RCPT TO command)\n"
               "\n"
               "The last part of this message is what you sent, or its header.\n"
               "\n"
@@ -186,6 +186,27 @@ TEST_CASE("what we say ourselves is no SMTP reply") {
             "Final-Recipient: rfc822;other@example.com\nAction: failed\nStatus: 4.4.7\n"
             "Diagnostic-Code: X-greymx; message expired: connect to mx1: Connection refused\n"));
   CHECK_FALSE(has(report, "Remote-MTA"));
+}
+
+TEST_CASE("an ordinary status part has no 8-bit text, whatever the server said") {
+  const Envelope original = envelope();
+  ReportSource from = source(original);
+  from.recipients[0].said = "550 5.1.1 unbekannter Empfänger";
+  from.recipients[0].reason = "host mx1 said: " + from.recipients[0].said;
+  const Report report = make_report(from);
+  CHECK(has(report, "Content-Type: message/delivery-status\nContent-Transfer-Encoding: 7bit\n"));
+  CHECK(has(report, "Diagnostic-Code: smtp; 550 5.1.1 unbekannter Empf?nger\n"));
+  CHECK(has(report, "<user@example.com>: host mx1 said: 550 5.1.1 unbekannter Empfänger\n"));
+}
+
+TEST_CASE("a reason that is too long for one line is folded") {
+  const Envelope original = envelope();
+  ReportSource from = source(original);
+  const std::string half(480, 'x');
+  from.recipients[0].said.clear();
+  from.recipients[0].reason = half + " " + half + " end";
+  const Report report = make_report(from);
+  CHECK(has(report, "<user@example.com>: " + half + "\n " + half + " end\n"));
 }
 
 TEST_CASE("internationalised mail gets the global forms") {
