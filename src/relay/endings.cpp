@@ -67,8 +67,10 @@ Task<bool> Endings::tell(const queue::Loaded& loaded, ReportKind kind, std::vect
   co_return queued.has_value();
 }
 
-RecipientState Endings::state_after(const queue::Message& message, const ReportedRecipient& one, Ending ending) const {
+RecipientState Endings::state_after(const queue::Message& message, const ReportedRecipient& one, Ending ending,
+                                    Why why) const {
   RecipientState state = message.state.recipients[one.index];
+  if (why == Why::refused) ++state.attempts;
   state.status = RecipientStatus::done;
   if (ending == Ending::report || ending == Ending::silent) return state;
   state.status = RecipientStatus::held;
@@ -89,7 +91,7 @@ Task<bool> Endings::end(const queue::Loaded& loaded, std::vector<ReportedRecipie
   std::string_view held;  // why, if any was
   for (ReportedRecipient& one : failed) {
     const Ending ending = ending_for(envelope, envelope.recipients[one.index], rules.bounce, why);
-    RecipientState state = state_after(message, one, ending);
+    RecipientState state = state_after(message, one, ending, why);
     if (state.status == RecipientStatus::held) held = why_held(ending);
     if (ending == Ending::report) {
       reported_changes.emplace_back(one.index, std::move(state));

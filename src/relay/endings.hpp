@@ -38,7 +38,8 @@ class Endings {
  private:
   Task<std::optional<QueueId>> report(const queue::Loaded& loaded, ReportKind kind,
                                       std::vector<ReportedRecipient> about, WallTime retry_until);
-  queue::RecipientState state_after(const queue::Message& message, const ReportedRecipient& one, Ending ending) const;
+  queue::RecipientState state_after(const queue::Message& message, const ReportedRecipient& one, Ending ending,
+                                    Why why) const;
 
   Parts& parts_;
 };

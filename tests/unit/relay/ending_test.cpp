@@ -88,6 +88,7 @@ TEST_CASE_METHOD(World,
   CHECK(state.status == RecipientStatus::held);
   CHECK(state.reason == why);
   CHECK(state.dsn == "5.1.1");
+  CHECK(state.attempts == 1);
   CHECK(state.held_since == clock.now());
   CHECK(spool->totals().held == 1);
   CHECK(relay->status().at(0).next_attempt == WallTime{});
