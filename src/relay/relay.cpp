@@ -26,6 +26,15 @@ std::function<void(std::string, std::string)> report_exception(Log& log) {
   };
 }
 
+// What an ETRN speaks of: "@NAME" may be covered by an entry "*.NAME" alone.
+const config::Domain* entry_for_node(const config::Config& config, const std::string& name, bool below) {
+  const config::Domain* entry = config.find_domain(name);
+  if (entry != nullptr || !below) return entry;
+  const auto wildcard = std::ranges::find_if(
+      config.domains, [&](const config::Domain& domain) { return domain.wildcard && domain.name == name; });
+  return wildcard == config.domains.end() ? nullptr : &*wildcard;
+}
+
 }  // namespace
 
 struct Relay::Impl : std::enable_shared_from_this<Impl> {
@@ -207,10 +216,12 @@ Task<Reply> Relay::Impl::etrn(std::string node, Client client) {
   const std::string shown_node = printable(node, 255);
   const bool below = node.starts_with('@');
   const auto name = canonical_domain(below || node.starts_with('#') ? node.substr(1) : node);
-  const config::Domain* entry = name ? parts.config->find_domain(*name) : nullptr;
+  const config::Domain* entry = name ? entry_for_node(*parts.config, *name, below) : nullptr;
   bool allowed = entry != nullptr && client.trusted;
   // Whoever asks: it must not make one.
-  const Destinations::Pointer primary = entry != nullptr ? destinations.find(*name) : nullptr;
+  const bool by_name = entry != nullptr && entry->name == *name;
+  const Destinations::Pointer primary =
+      entry != nullptr ? destinations.find(by_name ? example_of(*entry) : *name) : nullptr;
   if (primary && !allowed) {
     allowed = std::ranges::any_of(primary->known_hosts(),
                                   [&](const Host& host) { return host.endpoint.address == client.address; });

@@ -167,6 +167,19 @@ TEST_CASE_METHOD(World, "ETRN with @ means the domain and all below, with # the 
   CHECK(etrn("#sub.example.com").text == "OK, 1 pending messages for node #sub.example.com started");
 }
 
+TEST_CASE_METHOD(World, "ETRN with @ may mean what only a wildcard covers") {
+  add_domain("*.wild.example", {primary.endpoint()});
+  primary.down();
+  put({.to = {"a@sub.wild.example"}});
+  start();
+  until_health(Health::down, "sub.wild.example");
+  CHECK(etrn("@wild.example").text == "OK, 1 pending messages for node @wild.example started");
+  CHECK(etrn("@wild.example", false, "127.0.0.1").code == 253);
+  CHECK(etrn("@wild.example", false).code == 459);
+  CHECK(etrn("wild.example").code == 459);
+  CHECK(etrn("@example").code == 459);
+}
+
 TEST_CASE_METHOD(World, "ETRN is for the trusted and for the domain's own primary") {
   put();
   primary.down();
