@@ -208,6 +208,16 @@ TEST_CASE("ETRN nodes") {
   CHECK_FALSE(is_etrn_node("<x>"));
 }
 
+TEST_CASE("xtext and back") {
+  CHECK(xtext("a+b=c d\xff") == "a+2Bb+3Dc+20d+FF");
+  CHECK(decode_xtext("a+2Bb+3Dc+20d+FF") == "a+b=c d\xff");
+  CHECK(decode_xtext("") == "");
+  for (const char* bad : {"a b", "a=b", "a+", "a+2", "a+2G", "+-1", "\xff"}) {
+    CAPTURE(bad);
+    CHECK_FALSE(decode_xtext(bad));
+  }
+}
+
 TEST_CASE("XCLIENT attributes in xtext") {
   const auto all =
       parse_xclient("NAME=Mail.Example.org ADDR=192.0.2.1 PORT=1234 HELO=mail+2Eexample PROTO=ESMTP LOGIN=x");
