@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Postfix as primary: XFORWARD shows the real client in its log, TLS at every level, its recipients and its size limit
-are known, and its mail arrives after it was away."""
+are known, and its mail arrives after it was away. A second one takes few recipients and one connection at once."""
 import hashlib
 import ssl
 
@@ -35,6 +35,11 @@ postfix = Postfix(tap, "primary", {
     "virtual_transport": "discard:", "smtpd_authorized_xforward_hosts": "127.0.0.0/8", "message_size_limit": "40960",
     "smtpd_tls_security_level": "may", "smtpd_tls_key_file": key, "smtpd_tls_cert_file": pem, "smtpd_tls_loglevel": "2",
     "smtpd_relay_restrictions": "reject_unauth_destination", "smtpd_peername_lookup": "no"}).start()
+tiny = Postfix(tap, "tiny", {
+    "virtual_mailbox_domains": "tiny.example", "virtual_mailbox_maps": "static:x", "virtual_transport": "discard:",
+    "smtpd_relay_restrictions": "reject_unauth_destination", "smtpd_peername_lookup": "no",
+    "smtpd_recipient_limit": "5", "smtpd_client_connection_count_limit": "1",
+    "smtpd_client_event_limit_exceptions": ""}).start()
 config = "".join(f"""
 [domains."{level}.example"]
 primary = ["{'other.example.com' if level == 'wrongname' else 'mx1.example.com'}:{postfix.port}"]
@@ -47,6 +52,9 @@ mx = Greymx(tap, config + f"""
 primary = ["mx1.example.com:{postfix.port}"]
 tls = "none"
 xforward = false
+[domains."tiny.example"]
+primary = ["mx1.example.com:{tiny.port}"]
+verify_recipients = false
 [dns]
 servers = ["{dns.endpoint}"]
 timeout = "1s"
@@ -60,9 +68,9 @@ probe_interval = "1s"
 """, env={"SSL_CERT_FILE": pem}).start()
 
 
-def send(recipient, content="Subject: x\n\nbody\n"):
+def send(*recipients, content="Subject: x\n\nbody\n"):
     client = Smtp(mx.smtp, source="127.0.0.5")
-    replies = client.mail("alice@sender.test", [recipient], content, helo="helo.sender.test")
+    replies = client.mail("alice@sender.test", recipients, content, helo="helo.sender.test")
     client.close()
     return replies
 
@@ -104,6 +112,23 @@ client.command("MAIL FROM:<alice@sender.test> SIZE=200000")
 reply = client.command("RCPT TO:<user@may.example>")
 tap.check(reply.startswith("552 5.3.4 "), "a message beyond Postfix's limit is refused before its content", reply)
 client.close()
+
+def missing(users):
+    return [user for user in users if not re.search(rf"to=<{user}@tiny\.example>.*status=sent", tiny.log())]
+
+
+tiny.stop()
+many, each = [f"many{i}" for i in range(12)], [f"each{i}" for i in range(60)]
+accepted = [send(*(f"{user}@tiny.example" for user in many))] + [send(f"{user}@tiny.example") for user in each]
+tap.check(all(replies[-1].startswith("250 ") for replies in accepted), "mail for a primary with tiny limits is taken",
+          [replies[-1] for replies in accepted])
+tiny.start()
+tap.check(wait_for(lambda: not missing(many + each)), "all of it arrives", missing(many + each))
+tap.equal(len(set(re.findall(r"(\w+): to=<many", tiny.log()))), 3, "five recipients at a time")
+tap.check("Connection concurrency limit exceeded" in tiny.log(), "over one connection more than it allows",
+          tiny.log()[-2000:])
+tap.check(wait_for(lambda: not any(r["address"].endswith("@tiny.example") for e in mx.queue() for r in e["recipients"])),
+          "and the queue is done with it", mx.tool("mailq").stdout)
 
 postfix.stop()
 waiting = []
