@@ -281,10 +281,12 @@ void BdbStore::attach() {
   std::unique_ptr<Table> table;
   const bdb::Settings files{
       .base = settings_.directory, .cache = settings_.cache, .expendable = "index.db", .to_salvage = true};
+  std::string damage;
   auto opened = bdb::open_or_replace(files, [&](bdb::Environment& environment) {
     table.reset();
     auto made = Table::open(environment, settings_.caps);
     if (made) table = std::move(*made);
+    if (!made) damage = made.error().text;
     return made ? Result<>{} : std::unexpected(made.error());
   });
   if (!opened) return detach(opened.error(), settings_.reopen_after);
@@ -297,6 +299,10 @@ void BdbStore::attach() {
   if (!environment_->loss().empty()) {
     log_.warning(program, environment_->loss());
     alerts_.raise("greylist store lost its last changes", environment_->loss());
+  }
+  if (!damage.empty() && opened->set_aside.empty() && table_->totals().records() == 0) {
+    log_.warning(program, "the store begins anew: " + damage);
+    alerts_.raise("greylist store lost its records", damage + "; what was known of senders is gone");
   }
   for (const std::string& directory : bdb::unsalvaged(settings_.directory)) {
     if (!salvage(directory)) return;

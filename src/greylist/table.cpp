@@ -72,8 +72,13 @@ Result<std::unique_ptr<Table>> Table::open(bdb::Environment& environment, const 
   if (*found ? totals.size() != sizeof(Totals) : !sample->empty()) {
     return fail(ErrorKind::permanent, "index.db does not belong to records.db");
   }
-  if (*found) std::memcpy(&table->totals_, totals.data(), sizeof(Totals));
-  table->stored_totals_ = table->totals_;
+  if (*found) {
+    std::memcpy(&table->totals_, totals.data(), sizeof(Totals));
+    table->stored_totals_ = table->totals_;
+  }
+  if (table->totals_.records() > 0 && sample->empty()) {
+    return fail(ErrorKind::permanent, "what index.db counts is not in records.db");
+  }
   table->transaction_.reset();
   return table;
 }

@@ -59,7 +59,8 @@ class Table {
   bdb::Database records_;
   bdb::Database index_;
   Caps caps_;
-  Totals totals_, stored_totals_;
+  Totals totals_;
+  std::optional<Totals> stored_totals_;  // absent: none yet
   std::optional<bdb::Transaction> transaction_;
 };
 

@@ -483,6 +483,28 @@ TEST_CASE("a lost index is rebuilt") {
   CHECK(f.store->totals().passed == 50);
 }
 
+TEST_CASE("lost records beside a whole index are noticed") {
+  Fixture f;
+  pass_some(f, 50);
+  f.store.reset();
+  fs::remove(f.directory / "db/records.db");
+  f.open();
+  CHECK(f.alerts.contains("greylist store lost its records"));
+  CHECK(f.store->totals().records() == 0);
+  f.open();
+  CHECK(f.alerts.raised().size() == 1);  // once is enough
+}
+
+TEST_CASE("a store with nothing but entries of the admin's is whole") {
+  Fixture f;
+  f.open();
+  const Stored entry{"pass/192.0.2.0/24", Record{.last = 0, .note = "a"}};
+  REQUIRE(test::run(f.io, f.store->merge({entry})).has_value());
+  f.open();
+  CHECK(f.store->manual()->size() == 1);
+  CHECK_FALSE(f.alerts.contains("greylist store"));
+}
+
 TEST_CASE("a full disk makes requests fail, loses nothing, and is over when there is space again") {
   Fixture f;
   pass_some(f, 20);
