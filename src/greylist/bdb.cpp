@@ -24,6 +24,7 @@ constexpr std::uint64_t checkpoint_bytes = 8U << 20;
 constexpr std::uint64_t small_checkpoint = 2U << 20;
 constexpr std::uint32_t log_file_size = 10U << 20;
 constexpr std::size_t most_value = 1024;
+constexpr std::size_t most_key = 2048;  // of postgrey: two addresses and a network, or a host name
 constexpr std::size_t kept_aside = 3;
 constexpr std::string_view corrupt = "corrupt", salvageable = "salvage";  // -<time>: directories moved aside
 
@@ -172,7 +173,8 @@ Result<> Database::scan(const Transaction& transaction, std::string_view from, c
   auto opened = guarded_void("cursor", [&] { return handle_->cursor(handle_, transaction.handle(), &cursor, 0); });
   if (!opened) return opened;
   const std::unique_ptr<DBC, void (*)(DBC*)> closer(cursor, [](DBC* c) { c->close(c); });
-  std::array<char, most_value> key_buffer, value_buffer;
+  std::array<char, most_key> key_buffer;
+  std::array<char, most_value> value_buffer;
   std::copy(from.begin(), from.end(), key_buffer.begin());
   DBT key = room(key_buffer), value = room(value_buffer);
   key.size = static_cast<std::uint32_t>(from.size());

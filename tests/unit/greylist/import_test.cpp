@@ -184,6 +184,19 @@ TEST_CASE("a running postgrey's database is read from a copy, and never changed"
   CHECK(content() == before);
 }
 
+TEST_CASE("a key as long as postgrey makes them does not end the import") {
+  const Directory source;
+  Postgrey postgrey;
+  const std::string name(500, 'a'), rcpt = "/" + name + "@d";
+  postgrey.put("2001:db8:1:2:0:0:0:0/" + name + "@b" + rcpt, passed);
+  postgrey.put("2001:db8:1:2:0:0:0:0/z@b/c@d", passed);
+  postgrey.copy("", source);
+  const Imported imported(source);
+  REQUIRE(imported.report.has_value());
+  CHECK(imported.report->imported == 2);
+  CHECK(imported.report->remark.empty());
+}
+
 TEST_CASE("a checkpoint between the copies of database and log loses nothing") {
   const Directory source;
   Postgrey postgrey;
