@@ -66,17 +66,18 @@ std::shared_ptr<const Manual> read_manual(Store::Entries entries, Stamp now) {
 }
 
 // Wall time that a step back of the system clock does not take with it while the process lives, so that no wait grows.
+// It runs ahead by no more than `longest_wait`: a farther step is that of a clock which was wrong before.
 class SteadyWall {
  public:
   // `stepped` is how far the clock has just stepped back, or 0.
-  WallTime read(const Clock& clock, std::chrono::seconds& stepped) {
+  WallTime read(const Clock& clock, std::chrono::seconds longest_wait, std::chrono::seconds& stepped) {
     const std::scoped_lock lock(mutex_);
     const WallTime wall = clock.now();
     const SteadyTime steady = clock.steady();
     const auto expected = last_wall_ + std::chrono::floor<std::chrono::microseconds>(steady - last_steady_);
     const auto step = last_wall_ == WallTime() ? 0us : wall - expected;
     if (step < -60s) {
-      offset_ -= step;
+      offset_ = std::min<std::chrono::microseconds>(offset_ - step, longest_wait);
       stepped = std::chrono::floor<std::chrono::seconds>(-step);
     } else if (step > 60s) {
       offset_ -= std::min<std::chrono::microseconds>(offset_, step);  // it came back
@@ -159,7 +160,7 @@ struct Greylister::Impl {
   Answer without_store(const Settings& settings, const Request& request, const Error& error);
   Answer finish(const Settings& settings, const Request& request, bool pass, std::string reason, std::string_view label,
                 std::optional<Stamp> delay = {}, Stamp missing = 0);
-  Answer answer(const Settings& settings, const Request& request, const Outcome& outcome, WallTime now);
+  Answer answer(const Settings& settings, const Request& request, const Outcome& outcome);
 
   const std::unique_ptr<Store> store;
   const Clock& clock;
@@ -207,7 +208,8 @@ std::vector<std::string> Greylister::Impl::load(config::ConfigPtr config) {
 
 WallTime Greylister::Impl::now() {
   std::chrono::seconds stepped{0};
-  const WallTime now = wall.read(clock, stepped);
+  const std::chrono::seconds longest_wait(settings.load()->rules.retry_window);
+  const WallTime now = wall.read(clock, longest_wait, stepped);
   if (stepped.count() > 0) {
     log.warning(program, fmt::format("the system clock stepped back by {}; nobody is made to wait longer for it",
                                      human_duration(stepped)));
@@ -313,8 +315,7 @@ Answer Greylister::Impl::without_store(const Settings& current, const Request& r
   return finish(current, request, !defer, "store error", "store error", {}, current.rules.delay);
 }
 
-Answer Greylister::Impl::answer(const Settings& current, const Request& request, const Outcome& outcome,
-                                WallTime time) {
+Answer Greylister::Impl::answer(const Settings& current, const Request& request, const Outcome& outcome) {
   if (!request.dry_run) note_outcome(outcome, request);
   std::string reason = reason_text(outcome);
   const std::string label = outcome.reason == Reason::early_retry ? "early-retry" : reason;
@@ -324,7 +325,7 @@ Answer Greylister::Impl::answer(const Settings& current, const Request& request,
   Answer answer = finish(current, request, outcome.pass(), std::move(reason), label, delay, outcome.missing);
   if (waited && current.config->greylist.header) {
     answer.header = fmt::format("X-Greylist: delayed {} seconds by greymx-{} at {}; {}", outcome.waited, GREYMX_VERSION,
-                                current.config->hostname, rfc5322_date(time));
+                                current.config->hostname, rfc5322_date(request.test_time.value_or(clock.now())));
   }
   return answer;
 }
@@ -355,7 +356,7 @@ Task<Answer> Greylister::check(Request request, SpfDomain spf_domain) {
     outcome = co_await impl_->store->decide(std::move(whole), std::chrono::steady_clock::now() + budget);
   }
   if (!outcome) co_return impl_->without_store(*settings, request, outcome.error());
-  co_return impl_->answer(*settings, request, *outcome, now);
+  co_return impl_->answer(*settings, request, *outcome);
 }
 
 std::vector<std::string> Greylister::reload(config::ConfigPtr config) {

@@ -242,6 +242,20 @@ TEST_CASE("the system clock may step back: nobody waits longer, and it is said")
   CHECK(f.store.records.at("192.0.2.0/new@sender.example/user+ext@dom.org").first == 1800000300);
 }
 
+TEST_CASE("a clock that was years ahead and is set right dates no record years ahead") {
+  Fixture f;
+  const WallTime right = f.clock.now();
+  f.clock.set(right + std::chrono::years(5));
+  f.check(mail());
+  f.clock.set(right);
+  f.check(mail("192.0.2.77", "new@sender.example"));
+  CHECK(f.store.records.at("192.0.2.0/new@sender.example/user+ext@dom.org").first == 1800000000 + 48 * 3600);
+  f.clock.advance(300s);
+  const Answer answer = f.check(mail("192.0.2.77", "new@sender.example"));
+  CHECK(answer.action == Action::pass);
+  CHECK(answer.header.ends_with(rfc5322_date(right + 300s)));
+}
+
 TEST_CASE("a client that earned it is whitelisted, and the log says so") {
   Fixture f;
   for (int i = 0; i < 5; ++i) {
