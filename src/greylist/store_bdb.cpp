@@ -7,6 +7,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/clock_watch.hpp"
 #include "base/files.hpp"
 #include "greylist/triplet.hpp"
 
@@ -149,6 +150,7 @@ class BdbStore final : public Store {
   Steady::time_point reopen_at_, expire_at_;
   std::optional<Steady::time_point> last_strike_;
   bool manual_changed_ = false;
+  ClockWatch watch_{clock_};
 
   std::mutex environment_mutex_;  // against closing it while the keeper flushes
   std::unique_ptr<bdb::Environment> environment_;
@@ -254,8 +256,13 @@ Result<> BdbStore::in_transaction(const std::function<Result<>(Table&)>& body) {
 
 void BdbStore::expire_some() {
   bool more = false;
+  const Rules current = rules();
+  if (!watch_.settled(std::chrono::seconds(std::min(current.retry_window, current.max_age)))) {
+    expire_at_ = Steady::now() + expiry_rest;
+    return;
+  }
   const auto done = in_transaction([&](Table& table) -> Result<> {
-    const auto expired = table.expire(wall_now(), rules(), expiry_slice);
+    const auto expired = table.expire(wall_now(), current, expiry_slice);
     if (!expired) return std::unexpected(expired.error());
     more = *expired == expiry_slice;
     return {};
