@@ -6,6 +6,7 @@
 
 #include "access/eventual.hpp"
 #include "base/bounded.hpp"
+#include "base/clock_watch.hpp"
 #include "base/files.hpp"
 #include "base/text.hpp"
 
@@ -39,7 +40,7 @@ std::string domain_key(const Mailbox& mailbox) {
 // What a clock that was ahead has dated into the future is worth nothing.
 bool lasts(const Remembered& what, WallTime now, std::chrono::seconds lifetime) {
   const std::chrono::seconds age(seconds(now) - what.at);
-  return age >= -clock_skew && age <= lifetime;
+  return what.at != 0 && age >= -clock_skew && age <= lifetime;
 }
 
 const Primaries::Answer takes_everybody{Callout::accepted, "the primary takes every recipient"};
@@ -58,7 +59,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   using Question = std::shared_ptr<Eventual<Answer>>;
 
   Impl(const std::string& directory, Primaries& p, const Clock& c, Log& l, Metrics& m, Alerts& a)
-      : primaries(p), clock(c), metrics(m), store(directory, c, l, a), everybody(bucket(questions_in_all)) {}
+      : primaries(p), clock(c), metrics(m), store(directory, c, l, a), watch(c), everybody(bucket(questions_in_all)) {}
 
   // However the asking ends, those who wait for the answer get one.
   struct Asking {
@@ -164,6 +165,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   void tick() {  // store thread
     write();
     store.flush();
+    if (!watch.settled(bad_for)) return;
     const WallTime now = clock.now();
     const bool round = store.expire([&](const std::string& key, const Remembered& record) {
       return judge(record, now, primaries.is_down(key.substr(key.rfind('@') + 1))) == Known::unknown;
@@ -185,6 +187,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
   Metrics& metrics;
   std::unique_ptr<File> lock_file;
   RecipientStore store;  // its thread's only
+  ClockWatch watch;      // its thread's only
   std::atomic<std::size_t> reads = 0;
 
   std::mutex mutex;  // of the following

@@ -84,6 +84,7 @@ TEST_CASE("accepted is good for 31 days and while the primary is down, refused i
     CHECK(judge(at(c.age, c.good), clock.now(), c.down) == c.known);
   }
   CHECK(judge(Remembered{}, clock.now(), true) == Known::unknown);
+  CHECK(judge(Remembered{}, WallTime(1h), false) == Known::unknown);  // never heard of, whatever the clock says
 }
 
 TEST_CASE("what a clock that was ahead has dated is not believed") {
@@ -249,6 +250,17 @@ TEST_CASE("expired records leave the store, those of a primary that is down stay
   CHECK(store.size() == 1250);
   CHECK(store.get("user4@example.com") == Remembered{true, 1004});
   CHECK(store.get("user5@example.com") == Remembered{});
+}
+
+TEST_CASE("a clock that is far ahead for a moment makes the memory forget nothing") {
+  World world;
+  world.memory->accepted("joe@example.com");
+  world.clock.advance(2h);
+  world.clock.set(world.clock.now() + 40 * 24h);
+  std::this_thread::sleep_for(2200ms);  // two rounds of expiry
+  world.clock.set(world.clock.now() - 40 * 24h);
+  world.open();
+  CHECK(world.recall("joe@example.com") == Known::good);
 }
 
 TEST_CASE("what a store in trouble cannot tell is unclear, not unheard of, and known again when it is well") {
