@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 namespace greymx::admin {
 
 namespace {
+
+constexpr std::int64_t small_step = 5;  // minutes
 
 std::int64_t minute_of(WallTime time) {
   return std::chrono::floor<std::chrono::minutes>(time).time_since_epoch().count();
@@ -43,11 +46,19 @@ Counters counters_of(std::string_view exposition) {
   return counters;
 }
 
-void History::advance(std::int64_t minute) {
-  const std::int64_t from = std::max(minute_, minute - static_cast<std::int64_t>(minutes));
-  for (std::int64_t m = from + 1; m <= minute; ++m) {
+void History::clear(std::int64_t after, std::int64_t until) {
+  const std::int64_t from = std::max(after, until - static_cast<std::int64_t>(minutes));
+  for (std::int64_t m = from + 1; m <= until; ++m) {
     for (auto& [name, series] : series_) series.counts[static_cast<std::size_t>(m) % minutes] = 0;
   }
+}
+
+void History::advance(std::int64_t minute) {
+  if (minute < minute_ - small_step) {  // a clock that was ahead: what it dated into the future goes
+    clear(minute, std::exchange(minute_, minute));
+    return;
+  }
+  clear(minute_, minute);
   minute_ = std::max(minute_, minute);
 }
 

@@ -32,7 +32,7 @@ class History {
   };
 
   // The counters as they stand; what they grew by since the last call belongs to `now`'s minute. A clock that was set
-  // back adds to the last minute known.
+  // back a little adds to the last minute known; one that was set back farther takes the future with it.
   void sample(WallTime now, const Counters& counters);
   // Sums over `bars` spans of `each` minutes, oldest first; the last one ends with the minute of `now`. A name that
   // ends in "/" takes all series that begin so.
@@ -48,6 +48,7 @@ class History {
     double last = 0;
     std::array<std::uint32_t, minutes> counts{};  // by minute modulo a day
   };
+  void clear(std::int64_t after, std::int64_t until);
   void advance(std::int64_t minute);
 
   mutable std::mutex mutex_;

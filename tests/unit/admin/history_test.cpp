@@ -66,12 +66,24 @@ TEST_CASE("a text that is older than the last one counts nothing twice") {
 
 TEST_CASE("a clock set back, or a counter that shrank, loses nothing and adds nothing") {
   History history;
-  history.sample(at(start + 600), {{"accepted", 5}});
+  history.sample(at(start + 300), {{"accepted", 5}});
   history.sample(at(start), {{"accepted", 7}});
-  CHECK(history.sum("accepted", at(start + 600), 1) == 7);
+  CHECK(history.sum("accepted", at(start + 300), 1) == 7);
   CHECK(history.sum("accepted", at(start), 1) == 7);
-  history.sample(at(start + 660), {{"accepted", 1}});
-  CHECK(history.sum("accepted", at(start + 660), 60) == 7);
+  history.sample(at(start + 360), {{"accepted", 1}});
+  CHECK(history.sum("accepted", at(start + 360), 60) == 7);
+}
+
+TEST_CASE("a clock that was far ahead and is set right does not stop the minutes") {
+  for (const std::int64_t ahead : {3600, 40 * 86400}) {
+    History history;
+    history.sample(at(start), {{"accepted", 1}});
+    history.sample(at(start + ahead), {{"accepted", 3}});
+    history.sample(at(start + 60), {{"accepted", 4}});
+    history.sample(at(start + 180), {{"accepted", 9}});
+    CHECK(history.bars("accepted", at(start + 180), 3, 1) == Bars{1, 0, 5});
+    CHECK(history.sum("accepted", at(start + 180), 4) == (ahead == 3600 ? 7 : 6));
+  }
 }
 
 TEST_CASE("series and events are bounded") {
