@@ -197,14 +197,15 @@ Result<std::string> read_file(const std::string& path, std::size_t limit) {
 }
 
 Result<> replace_file(const std::string& path, std::string_view content) {
-  std::string temporary = path + ".XXXXXX";
-  const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);
-  if (fd < 0) return fail_errno(errno, "create " + temporary);
-  SystemFile file(fd, temporary);
-  Result<> outcome = file.write(0, content);
+  // Always the same, so that what a killed process left of it is overwritten.
+  const std::string temporary = path + ".new";
+  const auto file = open_file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW);
+  if (!file) return std::unexpected(file.error());
+  const int fd = (*file)->fd();
+  Result<> outcome = (*file)->write(0, content);
   if (outcome && ::fchmod(fd, 0640) != 0) outcome = fail_errno(errno, "chmod " + temporary);
   if (outcome && ::fsync(fd) != 0) outcome = fail_errno(errno, "sync " + temporary);
-  if (outcome) outcome = file.close();
+  if (outcome) outcome = (*file)->close();
   SystemFiles files;
   if (outcome) outcome = files.rename(temporary, path);
   if (!outcome) {

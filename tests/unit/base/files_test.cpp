@@ -95,6 +95,7 @@ TEST_CASE("a lock has one holder") {
 TEST_CASE("replace_file leaves the whole new file and nothing beside it") {
   const TempDir dir;
   CHECK(replace_file(dir / "list", "old"));
+  REQUIRE(system_files()->open(dir / "list.new", OpenMode::create).value()->write(0, std::string("left by a kill")));
   CHECK(replace_file(dir / "list", "new\n"));
   CHECK(read_file(dir / "list") == "new\n");
   CHECK(mode_of(dir / "list") == 0640);
