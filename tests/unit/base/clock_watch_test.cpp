@@ -46,7 +46,7 @@ TEST_CASE("a clock that is put right by a little has not stepped") {
   for (int i = 0; i < 100; ++i) {
     clock.advance(10min);
     clock.set(clock.now() + 30s);
+    CHECK(watch.step() == 0s);
   }
   CHECK(watch.settled(24h));
-  CHECK(watch.step() == 0s);
 }
