@@ -13,6 +13,9 @@ namespace greymx::daemon {
 
 namespace {
 
+// What arrived by such a clock would be too old as soon as it is set right.
+constexpr WallTime earliest = std::chrono::sys_days(std::chrono::year(2026) / 1 / 1);
+
 void mask_signals(int how) {
   sigset_t signals;
   sigemptyset(&signals);
@@ -33,6 +36,9 @@ Daemon::~Daemon() = default;
 Result<std::unique_ptr<Daemon>> Daemon::start(config::ConfigPtr config, std::optional<Identity> identity,
                                               TargetLog& log) {
   auto parts = std::make_unique<Parts>(std::move(config), log);
+  if (const WallTime now = parts->clock.now(); now < earliest) {
+    return fail(ErrorKind::invalid, "the system clock says " + iso8601(now) + ": set it, or wait until NTP has");
+  }
   if (auto bound = parts->bind(); !bound) return std::unexpected(bound.error());
   if (identity) {
     if (auto dropped = drop_privileges(*identity); !dropped) return std::unexpected(dropped.error());
