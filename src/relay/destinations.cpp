@@ -177,7 +177,18 @@ void Destinations::start() {
     const std::string& why = loaded.error().text;
     parts_.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", state_file_, why));
   }
+  if (memory_.empty() && parts_.spool.totals().messages > 0) assume_outage();
   add_known();
+}
+
+// The history is lost, or came without the queue: whatever is in the queue may have waited through an outage.
+void Destinations::assume_outage() {
+  const config::Config& config = *parts_.config;
+  Remembered unknown;
+  unknown.downtime.restore({{WallTime(), parts_.clock.now()}});
+  for (const config::Domain& domain : config.domains) memory_[shown_name(domain)] = unknown;
+  for (const queue::DomainSummary& summary : parts_.spool.domains()) memory_[name_of(config, summary.domain)] = unknown;
+  parts_.log.warning("qmgr", "no outage is remembered: the time until now does not count towards queue.lifetime");
 }
 
 Task<bool> Destinations::save() {

@@ -42,6 +42,7 @@ class Destinations {
   void tick_all();
   void drop(const std::set<std::string>& needed, bool in_use_too);
   void remember();
+  void assume_outage();
   // What is remembered by this name, or by that of the wildcard that covered it; end() if nothing is.
   Memory::const_iterator before(const std::string& name) const;
 

@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "base/files.hpp"
 #include "harness.hpp"
 #include "relay/memory.hpp"
 
@@ -237,6 +238,28 @@ TEST_CASE_METHOD(OnePrimary, "an outage goes on over a restart of ours, with its
   primary.up();
   until_empty();
   CHECK(primary.transactions.size() == 2);
+}
+
+TEST_CASE_METHOD(OnePrimary, "where the memory of outages is lost, the time until then does not count") {
+  refuse_all("450 4.2.2 mailbox full");
+  const QueueId id = put();
+  start();
+  until_logged("status=deferred");
+  until([&] { return !spool->active(id); });
+  stop();
+  const std::string file = config.state_path + "/primaries.json";
+  const char* content = GENERATE(as<const char*>(), nullptr, "{", "null");
+  std::filesystem::remove(file);
+  if (content != nullptr) REQUIRE(replace_file(file, content).has_value());
+  clock.advance(std::chrono::days(20));
+  start();
+  clock.advance(std::chrono::hours(2));
+  until_logged("status=deferred", 2);
+  until([&] { return !spool->active(id); });
+  CHECK(log.contains("no outage is remembered"));
+  CHECK(spool->contains(id));
+  clock.advance(std::chrono::days(10));  // lifetime_max counts it all
+  until([&] { return !spool->contains(id); });
 }
 
 TEST_CASE_METHOD(OnePrimary, "what is learnt of primaries is kept at once, and again if that fails") {
