@@ -247,19 +247,20 @@ std::vector<std::string> Index::domains(QueueId id) const {
   return names;
 }
 
-bool Index::make_due(const std::string& domain, WallTime now, std::size_t limit) {
+std::size_t Index::make_due(const std::string& domain, WallTime now, WallTime beyond, std::size_t limit) {
   const auto found = domains_.find(domain);
-  if (found == domains_.end()) return false;
+  if (found == domains_.end()) return 0;
   Domain& in = found->second;
-  for (; limit > 0 && !in.by_due.empty(); --limit) {
-    const QueueId id = in.by_due.begin()->id;
+  std::size_t made = 0;
+  for (; made < limit && !in.by_due.empty() && in.by_due.rbegin()->due > beyond; ++made) {
+    const QueueId id = in.by_due.rbegin()->id;
     Item& item = items_.find(id)->second;
     for (Recipient& recipient : item.recipients) {
       if (item.slots[recipient.slot].domain == &in) recipient.next_attempt = std::min(recipient.next_attempt, now);
     }
     schedule(item, now);
   }
-  return !in.by_due.empty();
+  return made;
 }
 
 std::vector<DomainSummary> Index::domains() const {

@@ -62,8 +62,8 @@ class Index {
   bool claim(QueueId id, const std::string& domain, WallTime now);
   void release(QueueId id, const std::string& domain, WallTime now);
   bool active(QueueId id) const;
-  // Makes at most `limit` waiting messages due; false when none is left that waits.
-  bool make_due(const std::string& domain, WallTime now, std::size_t limit);
+  // Makes at most `limit` messages due that would wait beyond `beyond`; returns how many.
+  std::size_t make_due(const std::string& domain, WallTime now, WallTime beyond, std::size_t limit);
 
   std::vector<DomainSummary> domains() const;
   void add_to(Totals& totals) const;

@@ -321,11 +321,11 @@ Result<> SpoolImpl::remove(QueueId id) {
   return {};
 }
 
-void SpoolImpl::make_domain_due(const std::string& domain) {
+void SpoolImpl::make_domain_due(const std::string& domain, WallTime beyond) {
   const WallTime now = clock_.now();
-  for (bool more = true; more;) {
+  for (std::size_t made = flush_step; made == flush_step;) {
     const std::scoped_lock lock(books_.mutex);
-    more = books_.index.make_due(domain, now, flush_step);
+    made = books_.index.make_due(domain, now, beyond, flush_step);
   }
   tell(domain);
 }

@@ -121,8 +121,9 @@ class Spool {
   virtual Result<> release_hold(QueueId id) = 0;              // held recipients become pending again, due now
   virtual Result<> remove(QueueId id) = 0;                    // ends it, whatever its state
   virtual Result<> make_due(QueueId id, WallTime when) = 0;   // next attempt of all pending recipients
-  // All that is pending in `domain` is due now, until it is deferred again. In memory only, then on_work(domain).
-  virtual void make_domain_due(const std::string& domain) = 0;
+  // All that is pending in `domain` and would wait beyond `beyond` is due now, until it is deferred again. In memory
+  // only, then on_work(domain).
+  virtual void make_domain_due(const std::string& domain, WallTime beyond) = 0;
   virtual Totals totals() const = 0;
   // IDs in order after `after`, at most `limit`; cheap.
   virtual std::vector<QueueId> ids(QueueId after, std::size_t limit) const = 0;

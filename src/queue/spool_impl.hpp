@@ -36,7 +36,7 @@ class SpoolImpl final : public Spool {
   Result<> release_hold(QueueId id) override;
   Result<> remove(QueueId id) override;
   Result<> make_due(QueueId id, WallTime when) override;
-  void make_domain_due(const std::string& domain) override;
+  void make_domain_due(const std::string& domain, WallTime beyond) override;
   Totals totals() const override;
   std::vector<QueueId> ids(QueueId after, std::size_t limit) const override;
   Result<Message> peek(QueueId id) override;

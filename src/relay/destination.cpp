@@ -236,7 +236,7 @@ void Destination::lost(const Connected& attempt, SteadyTime began) {
   const bool serves = !attempt.no_route && this->serves(began);
   if (!own()) {
     const bool later = !serves && attempt.trouble.result == Outcome::Result::deferred;
-    if (later) retry_at_ = now + parts_.config->queue.retry_min;
+    if (later) retry_at_ = parts_.clock.steady() + parts_.config->queue.retry_min;
     return;
   }
   if (serves) return trouble();
@@ -332,7 +332,7 @@ struct Destination::Slot {
 
 unsigned Destination::allowed() const {
   if (parts_.stopping || retired_) return 0;
-  if (!own()) return parts_.clock.now() < retry_at_ ? 0 : stranger_workers;
+  if (!own()) return parts_.clock.steady() < retry_at_ ? 0 : stranger_workers;
   if (health_.health() == Health::suspect) return canary_ ? 1 : 0;
   return health_.health() == Health::up ? drain_.limit() : 0;
 }

@@ -107,7 +107,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   std::optional<SteadyTime> last_contact_;
   SteadyTime last_wanted_;    // by a callout
   WallTime no_route_told_{};  // the last alert about it
-  WallTime retry_at_{};       // a stranger that cannot be reached is left alone until then
+  SteadyTime retry_at_{};     // a stranger that cannot be reached is left alone until then
   std::uint64_t size_limit_ = 0;
   unsigned workers_ = 0;
   unsigned takes_ = 0;

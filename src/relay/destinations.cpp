@@ -154,13 +154,14 @@ Memory::const_iterator Destinations::before(const std::string& name) const {
 
 void Destinations::remember() {
   const WallTime oldest = parts_.clock.now() - parts_.config->queue.lifetime_max;
+  const bool certain = parts_.clock_is_sure();
   const std::set<std::string> named = named_keys();
   Memory next;
   for (const auto& [name, one] : by_name_) {
     const bool passing = !named.contains(one->settings().key);
     if (!one->own() || (passing && next.size() > named.size() + most_passing)) continue;
     next[name] = one->remembered();
-    next[name].downtime.forget_before(oldest);
+    if (certain) next[name].downtime.forget_before(oldest);
   }
   // A domain that relay.conf names no more may come back.
   for (const queue::DomainSummary& summary : parts_.spool.domains()) {

@@ -1,6 +1,7 @@
 // What all of the relay shares: the world it was given, and the gate that owns its coroutines.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -8,12 +9,13 @@
 
 #include "base/alerts.hpp"
 #include "base/async.hpp"
-#include "base/clock.hpp"
+#include "base/clock_watch.hpp"
 #include "base/log.hpp"
 #include "base/metrics.hpp"
 #include "config/config.hpp"
 #include "dns/resolver.hpp"
 #include "queue/spool.hpp"
+#include "relay/arrivals.hpp"
 #include "relay/relay.hpp"
 #include "relay/route.hpp"
 #include "smtp/tls_client.hpp"
@@ -46,6 +48,13 @@ struct Parts {
   unsigned report_workers = 0;  // deliveries to strangers, all together
   // By what is checked; shared, since each takes a while to make and much memory.
   std::map<std::pair<smtp::CertificateCheck, std::string>, std::weak_ptr<smtp::TlsClient>> tls_clients{};
+  ClockWatch watch{clock};
+  Arrivals arrivals{clock};
+
+  // Nothing expires, and no outage is forgotten, by a clock that may be wrong.
+  bool clock_is_sure() {
+    return watch.settled(std::min({config->queue.lifetime, config->queue.lifetime_max, config->queue.bounce_lifetime}));
+  }
 };
 
 // A message that the spool keeps active for us in one domain until this dies.

@@ -71,6 +71,8 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   Task<> run_ticks();
   Task<> run_sweeps();
   void tick();
+  void watch_clock();
+  void end_long_waits();
 
   // --- what others see ---------------------------------------------------------------------------------------------
   void on_change();
@@ -102,6 +104,7 @@ void Relay::Impl::start() {
   parts.spool.on_work([weak = weak_from_this()](std::string domain) {
     if (const auto self = weak.lock()) self->on_work(std::move(domain));
   });
+  end_long_waits();
   parts.gate.spawn("schedule", run_ticks());
   parts.gate.spawn("sweep", run_sweeps());
 }
@@ -175,8 +178,26 @@ Task<> Relay::Impl::run_sweeps() {
 }
 
 void Relay::Impl::tick() {
+  watch_clock();
   destinations.tick();
   publish();
+}
+
+void Relay::Impl::watch_clock() {
+  const std::chrono::seconds step = parts.watch.step();
+  if (step == std::chrono::seconds(0)) return;
+  parts.log.warning("qmgr", fmt::format("the system clock stepped {} by {}: no mail expires for a while",
+                                        step.count() > 0 ? "ahead" : "back", human_duration(abs(step))));
+  if (step.count() < 0) end_long_waits();
+}
+
+// Nothing is deferred for so long but by a clock that was ahead then.
+void Relay::Impl::end_long_waits() {
+  const config::Queue& rules = parts.config->queue;
+  const WallTime longest = parts.clock.now() + std::max(rules.retry_min, rules.retry_max);
+  for (const queue::DomainSummary& summary : parts.spool.domains()) {
+    parts.spool.make_domain_due(summary.domain, longest);
+  }
 }
 
 // --- what others see -------------------------------------------------------------------------------------------------
@@ -202,7 +223,7 @@ std::shared_ptr<const View> Relay::Impl::shown() const {
 void Relay::Impl::try_now(const Concerns& concerns, void (Destination::*how)()) {
   for (const queue::DomainSummary& summary : parts.spool.domains()) {
     if (!concerns(summary.domain)) continue;
-    parts.spool.make_domain_due(summary.domain);
+    parts.spool.make_domain_due(summary.domain, WallTime::min());
     const Destinations::Pointer one = destinations.of(summary.domain);
     (one.get()->*how)();
   }

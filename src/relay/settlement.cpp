@@ -23,7 +23,7 @@ std::string short_delay(std::chrono::duration<double> delay) {
 
 // Before we took it up, until a connection was looked for, until there was one, and over it.
 void log_fate(Parts& parts, const Job& job, const Fate& fate) {
-  const auto until_taken = std::chrono::duration<double>(parts.clock.now() - job.taken.id().time()) -
+  const auto until_taken = std::chrono::duration<double>(parts.clock.now() - parts.arrivals.of(job.taken.id())) -
                            std::chrono::duration<double>(std::chrono::steady_clock::now() - job.taken_at);
   const auto sending = std::chrono::steady_clock::now() - job.sending;
   const auto total = until_taken + (std::chrono::steady_clock::now() - job.taken_at);
@@ -49,7 +49,9 @@ RecipientState deferred_state(Parts& parts, const Job& job, const Fate& fate) {
 bool expired(Parts& parts, const Job& job) {
   const Downtime* downtime = parts.downtime_of(job.taken.domain());
   const WallTime now = parts.clock.now();
-  return now >= expires_at(job.taken.id().time(), now, downtime, rules_for(job.envelope(), parts.config->queue));
+  const WallTime arrival = parts.arrivals.of(job.taken.id());
+  const bool over = now >= expires_at(arrival, now, downtime, rules_for(job.envelope(), parts.config->queue));
+  return over && parts.clock_is_sure();
 }
 
 // A primary that may be half dead is believed when it takes an address, not when it refuses one.

@@ -41,11 +41,11 @@ std::vector<std::size_t> open_in(const queue::Message& message) {
 
 }  // namespace
 
-Due due_of(const queue::Message& message, WallTime now, const config::Queue& all_rules, const DowntimeOf& downtime_of) {
+Due due_of(const queue::Message& message, WallTime arrival, WallTime now, const config::Queue& all_rules,
+           const DowntimeOf& downtime_of) {
   Due due;
   const config::Queue rules = rules_for(message.envelope, all_rules);
   if (message.state.held) return due;
-  const WallTime arrival = message.id.time();
   for (std::size_t i = 0; i < message.envelope.recipients.size(); ++i) {
     const EnvelopeRecipient& recipient = message.envelope.recipients[i];
     const RecipientState& state = message.state.recipients[i];
@@ -82,15 +82,20 @@ std::chrono::seconds Sweep::youngest() const {
 
 Task<> Sweep::once() {
   co_await walk();
+  parts_.arrivals.forget_ended(parts_.spool);
   warn_before();
 }
 
 Task<> Sweep::walk() {
   for (QueueId after{}; !parts_.stopping;) {
-    const std::vector<QueueId> ids = parts_.spool.ids(after, slice);
-    // IDs are in the order of arrival: where nothing can be due yet, nothing after it is.
-    if (ids.empty() || (!crowded() && parts_.clock.now() - ids.front().time() < youngest())) co_return;
+    std::vector<QueueId> ids = parts_.spool.ids(after, slice);
+    const WallTime now = parts_.clock.now();
+    const bool all = crowded();
+    const auto young = [&](QueueId id) { return now - parts_.arrivals.of(id) < youngest(); };
+    // Up to now IDs are in the order of arrival: where nothing can be due yet, nothing after it is.
+    if (ids.empty() || (!all && ids.front().time() <= now && young(ids.front()))) co_return;
     after = ids.back();
+    if (!all) std::erase_if(ids, young);
     auto peek = [&spool = parts_.spool, ids] {
       std::vector<queue::Message> messages;
       for (const QueueId id : ids) {
@@ -144,7 +149,12 @@ void Sweep::warn_before() {
 
 // What is due, and where held mail fills too much of the spool, all of it: the oldest comes first.
 Due Sweep::find(const queue::Message& message) const {
-  Due due = due_of(message, parts_.clock.now(), parts_.config->queue, parts_.downtime_of);
+  const WallTime arrival = parts_.arrivals.of(message.id);
+  Due due = due_of(message, arrival, parts_.clock.now(), parts_.config->queue, parts_.downtime_of);
+  if (!parts_.clock_is_sure()) {
+    due.expired.clear();
+    due.held_too_long.clear();
+  }
   std::vector<std::size_t> held;
   for (std::size_t i = 0; i < message.state.recipients.size() && !message.state.held; ++i) {
     if (message.state.recipients[i].status == RecipientStatus::held) held.push_back(i);

@@ -19,7 +19,8 @@ struct Due {
   std::size_t first_to_expire = 0;  // the recipient
   bool empty() const { return expired.empty() && held_too_long.empty() && delayed.empty(); }
 };
-Due due_of(const queue::Message& message, WallTime now, const config::Queue& rules, const DowntimeOf& downtime_of);
+Due due_of(const queue::Message& message, WallTime arrival, WallTime now, const config::Queue& rules,
+           const DowntimeOf& downtime_of);
 
 class Sweep {
  public:

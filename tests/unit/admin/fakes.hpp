@@ -99,7 +99,7 @@ class FakeSpool final : public queue::Spool {
     for (auto& recipient : messages.at(id).state.recipients) recipient.next_attempt = when;
     return {};
   }
-  void make_domain_due(const std::string&) override {}
+  void make_domain_due(const std::string&, WallTime) override {}
   queue::Totals totals() const override {
     queue::Totals totals = state;
     totals.messages = messages.size();

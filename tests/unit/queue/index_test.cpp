@@ -127,11 +127,12 @@ TEST_CASE("make_due moves what waits, step by step, and nothing that is held") {
   for (std::uint64_t n = 1; n <= 5; ++n) index.put(n, {"a@example.com"}, now + 1h);
   const QueueId held = index.put(6, {"a@example.com"}, now + 1h);
   index.edit(held, Edit{{}, "by hand", {}, {}}, now);
-  CHECK(index.make_due("example.com", now, 3));
-  CHECK_FALSE(index.make_due("example.com", now, 3));
+  CHECK(index.make_due("example.com", now, now + 1h, 3) == 0);
+  CHECK(index.make_due("example.com", now, WallTime::min(), 3) == 3);
+  CHECK(index.make_due("example.com", now, WallTime::min(), 3) == 2);
   for (std::uint64_t n = 1; n <= 5; ++n) CHECK(index.oldest("example.com") == QueueId{n << 12});
   CHECK_FALSE(index.oldest("example.com"));
-  CHECK_FALSE(index.make_due("example.net", now, 3));
+  CHECK(index.make_due("example.net", now, WallTime::min(), 3) == 0);
 }
 
 TEST_CASE("a domain's summary counts what is open in it") {

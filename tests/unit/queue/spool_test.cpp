@@ -335,7 +335,10 @@ TEST_CASE("on_work is told of arrivals, releases and all that makes due") {
   CHECK(told == std::vector<std::string>{"example.com", "example.net"});
   told.clear();
   t.spool->update(id, {{0, deferred(t.clock.now() + 1h)}});
-  t.spool->make_domain_due("example.com");
+  t.spool->make_domain_due("example.com", t.clock.now() + 2h);
+  CHECK_FALSE(t.spool->take("example.com", t.clock.now(), Pick::oldest));
+  told.clear();
+  t.spool->make_domain_due("example.com", WallTime::min());
   CHECK(told == std::vector<std::string>{"example.com"});
   CHECK(t.spool->take("example.com", t.clock.now(), Pick::oldest) == id);
 }

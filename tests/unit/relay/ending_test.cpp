@@ -97,6 +97,7 @@ TEST_CASE_METHOD(World,
   clock.advance(5 * 24h + 1min);
   stop();
   start();
+  clock.advance(1h);  // for so long a clock is not believed
   until_empty();
   CHECK(log.contains(id.to_string() + ": to=<user@example.com>, held mail expired: no report"));
   CHECK(smart.connections == 0);
@@ -217,9 +218,11 @@ TEST_CASE_METHOD(World, "mail that is too old is returned with what kept it") {
     io.run_for(50ms);
     CHECK(spool->contains(id));  // what an admin holds does not expire
     spool->release_hold(id);
+    config.queue.retry_max = 240h;
     spool->make_due(id, clock.now() + 240h);
     stop();
     start();
+    clock.advance(1h);  // for so long a clock is not believed
   }
   until_empty();
   REQUIRE(smart.transactions.size() == 1);
@@ -240,6 +243,59 @@ TEST_CASE_METHOD(World, "the report on mail that expired behind a dead primary s
   const std::string why = "message expired; last: connect to 127.0.0.1[127.0.0.1]:";
   CHECK(smart.transactions[0].content.find("Diagnostic-Code: X-greymx; " + why) != std::string::npos);
   CHECK(smart.transactions[0].content.find("<user@example.com>: " + why) != std::string::npos);
+}
+
+TEST_CASE_METHOD(World, "mail does not expire by a clock that is ahead, nor wait for it to be so late") {
+  primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.2 mailbox full"}, 1000);
+  const QueueId id = put();
+  const WallTime right = clock.now();
+  start();
+  until_logged("status=deferred");
+  until([&] { return !spool->active(id); });
+  const bool restarts = GENERATE(true, false);
+  clock.advance(24h);
+  if (restarts) stop();
+  clock.set(right + 40 * 24h);
+  if (restarts) {
+    start();
+  } else {
+    until_logged("the system clock stepped ahead by 39d");
+  }
+  until_logged("status=deferred", 2);
+  until([&] { return !spool->active(id); });
+  if (restarts) stop();
+  clock.set(right);
+  if (restarts) {
+    start();
+  } else {
+    until_logged("the system clock stepped back by 40d");
+  }
+  until_logged("status=deferred", 3);
+  CHECK(log.count("status=expired") == 0);
+}
+
+TEST_CASE_METHOD(World, "mail that a clock which was ahead has dated expires all the same") {
+  const WallTime right = clock.now();
+  clock.set(right + std::chrono::years(5));
+  put();
+  clock.set(right);
+  CHECK(put().time() > right + 24h);
+  SECTION("by the next attempt") {
+    primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.2 mailbox full"}, 1000);
+    start();
+    until_logged("status=deferred", 2);
+    clock.advance(14 * 24h + 1min);
+  }
+  SECTION("by the sweep") {
+    config.queue.lifetime = config.queue.lifetime_max = config.queue.bounce_lifetime = 10s;  // one each second
+    primary.down();
+    start();
+    until_health(Health::down);
+    io.run_for(50ms);
+    clock.advance(11s);
+  }
+  until_logged("status=expired", 2);
+  CHECK(log.count("status=expired, returned to sender") == 2);
 }
 
 TEST_CASE_METHOD(World, "somebody is told once before mail expires, however much it is") {
