@@ -217,8 +217,11 @@ Result<std::unique_ptr<RecipientMemory>> RecipientMemory::open(const std::string
   if (!lock) return std::unexpected(lock.error());
   const auto impl = std::make_shared<Impl>(directory, primaries, clock, log, metrics, alerts);
   impl->lock_file = std::move(*lock);
-  impl->tick_later();
   return std::unique_ptr<RecipientMemory>(new RecipientMemory(impl));
+}
+
+void RecipientMemory::start() {
+  asio::post(impl_->thread, [impl = impl_] { impl->tick_later(); });
 }
 
 Task<Known> RecipientMemory::recall(Mailbox recipient) {

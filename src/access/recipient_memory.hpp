@@ -30,6 +30,7 @@ class RecipientMemory {
   static Result<std::unique_ptr<RecipientMemory>> open(const std::string& directory, Primaries& primaries,
                                                        const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts);
   ~RecipientMemory();
+  void start();  // from now on old records are forgotten: when the primaries know which of them are down
 
   Task<Known> recall(Mailbox recipient);
   // Asks the primary. Ends by `deadline` with what is known then; the question itself may go on in `gate` (of the

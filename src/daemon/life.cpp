@@ -65,7 +65,10 @@ void Daemon::Parts::begin() {
   workers.front()->thread.spawn("block list tests", self_tests());
   admin_thread.spawn("certificate", refresh_certificate());
   watcher->start();
-  asio::post(relay_thread.executor(), [this] { relay->start(); });
+  asio::post(relay_thread.executor(), [this] {
+    relay->start();
+    memory->start();
+  });
   alerts.connect([this](std::string recipient, std::string content) {
     return relay->submit_report(std::move(recipient), std::move(content));
   });

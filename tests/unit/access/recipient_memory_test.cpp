@@ -29,11 +29,15 @@ struct World {
   Gate gate{io.get_executor()};
   std::unique_ptr<RecipientMemory> memory;
 
-  World() { open(); }
+  World() { start(); }
   ~World() { close_gate(); }
   void close_gate() {
     gate.cancel();
     run(io, gate.close());
+  }
+  void start() {
+    open();
+    memory->start();
   }
   void open() {
     memory.reset();
@@ -229,6 +233,20 @@ TEST_CASE("a client, and all together, have a budget of questions a minute") {
   CHECK(world.primaries.asked.size() == 600 + random);
   world.clock.advance(60s);
   CHECK(world.ask("another@example.com").outcome == Callout::refused);
+}
+
+TEST_CASE("before the primaries know which of them are down nothing is forgotten") {
+  World world;
+  world.memory->accepted("joe@example.com");
+  world.memory.reset();
+  world.clock.advance(32 * 24h);
+  world.open();
+  world.clock.advance(2h);
+  std::this_thread::sleep_for(1500ms);  // time for a round of expiry
+  world.primaries.down = {"example.com"};
+  world.memory->start();
+  std::this_thread::sleep_for(1500ms);
+  CHECK(world.recall("joe@example.com") == Known::good);
 }
 
 TEST_CASE("expired records leave the store, those of a primary that is down stay") {
