@@ -142,7 +142,7 @@ struct Pipeline::Impl {
   Task<> score_sender(std::shared_ptr<SenderLookups> to, Facts facts, Setup by) {
     if (!to) co_return;
     const SteadyTime deadline = lookup_deadline(by);
-    Task<dnsbl::Score> sender = by.lists->check_domain("sender", facts.sender.domain, deadline);
+    Task<dnsbl::Score> sender = by.lists->check_domain("sender", facts.sender.to_string(), deadline);
     Task<dnsbl::Score> helo = by.lists->check_domain("helo", facts.helo, deadline);
     std::vector<dnsbl::Score> scores(2);
     scores[0] = co_await std::move(sender);

@@ -54,8 +54,9 @@ class Lists {
   // All address lists, asked when this is called, awaited when the task is. Private and loopback addresses are looked
   // up too (only trusted networks are exempt, and that is the caller's business).
   Task<Score> check_client(IpAddress client, SteadyTime deadline);
-  // Domain lists for one name; `what` is "sender", "helo" or "client".
-  Task<Score> check_domain(std::string what, std::string domain, SteadyTime deadline);
+  // Domain lists for one name; `what` is "sender" (the name is an address, whose domain is asked about), "helo" or
+  // "client".
+  Task<Score> check_domain(std::string what, std::string name, SteadyTime deadline);
   bool ask_about(std::string_view what) const;  // is there any list for check_domain(what, …)?
 
  private:

@@ -133,8 +133,9 @@ bool Lists::ask_about(std::string_view what) const {
 }
 
 // Addresses and single labels are no domains: lists answer them with nonsense or an error (Spamhaus DBL: 127.0.1.255).
-Task<Score> Lists::check_domain(std::string what, std::string domain, SteadyTime deadline) {
-  const std::optional<std::string> name = canonical_domain(domain);
+Task<Score> Lists::check_domain(std::string what, std::string asked, SteadyTime deadline) {
+  const bool sender = what == "sender";
+  const std::optional<std::string> name = canonical_domain(sender ? Mailbox::split(asked).domain : asked);
   std::vector<std::size_t> indices;
   const std::vector<List>& lists = impl_->health->lists();
   const bool usable = name && is_hostname(*name, 2) && !IpAddress::parse(*name);
@@ -143,8 +144,8 @@ Task<Score> Lists::check_domain(std::string what, std::string domain, SteadyTime
   }
   Question question;
   question.labels = name.value_or("");
-  const std::string_view part = what == "sender" ? "Sender address" : what == "helo" ? "Helo command" : "Client host";
-  question.subject = concat({part, " [", question.labels, "]"});
+  const std::string_view part = sender ? "Sender address" : what == "helo" ? "Helo command" : "Client host";
+  question.subject = concat({part, " [", sender ? printable(asked, 320) : question.labels, "]"});
   question.deadline = deadline;
   return impl_->check(indices, std::move(question));
 }

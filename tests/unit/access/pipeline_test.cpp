@@ -405,7 +405,7 @@ TEST_CASE("domain lists see sender, HELO and client name") {
   list.self_test = false;
   world.facts.sender = Mailbox::split("joe@listed.example");
   CHECK(world.reply().starts_with(
-      "554 5.7.1 Service unavailable; Sender address [listed.example] blocked using dbl.example"));
+      "554 5.7.1 Service unavailable; Sender address [joe@listed.example] blocked using dbl.example"));
   world.facts.sender = Mailbox::split("joe@sender.example");
   world.facts.helo = "listed.example";
   CHECK(world.reply().starts_with(

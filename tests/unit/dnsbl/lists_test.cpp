@@ -165,8 +165,8 @@ TEST_CASE_METHOD(Fixture, "domain lists are asked for what they check, and name 
   settings.domain_lists = {block_list("dbl.test"), block_list("uribl.test")};
   settings.domain_lists[1].check_helo = false;
   resolver.add("spam.example.dbl.test A 127.0.1.2\nspam.example.dbl.test TXT \"bad name\"");
-  CHECK(domain("sender", "Spam.Example").reply_text ==
-        "Service unavailable; Sender address [spam.example] blocked using dbl.test; bad name");
+  CHECK(domain("sender", "Joe@Spam.Example").reply_text ==
+        "Service unavailable; Sender address [Joe@Spam.Example] blocked using dbl.test; bad name");
   CHECK(resolver.asked().size() == 3);
   resolver.clear_asked();
   CHECK(domain("helo", "spam.example").reply_text ==
@@ -174,7 +174,7 @@ TEST_CASE_METHOD(Fixture, "domain lists are asked for what they check, and name 
   CHECK(resolver.count("spam.example.uribl.test A") == 0);
   CHECK(domain("client", "spam.example").reply_text ==
         "Service unavailable; Client host [spam.example] blocked using dbl.test; bad name");
-  CHECK(domain("sender", "good.example").total == 0);
+  CHECK(domain("sender", "joe@good.example").total == 0);
   CHECK(client("192.0.2.10").results.size() == 1);
 }
 
