@@ -78,8 +78,9 @@ Health::Health(config::ConfigPtr config, const Clock& clock, Log& log, Metrics& 
   }
 }
 
-void Health::adopt(const Health& previous) {
+void Health::adopt(Health& previous) {
   const std::scoped_lock lock(mutex_, previous.mutex_);
+  previous.retired_ = true;
   resolver_invents_ = previous.resolver_invents_;
   test_resolver_at_ = previous.test_resolver_at_;
   for (const List& gone : previous.lists_) metrics_.forget("dnsbl_list_up", {{"list", gone.shown}});
@@ -119,6 +120,7 @@ void Health::note(std::size_t list, const ListResult& result, bool outside, std:
   const bool listed = result.outcome == Outcome::listed;
   const bool trouble = result.outcome == Outcome::list_error || result.outcome == Outcome::timeout;
   const std::scoped_lock lock(mutex_);
+  if (retired_) return;
   State& state = states_[list];
   ++state.lookups;
   state.listed += listed;
@@ -231,6 +233,7 @@ Task<TestResult> Health::test_control_addresses(dns::Resolver& resolver, const L
 
 void Health::conclude(std::size_t list, const TestResult& points, const TestResult& control) {
   const std::scoped_lock lock(mutex_);
+  if (retired_) return;
   State& state = states_[list];
   const SteadyTime now = clock_.steady();
   state.next_test = lists_[list].self_test ? now + test_interval : SteadyTime::max();
@@ -256,6 +259,7 @@ void Health::conclude(std::size_t list, const TestResult& points, const TestResu
 Task<> Health::test_resolver(dns::Resolver& resolver, SteadyTime deadline) {
   const dns::Answer answer = co_await ask(resolver, random_label() + ".invalid", deadline);
   const std::scoped_lock lock(mutex_);
+  if (retired_) co_return;
   const bool was = resolver_invents_;
   if (answer.outcome != dns::Outcome::failed) resolver_invents_ = answer.outcome == dns::Outcome::found;
   const bool again = resolver_invents_ || answer.outcome == dns::Outcome::failed;

@@ -51,8 +51,9 @@ class Health {
 
   Health(config::ConfigPtr config, const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts,
          Addresses control_addresses);
-  // On reload: what was known of lists that stay stays known. Before any other call.
-  void adopt(const Health& previous);
+  // On reload: what was known of lists that stay stays known. Before any other call. The previous one, which sessions
+  // may use for a while, says nothing any more.
+  void adopt(Health& previous);
 
   const std::vector<List>& lists() const { return lists_; }
   std::vector<ListStatus> status() const;
@@ -100,6 +101,7 @@ class Health {
   std::vector<State> states_;
   bool resolver_invents_ = false;
   std::optional<SteadyTime> test_resolver_at_;
+  bool retired_ = false;
 };
 
 }  // namespace greymx::dnsbl

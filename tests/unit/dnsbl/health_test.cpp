@@ -332,6 +332,10 @@ TEST_CASE_METHOD(Fixture, "a list's counters are there from the start, and its s
   const auto next = make();
   next->adopt(*health);
   CHECK(metrics.text().find("dnsbl_list_up{list=\"bl.test\"}") == std::string::npos);
+  tick();  // that was under way
+  tick();
+  CHECK(metrics.text().find("dnsbl_list_up{list=\"bl.test\"}") == std::string::npos);
+  CHECK(alerts.raised().empty());
   CHECK(metrics.value("dnsbl_list_up", {{"list", "new.test"}}) == 1);
 }
 
