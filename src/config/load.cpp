@@ -197,11 +197,16 @@ class Loader {
     }
   }
 
-  // The default files may be absent, files that were named may not: a default beside a named one counts if it is there.
+  // The default files may be absent, also where they are written out; others that were named may not. A default beside
+  // a named one counts if it is there.
   void default_whitelists() {
     Greylist& greylist = config.greylist;
-    const bool clients = report_.positions.contains("greylist.whitelist_clients");
-    const bool recipients = report_.positions.contains("greylist.whitelist_recipients");
+    const auto names_others = [&](const char* name, const std::vector<std::string>& paths) {
+      return report_.positions.contains(fmt::format("greylist.{}", name)) &&
+             paths != std::vector<std::string>{resolve(folder_, name)};
+    };
+    const bool clients = names_others("whitelist_clients", greylist.whitelist_clients);
+    const bool recipients = names_others("whitelist_recipients", greylist.whitelist_recipients);
     greylist.whitelists_are_default = !clients && !recipients;
     const auto fill = [&](bool named, const char* name, std::vector<std::string>& into) {
       if (named) return;

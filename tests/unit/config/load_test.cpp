@@ -575,6 +575,17 @@ TEST_CASE("fewer recipients than RFC 5321 asks for is a warning") {
         "/etc/greymx/relay.conf:5:26: limits.recipients_per_message: RFC 5321 4.5.3.1.8 asks for at least 100");
 }
 
+TEST_CASE("the default whitelists may be absent, even if they are written out") {
+  const test::TempDir dir;
+  const std::string text = minimal +
+                           "[greylist]\nwhitelist_clients = [\"whitelist_clients\"]\nwhitelist_recipients = [\"" +
+                           (dir / "whitelist_recipients") + "\"]\n";
+  const Loaded loaded = parse(text, dir / "relay.conf");
+  REQUIRE(loaded.config);
+  CHECK(loaded.config->greylist.whitelists_are_default);
+  CHECK(loaded.config->greylist.whitelist_clients == std::vector<std::string>{dir / "whitelist_clients"});
+}
+
 TEST_CASE("a default whitelist beside a named one counts only if it is there") {
   const test::TempDir dir;
   const std::string text = minimal + "[greylist]\nwhitelist_recipients = [\"mine\"]\n";
