@@ -10,7 +10,6 @@
 #include <boost/asio/write.hpp>
 
 #include "admin/commands.hpp"
-#include "base/sockets.hpp"
 
 namespace greymx::admin {
 
@@ -130,14 +129,17 @@ ControlServer::~ControlServer() {
 }
 
 Result<std::unique_ptr<ControlServer>> ControlServer::open(asio::any_io_executor executor, const std::string& path,
-                                                           const std::string& group) {
-  auto acceptor = listen_unix(executor, path, "listen.control", 0660, group);
+                                                           std::optional<SocketOwner> owner) {
+  auto acceptor = bind_unix(executor, path, "listen.control", 0660, owner);
   if (!acceptor) return std::unexpected(acceptor.error());
   return std::unique_ptr<ControlServer>(new ControlServer(std::make_unique<Impl>(path, std::move(*acceptor))));
 }
 
 void ControlServer::start(Services& services) {
   impl_->services = &services;
+  boost::system::error_code error;
+  impl_->acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (error) return services.log.error("master", "listen.control: " + error.message());
   impl_->gate.spawn("control", impl_->accept_all());
 }
 

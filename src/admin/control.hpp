@@ -10,16 +10,17 @@
 
 #include "admin/services.hpp"
 #include "base/async.hpp"
+#include "base/sockets.hpp"
 
 namespace greymx::admin {
 
 class ControlServer {
  public:
-  // Binds. A socket that nobody listens on is replaced; one that answers means another daemon runs (permanent).
-  // `group` empty or unknown to the system: the group stays that of the process.
+  // Binds; who asks before start() is told that no daemon runs. A socket that nobody listens on is replaced; one that
+  // answers means another daemon runs (permanent). `owner`: whom root becomes afterwards.
   static Result<std::unique_ptr<ControlServer>> open(asio::any_io_executor executor, const std::string& path,
-                                                     const std::string& group);
-  ~ControlServer();  // after stop(); removes the socket
+                                                     std::optional<SocketOwner> owner = {});
+  ~ControlServer();  // after stop(); removes the socket, if it may
   void start(Services& services);
   Task<> stop();
 

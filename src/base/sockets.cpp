@@ -1,7 +1,6 @@
 #include "base/sockets.hpp"
 
 #include <fmt/format.h>
-#include <grp.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -23,11 +22,13 @@ std::string remedy(const boost::system::error_code& error, std::string_view key)
   return "";
 }
 
-// Nobody can connect before listen(), so rights given until then are right in time.
-bool give_rights(const std::string& path, mode_t mode, const std::string& group) {
-  const struct group* entry = group.empty() || geteuid() != 0 ? nullptr : getgrnam(group.c_str());
-  if (entry != nullptr && chown(path.c_str(), static_cast<uid_t>(-1), entry->gr_gid) != 0) return false;
-  return chmod(path.c_str(), mode) == 0;
+std::unexpected<Error> unix_problem(std::string_view key, const std::string& path, const std::string& why) {
+  return fail(ErrorKind::permanent, fmt::format("{}: cannot listen on {}: {}", key, path, why));
+}
+
+// A link that somebody has put in its place leads root nowhere.
+bool give(const std::string& path, const SocketOwner& owner) {
+  return lchown(path.c_str(), owner.uid, owner.gid) == 0;
 }
 
 }  // namespace
@@ -74,27 +75,37 @@ Result<std::optional<tcp::acceptor>> listen_tcp(asio::any_io_executor executor, 
   return std::nullopt;
 }
 
-Result<Unix::acceptor> listen_unix(asio::any_io_executor executor, const std::string& path, std::string_view key,
-                                   mode_t mode, const std::string& group) {
-  const auto problem = [&](const std::string& why) {
-    return fail(ErrorKind::permanent, fmt::format("{}: cannot listen on {}: {}", key, path, why));
-  };
-  if (path.size() >= sizeof(sockaddr_un::sun_path)) return problem("the path is too long for a socket (107 bytes)");
+Result<Unix::acceptor> bind_unix(asio::any_io_executor executor, const std::string& path, std::string_view key,
+                                 mode_t mode, std::optional<SocketOwner> owner) {
+  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return unix_problem(key, path, "the path is too long for a socket (107 bytes)");
+  }
   const Unix::endpoint endpoint(path);
   boost::system::error_code error;
   struct stat found{};
   if (lstat(path.c_str(), &found) == 0 && S_ISSOCK(found.st_mode)) {
     Unix::socket probe(executor);
     probe.connect(endpoint, error);
-    if (!error) return problem("another process does");
-    unlink(path.c_str());
+    if (!error) return unix_problem(key, path, "another process does");
+    if (error == asio::error::connection_refused) unlink(path.c_str());
   }
   Unix::acceptor acceptor(executor);
   acceptor.open(endpoint.protocol(), error);
+  const mode_t usual = umask(~mode & 0777);
   if (!error) acceptor.bind(endpoint, error);
-  if (!error && !give_rights(path, mode, group)) error.assign(errno, boost::system::system_category());
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (error) return problem(error.message());
+  umask(usual);
+  if (!error && owner && !give(path, *owner)) error.assign(errno, boost::system::system_category());
+  if (error) return unix_problem(key, path, error.message());
+  return acceptor;
+}
+
+Result<Unix::acceptor> listen_unix(asio::any_io_executor executor, const std::string& path, std::string_view key,
+                                   mode_t mode) {
+  auto acceptor = bind_unix(std::move(executor), path, key, mode);
+  if (!acceptor) return acceptor;
+  boost::system::error_code error;
+  acceptor->listen(asio::socket_base::max_listen_connections, error);
+  if (error) return unix_problem(key, path, error.message());
   return acceptor;
 }
 

@@ -39,7 +39,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(config::ConfigPtr config, std::opt
   if (const WallTime now = parts->clock.now(); now < earliest) {
     return fail(ErrorKind::invalid, "the system clock says " + iso8601(now) + ": set it, or wait until NTP has");
   }
-  if (auto bound = parts->bind(); !bound) return std::unexpected(bound.error());
+  if (auto bound = parts->bind(identity); !bound) return std::unexpected(bound.error());
   if (identity) {
     if (auto dropped = drop_privileges(*identity); !dropped) return std::unexpected(dropped.error());
   }

@@ -73,7 +73,7 @@ void Daemon::Parts::begin() {
     return relay->submit_report(std::move(recipient), std::move(content));
   });
   admin_services.emplace(services());
-  asio::post(workers.front()->thread.executor(), [this] { policy_service->start(); });
+  asio::post(workers.front()->thread.executor(), [this] { policy_service->start(*greylister); });
   asio::post(admin_thread.executor(), [this] {
     http->start(*admin_services);
     control->start(*admin_services);

@@ -56,7 +56,18 @@ std::vector<IpAddress> Daemon::Parts::control_addresses() const {
   return addresses;
 }
 
-Result<> Daemon::Parts::bind() {
+Result<> Daemon::Parts::bind_policy() {
+  greylist::PolicySettings settings;
+  const char* test_clock = std::getenv("GREYMX_TEST_CLOCK");
+  settings.test_clock = test_clock != nullptr && std::string_view(test_clock) == "1";
+  settings.spf_domain = [this](greylist::Request request) { return spf_domain(std::move(request)); };
+  auto opened = greylist::PolicyService::open(workers.front()->thread.executor(), config(), log, std::move(settings));
+  if (!opened) return std::unexpected(opened.error());
+  policy_service = std::move(*opened);
+  return {};
+}
+
+Result<> Daemon::Parts::bind(const std::optional<Identity>& identity) {
   const config::ConfigPtr config = this->config();
   std::vector<smtp::Worker> targets;
   for (const auto& worker : workers) targets.push_back({worker->thread.executor(), &worker->policy});
@@ -66,6 +77,12 @@ Result<> Daemon::Parts::bind() {
   auto opened = admin::HttpServer::open(admin_thread.executor(), config->listen.http, log);
   if (!opened) return std::unexpected(opened.error());
   http = std::move(*opened);
+  if (auto bound = bind_policy(); !bound) return bound;
+  std::optional<SocketOwner> owner;
+  if (identity) owner = {identity->uid, identity->gid};
+  auto socket = admin::ControlServer::open(admin_thread.executor(), config->listen.control, owner);
+  if (!socket) return std::unexpected(socket.error());
+  control = std::move(*socket);
   return {};
 }
 
@@ -130,18 +147,6 @@ Result<> Daemon::Parts::open() {
     worker->policy.attach(*worker->pipeline, *relay);
   }
   spread();
-
-  greylist::PolicySettings policy_settings;
-  const char* test_clock = std::getenv("GREYMX_TEST_CLOCK");
-  policy_settings.test_clock = test_clock != nullptr && std::string_view(test_clock) == "1";
-  policy_settings.spf_domain = [this](greylist::Request request) { return spf_domain(std::move(request)); };
-  auto policies = greylist::PolicyService::open(workers.front()->thread.executor(), config, *greylister, log,
-                                                std::move(policy_settings));
-  if (!policies) return std::unexpected(policies.error());
-  policy_service = std::move(*policies);
-  auto admin_socket = admin::ControlServer::open(admin_thread.executor(), config->listen.control, config->group);
-  if (!admin_socket) return std::unexpected(admin_socket.error());
-  control = std::move(*admin_socket);
   return {};
 }
 

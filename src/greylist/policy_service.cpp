@@ -44,10 +44,9 @@ using ConnectionPtr = std::shared_ptr<Connection>;
 }  // namespace
 
 struct PolicyService::Impl {
-  Impl(asio::any_io_executor e, config::ConfigPtr c, Greylister& g, Log& l, PolicySettings s)
+  Impl(asio::any_io_executor e, config::ConfigPtr c, Log& l, PolicySettings s)
       : executor(e),
         config(std::move(c)),
-        greylister(g),
         log(l),
         settings(std::move(s)),
         gate(e, [&l](std::string name, std::string what) { l.error(program, fmt::format("{}: {}", name, what)); }) {}
@@ -66,7 +65,7 @@ struct PolicyService::Impl {
 
   asio::any_io_executor executor;
   config::ConfigPtr config;
-  Greylister& greylister;
+  Greylister* greylister = nullptr;
   Log& log;
   const PolicySettings settings;
   std::list<tcp::acceptor> tcp_acceptors;
@@ -170,7 +169,7 @@ Task<std::string> PolicyService::Impl::answer(PolicyRequest request) {
   if (question && *question) {
     Request asked = std::move(**question);
     const std::string queue_id = asked.queue_id;
-    const Answer answer = co_await greylister.check(std::move(asked), settings.spf_domain);
+    const Answer answer = co_await greylister->check(std::move(asked), settings.spf_domain);
     if (!answer.log_line.empty()) log.write(Level::info, "greylist", printable(queue_id, 64), answer.log_line);
     action = policy_action(request, answer);
   }
@@ -190,15 +189,16 @@ PolicyService::PolicyService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)
 PolicyService::~PolicyService() = default;
 
 Result<std::unique_ptr<PolicyService>> PolicyService::open(asio::any_io_executor executor, config::ConfigPtr config,
-                                                           Greylister& greylister, Log& log, PolicySettings settings) {
-  auto impl = std::make_unique<Impl>(std::move(executor), config, greylister, log, std::move(settings));
+                                                           Log& log, PolicySettings settings) {
+  auto impl = std::make_unique<Impl>(std::move(executor), config, log, std::move(settings));
   for (const config::PolicyListener& listener : config->listen.policy) {
     if (auto listening = impl->listen(listener); !listening) return std::unexpected(listening.error());
   }
   return std::unique_ptr<PolicyService>(new PolicyService(std::move(impl)));
 }
 
-void PolicyService::start() {
+void PolicyService::start(Greylister& greylister) {
+  impl_->greylister = &greylister;
   asio::post(impl_->executor, [impl = impl_.get()] {
     for (auto& acceptor : impl->tcp_acceptors) impl->gate.spawn("policy listener", impl->accept(acceptor));
     for (auto& acceptor : impl->unix_acceptors) impl->gate.spawn("policy listener", impl->accept(acceptor));

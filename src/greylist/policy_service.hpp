@@ -24,10 +24,10 @@ struct PolicySettings {
 class PolicyService {
  public:
   // Binds all of listen.policy; what cannot be bound is an error with its address. All references outlive the service.
-  static Result<std::unique_ptr<PolicyService>> open(asio::any_io_executor executor, config::ConfigPtr config,
-                                                     Greylister& greylister, Log& log, PolicySettings settings = {});
+  static Result<std::unique_ptr<PolicyService>> open(asio::any_io_executor executor, config::ConfigPtr config, Log& log,
+                                                     PolicySettings settings = {});
   ~PolicyService();                         // after stop(), or never started
-  void start();                             // accepts from now on
+  void start(Greylister& greylister);       // accepts from now on
   void reload(config::ConfigPtr config);    // trusted networks and domains; listeners need a restart
   Task<> stop();                            // answers what was asked, for two seconds at most, then closes
   std::vector<Endpoint> endpoints() const;  // TCP, as bound (tests bind port 0)

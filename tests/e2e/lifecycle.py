@@ -71,6 +71,17 @@ if os.geteuid() == 0:
     done = run("-c", missing.file)
     tap.check(done.returncode != 0 and "no-such-user-here" in done.stderr and "adduser" in done.stderr,
               "a missing user is an error that names the remedy", done.stderr)
+    private = os.path.join(tap.directory, "private")
+    os.mkdir(private, 0o700)
+    for turn in ("that only root may write to", "again, where the last one was left behind"):
+        bound = Greymx(tap, BASE, name="bound", policy=[f"unix:{private}/policy"]).start()
+        with socket.socket(socket.AF_UNIX) as policy:
+            policy.settimeout(30)
+            policy.connect(f"{private}/policy")
+            policy.sendall(b"request=smtpd_access_policy\nprotocol_state=CONNECT\n\n")
+            tap.equal(policy.recv(100), b"action=DUNNO\n\n", "a policy socket is made in a directory " + turn)
+        tap.equal(bound.stop(), 0, "and it stops")
+    tap.equal(os.stat(os.path.join(mx.directory, "control")).st_uid, nobody, "the control socket is the user's")
 tap.check(os.stat(os.path.join(mx.directory, "control")).st_mode & 0o777 == 0o660, "the control socket is 0660")
 
 session = Smtp(mx.smtp)

@@ -37,7 +37,7 @@ struct Server : test::FakeDaemon {
   std::thread thread;
 
   Server() {
-    auto opened = ControlServer::open(io.get_executor(), path, "");
+    auto opened = ControlServer::open(io.get_executor(), path);
     REQUIRE(opened);
     control = std::move(*opened);
     control->start(services);
@@ -126,16 +126,16 @@ TEST_CASE("the socket is for its owner and group only") {
 TEST_CASE("a socket left behind is replaced, one that answers is not") {
   Server server;
   asio::io_context io;
-  const auto second = ControlServer::open(io.get_executor(), server.path, "");
+  const auto second = ControlServer::open(io.get_executor(), server.path);
   REQUIRE_FALSE(second);
   CHECK(second.error().text.find("another process") != std::string::npos);
   const std::string stale = server.directory.path + "/stale";
   {
     asio::local::stream_protocol::acceptor left(io, asio::local::stream_protocol::endpoint(stale));
   }
-  CHECK(ControlServer::open(io.get_executor(), stale, ""));
-  CHECK_FALSE(ControlServer::open(io.get_executor(), std::string(200, 'x'), ""));
-  CHECK_FALSE(ControlServer::open(io.get_executor(), server.directory.path + "/no/such/directory", ""));
+  CHECK(ControlServer::open(io.get_executor(), stale));
+  CHECK_FALSE(ControlServer::open(io.get_executor(), std::string(200, 'x')));
+  CHECK_FALSE(ControlServer::open(io.get_executor(), server.directory.path + "/no/such/directory"));
 }
 
 TEST_CASE("nonsense is answered with what was wrong, in the protocol") {

@@ -1,6 +1,7 @@
 #include "base/sockets.hpp"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "support/catch.hpp"
 #include "support/recording_log.hpp"
@@ -62,4 +63,18 @@ TEST_CASE_METHOD(Fixture, "a Unix socket left behind is replaced, one that answe
   CHECK((status.st_mode & 0777) == 0660);
   CHECK_FALSE(unix_socket(dir.path()));
   CHECK_FALSE(unix_socket(std::string(200, 'x')));
+}
+
+TEST_CASE_METHOD(Fixture, "root gives a Unix socket away, with the rights it shall have and no others") {
+  if (geteuid() != 0) return;
+  const test::TempDir dir;
+  const mode_t usual = umask(0027);
+  const auto socket = bind_unix(io.get_executor(), dir / "socket", "listen.some", 0666, SocketOwner{12, 34});
+  CHECK(umask(usual) == 0027);
+  REQUIRE(socket);
+  struct stat status{};
+  REQUIRE(::stat((dir / "socket").c_str(), &status) == 0);
+  CHECK((status.st_mode & 0777) == 0666);
+  CHECK(status.st_uid == 12);
+  CHECK(status.st_gid == 34);
 }

@@ -55,10 +55,10 @@ struct Fixture {
     config.listen.policy = {{*Endpoint::parse("127.0.0.1:0"), ""}};
     const auto shared = std::make_shared<const config::Config>(config);
     greylister.emplace(shared, std::make_unique<test::MemoryStore>(), clock, log, metrics, alerts);
-    auto opened = PolicyService::open(io.get_executor(), shared, *greylister, log, std::move(settings));
+    auto opened = PolicyService::open(io.get_executor(), shared, log, std::move(settings));
     REQUIRE(opened.has_value());
     service = std::move(*opened);
-    service->start();
+    service->start(*greylister);
   }
   ~Fixture() { test::run(io, service->stop()); }
 
@@ -274,14 +274,14 @@ TEST_CASE("a Unix socket is open to all who can reach it, and a dead one is repl
   config.listen.policy = {{Endpoint{}, path}};
   const auto shared = std::make_shared<const config::Config>(config);
   for (int round = 0; round < 2; ++round) {
-    auto opened = PolicyService::open(f.io.get_executor(), shared, *f.greylister, f.log, {});
+    auto opened = PolicyService::open(f.io.get_executor(), shared, f.log);
     REQUIRE(opened.has_value());
     CHECK((std::filesystem::status(path).permissions() & std::filesystem::perms::others_write) !=
           std::filesystem::perms::none);
-    const auto second = PolicyService::open(f.io.get_executor(), shared, *f.greylister, f.log, {});
+    const auto second = PolicyService::open(f.io.get_executor(), shared, f.log);
     REQUIRE_FALSE(second.has_value());
     CHECK(second.error().text.find("another process does") != std::string::npos);
-    (*opened)->start();
+    (*opened)->start(*f.greylister);
     test::run(f.io, (*opened)->stop());
   }
   std::filesystem::remove(path);
@@ -293,9 +293,9 @@ TEST_CASE("a peer that does not read its answers holds nobody up at the end") {
   auto config = plain_config();
   config.listen.policy = {{Endpoint{}, dir / "socket"}};
   const auto shared = std::make_shared<const config::Config>(config);
-  auto opened = PolicyService::open(f.io.get_executor(), shared, *f.greylister, f.log, {});
+  auto opened = PolicyService::open(f.io.get_executor(), shared, f.log);
   REQUIRE(opened.has_value());
-  (*opened)->start();
+  (*opened)->start(*f.greylister);
   asio::local::stream_protocol::socket peer(f.io);
   peer.connect(dir / "socket");
   peer.non_blocking(true);
