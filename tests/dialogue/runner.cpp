@@ -133,7 +133,7 @@ class Dialogue {
         {"C>", &Dialogue::say_bytes},    {"S:", &Dialogue::expect_reply}, {"closed", &Dialogue::closed},
         {"close", &Dialogue::close},     {"clock", &Dialogue::clock},     {"queue", &Dialogue::queue},
         {"content", &Dialogue::content}, {"log", &Dialogue::log},         {"nolog", &Dialogue::nolog},
-        {"alert", &Dialogue::alert}};
+        {"alert", &Dialogue::alert},     {"shutdown", &Dialogue::shutdown}};
     const auto found = instructions.find(word);
     if (found == instructions.end()) throw Failure("unknown instruction " + word);
     (this->*found->second)(std::move(line));
@@ -176,8 +176,9 @@ class Dialogue {
     tls_ = true;
   }
   void disk(std::string line) {
-    before_all();
+    if (line == "broken") return stack().break_disk();
     disk_ = std::stoull(line);
+    if (stack_) stack_->resize_disk(disk_);
   }
   void dns(std::string line) { stack().resolver.add(line); }
   void delay(std::string line) {
@@ -221,6 +222,7 @@ class Dialogue {
     end();
     connected().disconnect();
   }
+  void shutdown(std::string) { connected().shut_down(); }
   void clock(std::string line) {
     if (!line.starts_with('+')) throw Failure("no +TIME");
     stack().advance(parse_time(line.substr(1)));

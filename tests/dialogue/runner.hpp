@@ -5,7 +5,7 @@
 //   config KEY = VALUE    a line of relay.conf, before all else; example.com is ours, greylisting off, if not said
 //   file NAME TEXT        a line of a file that the config names
 //   tls                   there is a certificate
-//   disk BYTES            the spool's disk is that large
+//   disk BYTES|broken     the spool's disk is that large, or fails, from now on
 //   dns RECORD            as in support/scripted_resolver.hpp: "x.test A 192.0.2.1", "x.test MX SERVFAIL"
 //   delay NAME TIME       answers for NAME take that long (of the dialogue's clock)
 //   primary up|down       primary size N    primary address IP    primary takes|refuses ADDRESS
@@ -17,6 +17,7 @@
 //                         is one of those; "*" stands for anything; a pattern of codes only ("250 2.1.0") is enough
 //   closed                the server has hung up, without another word
 //   close                 the client hangs up
+//   shutdown              the server is told to end
 //   clock +TIME           10s, 5m, 1h30m, 2d
 //   queue N [PATTERN]     so many messages are queued, the last described by PATTERN ("*" as above): see describe()
 //   content PATTERN       of the last message, "\r\n" for line ends
