@@ -186,7 +186,8 @@ void Destinations::start() {
 void Destinations::assume_outage() {
   const config::Config& config = *parts_.config;
   Remembered unknown;
-  unknown.downtime.restore({{WallTime(), parts_.clock.now()}});
+  const WallTime end = parts_.clock.now() - std::chrono::seconds(1);  // an outage that begins now is another
+  unknown.downtime.restore({{WallTime(), end}});
   for (const config::Domain& domain : config.domains) memory_[shown_name(domain)] = unknown;
   for (const queue::DomainSummary& summary : parts_.spool.domains()) memory_[name_of(config, summary.domain)] = unknown;
   parts_.log.warning("qmgr", "no outage is remembered: the time until now does not count towards queue.lifetime");
