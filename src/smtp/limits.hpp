@@ -2,7 +2,8 @@
 //
 // Strangers are counted by client_unit() (IPv4 address, IPv6 /64): connections at a time and new ones a period. Near
 // the total limit sessions that wait for their client's next command are shed, those of the networks with the most
-// connections first and of these the longest idle; a session that reads content, or is being answered, never is.
+// connections first and of these the longest idle; a session that reads content, or is being answered for less than
+// 30 s, never is.
 // One handshake a connection is all that a client gets, so the rate of connections bounds that of TLS handshakes.
 //
 // Thread: any. The state is bounded by the number of connections and by a cap on remembered rates.

@@ -15,6 +15,8 @@ namespace {
 constexpr auto proxy_header_timeout = 5s;  // it comes in the connection's first packet
 constexpr auto farewell_timeout = 10s;
 constexpr auto handshake_timeout = 60s;
+constexpr auto longest_answering = 30s;  // that keeps a session from being shed
+constexpr auto pause_length = 1s;        // of a client that waits for what it is to say next
 constexpr auto longest_hold = 5s;  // of replies while the rest of their group is decided; clients wait for minutes
 constexpr std::size_t output_limit = 16384;
 constexpr std::size_t kept_output = 512;  // bytes of memory that an idle session may keep for replies
@@ -57,6 +59,10 @@ Task<> ServerSession::run() {
     }
     input_.drop_to(rest);
     if (effect != Effect::none) going = co_await perform(effect);
+    if (going && leaving_ != nullptr && session_.state() != State::chunks) {
+      co_await hang_up(*leaving_);
+      going = false;
+    }
     if (going && session_.too_many_errors()) {
       parts_.log.info("smtpd", fmt::format("too many errors after {} from {}", session_.where(), session_.client()));
       co_await hang_up(replies::too_many_errors);
@@ -148,6 +154,7 @@ void ServerSession::admit(Client client) {
   admission_ = parts_.policy.admit(client);
   session_.begin(std::move(client), *admission_);
   begun_ = true;
+  answering_since_ = parts_.clock.steady();
 }
 
 Task<> ServerSession::learn_name() {
@@ -215,6 +222,7 @@ Task<bool> ServerSession::more_input() {
     rest();
     const ReadStatus status = co_await stream_->wait_readable(*command_deadline_);
     ticket_->busy();
+    if (parts_.clock.steady() - begin >= pause_length) answering_since_ = parts_.clock.steady();
     readable = status == ReadStatus::data;
     if (readable || (status == ReadStatus::timed_out && leaving_ != nullptr)) continue;
     co_await lose(status);
@@ -287,8 +295,18 @@ void ServerSession::leave(const ReplyText& why) {
 
 // --- effects ---------------------------------------------------------------------------------------------------------
 
+// A client that always has more commands to be answered slowly holds its place, but is no better than an idle one.
+void ServerSession::limit_answering(Effect effect) {
+  if (effect == Effect::data || effect == Effect::chunk) {
+    ticket_->busy();
+  } else if (parts_.clock.steady() - answering_since_ >= longest_answering) {
+    ticket_->idle(answering_since_);
+  }
+}
+
 Task<bool> ServerSession::perform(Effect effect) {
   bool going = true;
+  limit_answering(effect);
   if (!session_.output().empty() && parts_.clock.steady() >= last_input_ + longest_hold) {
     going = co_await flush();
     if (!going) co_return false;
@@ -308,9 +326,11 @@ Task<bool> ServerSession::perform(Effect effect) {
     case Effect::data:
       if (stream_->has_pending()) session_.note_improper_pipelining();
       going = co_await receive_data();
+      answering_since_ = parts_.clock.steady();
       break;
     case Effect::chunk:
       going = co_await receive_chunk();
+      answering_since_ = parts_.clock.steady();
       break;
     case Effect::start_tls:
       going = co_await start_tls();

@@ -2,8 +2,8 @@
 //
 // Replies of a pipelined group leave in one write, when nothing more can be answered without reading, or before they
 // have waited long. While a session waits for its client's next command it holds no buffer, unless a part of it has
-// come. Until that is complete it may be told to leave (421), and in a TLS handshake (without a word: there is no
-// channel for it); content on its way is always finished.
+// come. Between commands it may be told to leave (421), and in a TLS handshake (without a word: there is no channel for
+// it); content on its way is always finished.
 //
 // Thread: the stream's executor. Everything in ServerParts must outlive it.
 #pragma once
@@ -48,7 +48,7 @@ class ServerSession {
   ServerSession& operator=(const ServerSession&) = delete;
 
   Task<> run();
-  // Ends it with 421 as soon as it waits for a command, or for the rest of one.
+  // Ends it with 421 before the next command, or while it waits for one or for the rest of it.
   void shut_down() { leave(replies::shutting_down); }
   void shed() { leave(replies::shed); }
 
@@ -67,6 +67,7 @@ class ServerSession {
   Task<bool> read(SteadyTime deadline);
   Task<bool> read_content();
   bool too_slow(SteadyTime since, std::size_t bytes);
+  void limit_answering(Effect effect);
   Task<bool> perform(Effect effect);
   Task<bool> ask_data();  // false: content is not welcome
   Task<bool> receive_data();
@@ -98,7 +99,8 @@ class ServerSession {
   bool connect_logged_ = false;
   bool in_content_ = false;
   std::optional<SteadyTime> command_deadline_;
-  SteadyTime last_input_{};  // or when replies were sent since
+  SteadyTime last_input_{};       // or when replies were sent since
+  SteadyTime answering_since_{};  // the client's last pause, or its last content
   const ReplyText* leaving_ = nullptr;
   // How fast content comes: time spent waiting for it (and for the next chunk), and what came, since the last look.
   std::chrono::steady_clock::duration waited_{};

@@ -171,6 +171,45 @@ TEST_CASE("a session with part of a command is idle, and may be shed") {
   CHECK(rig.ended());
 }
 
+TEST_CASE("a session that is answered for 30 s without a pause may be shed, not in content") {
+  config::Config settings = test::server_config();
+  settings.limits.connections = 10;
+  ServerRig rig(settings);
+  std::vector<std::unique_ptr<Connections::Ticket>> crowd;
+  int asked = 0;
+  const auto look = [&](int crowded_at) {
+    if (++asked == crowded_at) {
+      for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
+    }
+    rig.clock.advance(10s);
+    return Verdict();
+  };
+  std::string group = "MAIL FROM:<a@example.org>\r\n";
+  for (int i = 0; i < 8; ++i) group += "RCPT TO:<b@example.com>\r\n";
+  rig.line("EHLO x");
+  rig.ticket->on_shed([&] { rig.session->shed(); });
+  SECTION("for less") {
+    rig.policy.recipient = [&](const Facts&, const Mailbox&) { return look(3); };
+    rig.say(group);
+    CHECK(asked == 8);
+    CHECK_FALSE(rig.ended());
+  }
+  SECTION("for as long") {
+    rig.policy.recipient = [&](const Facts&, const Mailbox&) { return look(4); };
+    CHECK(last_line(rig.say(group)).starts_with("421 4.3.2 mx2.example.net Server is busy"));
+    CHECK(asked == 4);
+    CHECK(rig.ended());
+  }
+  SECTION("with content at the end") {
+    rig.policy.recipient = [&](const Facts&, const Mailbox&) { return look(0); };
+    rig.say(group + "DATA\r\n");
+    rig.clock.advance(2s);
+    for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
+    CHECK(rig.say("\r\n.\r\n").starts_with("250 2.0.0"));
+    CHECK_FALSE(rig.ended());
+  }
+}
+
 TEST_CASE("the end of the connection in a command is its end") {
   ServerRig rig;
   rig.say("EHLO x\r\nNO");
@@ -332,6 +371,17 @@ TEST_CASE("a session that is told to leave does so between commands, never in co
     CHECK(replies.starts_with("250 2.0.0 Ok: queued as"));
     CHECK(last_line(replies).starts_with("421 4.3.2"));
     CHECK(rig.intake.messages.size() == 1);
+    CHECK(rig.ended());
+  }
+  SECTION("in a group of commands") {
+    ServerRig rig;
+    rig.policy.recipient = [&](const Facts&, const Mailbox&) {
+      rig.session->shut_down();
+      return Verdict();
+    };
+    const std::string replies = rig.say(envelope + "RCPT TO:<c@example.com>\r\nDATA\r\n");
+    CHECK(last_line(replies).starts_with("421 4.3.2"));
+    CHECK(rig.policy.asked.size() == 1);
     CHECK(rig.ended());
   }
   SECTION("with part of a command") {
