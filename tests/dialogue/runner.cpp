@@ -127,12 +127,12 @@ class Dialogue {
     const std::string word = next_word(line);
     if (word.empty() || word[0] == '#') return;
     static const std::map<std::string, void (Dialogue::*)(std::string)> instructions = {
-        {"config", &Dialogue::config},   {"file", &Dialogue::file},       {"tls", &Dialogue::tls},
-        {"disk", &Dialogue::disk},       {"dns", &Dialogue::dns},         {"delay", &Dialogue::delay},
-        {"primary", &Dialogue::primary}, {"client", &Dialogue::client},   {"C:", &Dialogue::say_line},
-        {"C>", &Dialogue::say_bytes},    {"S:", &Dialogue::expect_reply}, {"closed", &Dialogue::closed},
-        {"close", &Dialogue::close},     {"clock", &Dialogue::clock},     {"queue", &Dialogue::queue},
-        {"content", &Dialogue::content}, {"log", &Dialogue::log},         {"nolog", &Dialogue::nolog},
+        {"config", &Dialogue::config},   {"file", &Dialogue::file},        {"tls", &Dialogue::tls},
+        {"disk", &Dialogue::disk},       {"dns", &Dialogue::dns},          {"delay", &Dialogue::delay},
+        {"primary", &Dialogue::primary}, {"client", &Dialogue::client},    {"C:", &Dialogue::say_line},
+        {"C>", &Dialogue::say_bytes},    {"S:", &Dialogue::expect_reply},  {"closed", &Dialogue::closed},
+        {"close", &Dialogue::close},     {"clock", &Dialogue::clock},      {"queue", &Dialogue::queue},
+        {"content", &Dialogue::content}, {"log", &Dialogue::log},          {"nolog", &Dialogue::nolog},
         {"alert", &Dialogue::alert},     {"shutdown", &Dialogue::shutdown}};
     const auto found = instructions.find(word);
     if (found == instructions.end()) throw Failure("unknown instruction " + word);
