@@ -423,7 +423,8 @@ TEST_CASE_METHOD(World, "an admin's bounce ends what is open, held or not") {
   CHECK(test::run(io, relay->bounce(waiting, "again")).error().kind == ErrorKind::not_found);
   until_empty();
   CHECK(smart.transactions.size() == 2);
-  CHECK(smart.transactions[0].content.find("\r\n    returned by the administrator\r\n") != std::string::npos);
+  CHECK(smart.transactions[0].content.find(
+            "<user@example.com>: returned by the administrator; last: connect to 127.0.0.1") != std::string::npos);
 }
 
 TEST_CASE_METHOD(World, "an admin's bounce whose report cannot be queued is a failure, and changes nothing") {
