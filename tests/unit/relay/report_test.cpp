@@ -235,7 +235,7 @@ TEST_CASE("a boundary that stands in the content is not used") {
 
 TEST_CASE("hostile envelopes and headers stay one line each") {
   Envelope original = envelope();
-  original.recipients[0].original_recipient = "rfc822;x+0D+0AStatus: 2.0.0";
+  original.recipients[0].original_recipient = "rfc822;x+0D+0AStatus:+202.0.0";
   original.envid = "a+0D+0Ab";
   ReportSource from = source(original);
   from.content = "Message-ID: <a\rb>\r\n\r\n";
