@@ -14,6 +14,7 @@ using config::TlsLevel;
 using smtp::Answer;
 
 constexpr unsigned most_hosts = 5;  // tried in one attempt
+constexpr auto complaint_interval = std::chrono::minutes(1);
 constexpr auto dns_limit = std::chrono::seconds(30);
 constexpr auto failed_for = std::chrono::minutes(15);  // more than an attempt costs that hangs to the end
 
@@ -94,6 +95,14 @@ void Connector::order(std::vector<Host>& hosts) const {
   hosts = std::move(good);
 }
 
+// Once a minute: every message and every probe would say the same.
+void Connector::complain(const std::string& reason) {
+  const SteadyTime now = std::chrono::steady_clock::now();
+  if (now < next_complaint_) return;
+  next_complaint_ = now + complaint_interval;
+  parts_.log.warning("smtp", reason);
+}
+
 Task<Connected> Connector::open(std::vector<Endpoint> avoid) {
   RouteRequest request = settings_.request;
   const SteadyTime deadline = std::chrono::steady_clock::now() + dns_limit;
@@ -119,6 +128,7 @@ Task<Connected> Connector::open(std::vector<Endpoint> avoid) {
       failed_.erase(host.endpoint);
       co_return result;
     }
+    if (result.ours) break;
     if (failed_.size() > 100) failed_.clear();  // a zone that changes its addresses all the time
     failed_[host.endpoint] = std::chrono::steady_clock::now();
   }
@@ -133,6 +143,8 @@ Task<Connected> Connector::try_host(Host host) {
     auto stream = co_await smtp::connect(host.endpoint, deadline);
     if (!stream) {
       result.trouble = unreachable(host, stream.error().text);
+      result.ours = stream.error().kind == ErrorKind::no_space;
+      if (result.ours) complain(result.trouble.reason);
       co_return result;
     }
     auto session = std::make_unique<smtp::ClientSession>(std::move(*stream), parts_.identity.hostname, parts_.timeouts);

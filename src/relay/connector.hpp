@@ -50,6 +50,7 @@ struct Connected {
   std::unique_ptr<Connection> connection;
   Outcome trouble;        // without a connection: why
   bool no_route = false;  // …and it was DNS or the configuration, not the hosts
+  bool ours = false;      // …and it was that we have no descriptors or memory left: the hosts may be well
   bool others = true;     // …though there are hosts other than those to be avoided, or DNS cannot say
 };
 
@@ -66,11 +67,13 @@ class Connector {
   Task<Connected> try_host(Host host);
   void order(std::vector<Host>& hosts) const;
   smtp::TlsClient& tls();
+  void complain(const std::string& reason);
 
   Parts& parts_;
   DestinationSettings settings_;
   std::shared_ptr<smtp::TlsClient> tls_;  // once it is needed
   std::vector<Host> known_;
+  SteadyTime next_complaint_{};
   std::map<Endpoint, SteadyTime> failed_;  // when a host last did not answer
   std::shared_ptr<unsigned> open_ = std::make_shared<unsigned>(0);
 };

@@ -239,7 +239,7 @@ void Destination::lost(const Connected& attempt, SteadyTime began) {
     if (later) retry_at_ = parts_.clock.steady() + parts_.config->queue.retry_min;
     return;
   }
-  if (serves) return trouble();
+  if (serves || attempt.ours) return trouble();
   const std::string& dsn = attempt.trouble.dsn;
   nobody_ = attempt.no_route && !dsn.ends_with(".4.3") && !dsn.ends_with(".4.6");
   const bool changed = health_.unreachable(now, attempt.trouble.reason);

@@ -1,8 +1,11 @@
 #include "smtp/listener.hpp"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
+#include <cstdint>
 #include <list>
 
 #include "base/sockets.hpp"
@@ -16,6 +19,15 @@ namespace {
 
 constexpr auto back_off = 100ms;  // when file descriptors or memory have run out
 constexpr auto complaint_interval = 60s;
+constexpr std::size_t other_descriptors = 200;  // deliveries, callouts, DNS, files: never a stranger's
+
+// How many connections there are descriptors for.
+std::size_t most_connections() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return SIZE_MAX;
+  const std::size_t all = files.rlim_cur;
+  return all - std::min(other_descriptors, all / 2);
+}
 
 // The sessions of one network thread.
 struct Room {
@@ -76,6 +88,7 @@ struct Listener::Impl {
   Impl(asio::any_io_executor ex, config::ConfigPtr first, const Clock& time, Log& lines, Metrics& metrics)
       : executor(ex), config(std::move(first)), clock(time), log(lines), connections(time, metrics), gate(ex) {}
 
+  void use(config::ConfigPtr wanted);
   Result<> open(const config::SmtpListener& listener);
   Task<> accept(Door& door);
   void admit(tcp::socket socket, Room& room, bool proxy_protocol);
@@ -83,6 +96,7 @@ struct Listener::Impl {
 
   asio::any_io_executor executor;
   config::ConfigPtr config;
+  config::Limits limits;  // its, but connections: no more than there are descriptors for
   const Clock& clock;
   Log& log;
   Connections connections;
@@ -92,6 +106,17 @@ struct Listener::Impl {
   SteadyTime next_complaint{};
   Gate gate;  // of the accepting coroutines
 };
+
+void Listener::Impl::use(config::ConfigPtr wanted) {
+  config = std::move(wanted);
+  limits = config->limits;
+  const std::size_t most = most_connections();
+  if (limits.connections <= most) return;
+  limits.connections = static_cast<std::uint32_t>(most);
+  log.warning("smtpd", fmt::format("limits.connections is {}, but only {} are taken: the system's limit of open files "
+                                   "(LimitNOFILE= of systemd, or ulimit -n) allows no more",
+                                   config->limits.connections, most));
+}
 
 Result<> Listener::Impl::open(const config::SmtpListener& listener) {
   auto acceptor = listen_tcp(executor, listener.endpoint, "listen.smtp", log);
@@ -126,9 +151,9 @@ Task<> Listener::Impl::accept(Door& door) {
 }
 
 void Listener::Impl::admit(tcp::socket socket, Room& room, bool proxy_protocol) {
-  std::unique_ptr<Connections::Ticket> ticket = connections.enter(config->limits);
+  std::unique_ptr<Connections::Ticket> ticket = connections.enter(limits);
   if (!ticket) {
-    complain(fmt::format("limits.connections ({}) reached: refusing new connections", config->limits.connections));
+    complain(fmt::format("limits.connections ({}) reached: refusing new connections", limits.connections));
     std::string text;
     append_reply(text, make_reply(replies::busy));
     boost::system::error_code ignored;
@@ -154,6 +179,7 @@ Listener::Listener(asio::any_io_executor executor, std::vector<Worker> workers, 
 Listener::~Listener() = default;
 
 Result<> Listener::open() {
+  impl_->use(impl_->config);
   for (const config::SmtpListener& listener : impl_->config->listen.smtp) {
     if (Result<> opened = impl_->open(listener); !opened) return opened;
   }
@@ -171,7 +197,7 @@ void Listener::start() {
 }
 
 void Listener::reload(config::ConfigPtr config) {
-  asio::post(impl_->executor, [this, config = std::move(config)]() mutable { impl_->config = std::move(config); });
+  asio::post(impl_->executor, [this, config = std::move(config)]() mutable { impl_->use(std::move(config)); });
 }
 
 Task<> Listener::stop(SteadyTime deadline) {

@@ -7,6 +7,7 @@
 #include <openssl/ssl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <cerrno>
@@ -336,6 +337,16 @@ std::unique_ptr<Stream> make_stream(tcp::socket socket) {
   return std::make_unique<SocketStream>(std::move(socket));
 }
 
+namespace {
+
+// No descriptors or no memory left: that says nothing of the other side.
+bool is_ours(const boost::system::error_code& error) {
+  constexpr std::array ours{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+  return std::find(ours.begin(), ours.end(), error.value()) != ours.end();
+}
+
+}  // namespace
+
 Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline) {
   const asio::any_io_executor executor = co_await asio::this_coro::executor;
   const tcp::endpoint endpoint = to_asio(to);
@@ -343,7 +354,7 @@ Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline) 
   boost::system::error_code problem;
   io->socket.open(endpoint.protocol(), problem);
   if (!problem) io->socket.set_option(tcp::no_delay(true), problem);
-  if (problem) co_return fail(ErrorKind::temporary, problem.message());
+  if (problem) co_return fail(is_ours(problem) ? ErrorKind::no_space : ErrorKind::temporary, problem.message());
   io->begin(deadline);
   const auto [error] = co_await io->socket.async_connect(endpoint, as_value);
   const ReadStatus status = io->end(error);

@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include <cstdlib>
 #include <set>
 
@@ -364,6 +366,24 @@ TEST_CASE_METHOD(OnePrimary, "domains with one primary share its health, others 
   CHECK(log.count("is down:") == 1);
   CHECK(relay->status().size() == 3);
   stop();
+}
+
+TEST_CASE_METHOD(OnePrimary, "a want of descriptors is no outage of the primary") {
+  config.delivery.messages_per_connection = 1;  // the next message needs a new one
+  come_back();  // the sanitizers, too, need descriptors for what happens first when there are none
+  put();
+  until_empty();
+  until([&] { return primary.open == 0; });
+  rlimit before{};
+  getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit none{0, before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &none);
+  put();
+  until([&] { return log.contains("Too many open files"); });
+  setrlimit(RLIMIT_NOFILE, &before);
+  CHECK(relay->health("example.com") == Health::up);
+  CHECK(log.count("is down:") == 1);
+  until_empty();
 }
 
 TEST_CASE_METHOD(OnePrimary, "flush tries at once what is deferred") {

@@ -1,9 +1,12 @@
 #include "smtp/listener.hpp"
 
+#include <sys/resource.h>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/write.hpp>
 #include <future>
+#include <list>
 #include <thread>
 
 #include "support/catch.hpp"
@@ -99,6 +102,22 @@ TEST_CASE("connections are handed to the workers in turn") {
   server.stop(5s);
   CHECK(server.policies[0].admitted.size() == 1);
   CHECK(server.policies[1].admitted.size() == 1);
+}
+
+TEST_CASE("strangers get no more connections than leave descriptors for deliveries") {
+  rlimit before{};
+  getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit few{60, before.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+  config::Config settings = strangers();
+  settings.limits.connections_per_client = 100;
+  Server server(settings);
+  setrlimit(RLIMIT_NOFILE, &before);
+  CHECK(server.log.count("limits.connections is 10000, but only 30 are taken") == 1);
+  std::list<Peer> peers;
+  for (int i = 0; i < 30; ++i) CHECK(peers.emplace_back(server).read().starts_with("220"));
+  CHECK(Peer(server).read().starts_with("421"));
+  CHECK(server.log.contains("limits.connections (30) reached"));
 }
 
 TEST_CASE("stopping: idle sessions are told to come back, content finishes") {
