@@ -83,8 +83,8 @@ struct Pipeline::Impl {
     std::shared_ptr<Place> score;
     std::shared_ptr<Place> spf;
   };
-  static void look_up(Turns& turns, std::shared_ptr<Place>& place, std::function<Task<>()> lookup) {
-    if (!place) place = std::make_shared<Place>(turns);
+  static void look_up(Turns& turns, const Facts& facts, std::shared_ptr<Place>& place, std::function<Task<>()> lookup) {
+    if (!place) place = std::make_shared<Place>(turns, facts.client.address);
     place->add(std::move(lookup));
   }
 
@@ -120,7 +120,7 @@ struct Pipeline::Impl {
                   bool named) {
     if (name.empty() || !by.lists->ask_about("client")) return lookups->name_scores.set({});
     const std::weak_ptr<ClientLookups> to = lookups;
-    name_score_turns.add([=, this] { return ask_about_name(to.lock(), name, ip, by, named); });
+    name_score_turns.add(ip, [=, this] { return ask_about_name(to.lock(), name, ip, by, named); });
   }
   Task<> ask_about_name(std::shared_ptr<ClientLookups> to, std::string name, IpAddress ip, Setup by, bool named) {
     if (!to) co_return;
@@ -174,8 +174,8 @@ struct Pipeline::Impl {
     if (named) lookups->name.set({.name = client.name, .failed = false, .unconfirmed = {}});
     if (score && !now.lists->ask_about("client")) lookups->name_scores.set({});
     if (named && score) score_name(lookups, client.name, ip, now, true);
-    if (!named) name_turns.add([this, to, ip, now, score] { return look_up_name(to.lock(), ip, now, score); });
-    if (score) score_turns.add([this, to, ip, now, named] { return score_client(to.lock(), ip, now, named); });
+    if (!named) name_turns.add(ip, [this, to, ip, now, score] { return look_up_name(to.lock(), ip, now, score); });
+    if (score) score_turns.add(ip, [this, to, ip, now, named] { return score_client(to.lock(), ip, now, named); });
     return lookups;
   }
   std::shared_ptr<SenderLookups> begin(const Setup& now, const Facts& facts, bool afresh, SenderPlaces& places) {
@@ -189,12 +189,13 @@ struct Pipeline::Impl {
       if (known != nullptr)
         lookups->domain.set(*known);
       else
-        look_up(domain_turns, places.domain,
+        look_up(domain_turns, facts, places.domain,
                 [this, to, domain, now] { return look_up_domain(to.lock(), domain, now); });
     }
     const bool score = now.lists && config.dnsbl.mode != config::CheckMode::off && !facts.client.trusted;
     if (score && (now.lists->ask_about("sender") || now.lists->ask_about("helo")))
-      look_up(sender_turns, places.score, [this, to, facts, now] { return score_sender(to.lock(), facts, now); });
+      look_up(sender_turns, facts, places.score,
+              [this, to, facts, now] { return score_sender(to.lock(), facts, now); });
     else if (score)
       lookups->scores.set({});
     return lookups;
@@ -208,7 +209,7 @@ struct Pipeline::Impl {
     if (!matters || facts.sender.domain.empty()) return lookups->authority.set(Authority::unknown);
     spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};
     const std::weak_ptr<SenderLookups> to = lookups;
-    look_up(spf_turns, places.spf, [=, this] { return evaluate_spf(to.lock(), query, now); });
+    look_up(spf_turns, facts, places.spf, [=, this] { return evaluate_spf(to.lock(), query, now); });
   }
 };
 

@@ -823,9 +823,9 @@ TEST_CASE_METHOD(World, "of a crowd of clients a bounded number is looked up at 
   resolver.clear_asked();
   std::vector<std::unique_ptr<SessionChecks>> crowd;
   for (unsigned i = 0; i < 600; ++i) {
-    const std::string reverse = fmt::format("{}.{}.0.203.in-addr.arpa", i % 256, i / 256);
+    const std::string reverse = fmt::format("9.{}.{}.203.in-addr.arpa", i % 256, i / 256);
     resolver.delay(reverse, 1s, clock);
-    crowd.push_back(pipeline->begin({.address = *IpAddress::parse(fmt::format("203.0.{}.{}", i / 256, i % 256))}));
+    crowd.push_back(pipeline->begin({.address = *IpAddress::parse(fmt::format("203.{}.{}.9", i / 256, i % 256))}));
   }
   io.restart();
   io.poll();
@@ -839,6 +839,40 @@ TEST_CASE_METHOD(World, "of a crowd of clients a bounded number is looked up at 
   }
   CHECK(resolver.asked().size() == 599);
   CHECK(run(io, crowd[598]->client_name()) == "unknown");
+}
+
+TEST_CASE_METHOD(World, "however many clients and slow names a network has, others have their turn") {
+  start();
+  resolver.clear_asked();
+  std::vector<std::unique_ptr<SessionChecks>> crowd;
+  for (unsigned i = 0; i < 600; ++i) {
+    const unsigned network = i % 3, host = i / 3;
+    resolver.delay(fmt::format("{}.{}.0.203.in-addr.arpa", host, network), 1s, clock);
+    resolver.delay(fmt::format("slow{}.example", i), 1s, clock);
+    Facts slow = facts;
+    slow.client = {.address = *IpAddress::parse(fmt::format("203.0.{}.{}", network, host))};
+    slow.sender = Mailbox::split(fmt::format("a@slow{}.example", i));
+    crowd.push_back(pipeline->begin(slow.client));
+    crowd.back()->mail(slow);
+  }
+  io.restart();
+  io.poll();
+  const auto asked = [&](std::string_view type) {
+    return std::ranges::count_if(resolver.asked(), [&](const auto& question) { return question.ends_with(type); });
+  };
+  CHECK(asked("PTR") < 100);
+  CHECK(asked("MX") < 100);
+  from("198.51.100.8");
+  connect();
+  CHECK(facts.client.name == "bulk.sender.example");
+  CHECK(rcpt().pass());
+  for (int i = 0; i < 20; ++i) {
+    clock.advance(1s);
+    resolver.tick();
+    io.restart();
+    io.poll();
+  }
+  CHECK(asked("PTR") == 601);
 }
 
 TEST_CASE_METHOD(World, "a session that names many senders in a row has one looked up at a time, and the last") {
