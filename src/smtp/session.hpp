@@ -21,6 +21,7 @@
 #include "config/config.hpp"
 #include "smtp/body_decoder.hpp"
 #include "smtp/command.hpp"
+#include "smtp/envelope_memory.hpp"
 #include "smtp/line_reader.hpp"
 #include "smtp/ports.hpp"
 #include "smtp/reply.hpp"
@@ -43,6 +44,7 @@ enum class Effect : std::uint8_t {
 struct Transaction {
   Envelope envelope;
   std::size_t recipient_bytes = 0;   // addresses and ORCPTs of the envelope
+  EnvelopeMemory memory;             // of its recipients
   std::vector<std::string> headers;  // from verdicts
   std::uint64_t max_size = 0;
   std::uint32_t attempts = 0;  // RCPT commands

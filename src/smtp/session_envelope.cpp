@@ -81,11 +81,12 @@ Effect Session::rcpt(std::string_view arguments) {
   return Effect::none;
 }
 
-// Would a recipient of so many bytes be more than one message may have?
+// Would a recipient of so many bytes be more than one message may have, or than fits beside all others?
 bool Session::is_surplus(std::size_t bytes) const {
   const std::size_t limit = config_.limits.recipients_per_message;
   const std::size_t allowed = std::max(always_allowed, limit * bytes_per_recipient);
-  return transaction_->attempts > limit || transaction_->recipient_bytes + bytes > allowed;
+  return transaction_->attempts > limit || transaction_->recipient_bytes + bytes > allowed ||
+         !transaction_->memory.has_room(sizeof(EnvelopeRecipient) + bytes, config_.limits);
 }
 
 // Not an error: what is left over comes in a second message. But a client that does not stop is not logged for ever.
@@ -126,7 +127,9 @@ void Session::add_recipient(const std::string& address) {
     known->notify = merge(known->notify, pending_.notify);
     return;
   }
-  transaction_->recipient_bytes += address.size() + pending_.original_recipient.size();
+  const std::size_t bytes = address.size() + pending_.original_recipient.size();
+  transaction_->recipient_bytes += bytes;
+  transaction_->memory.add(sizeof(EnvelopeRecipient) + bytes);
   recipients.push_back({address, std::move(pending_.original_recipient), pending_.notify});
 }
 

@@ -1,5 +1,7 @@
 #include "smtp/session.hpp"
 
+#include <fmt/format.h>
+
 #include "support/catch.hpp"
 #include "support/smtp_server.hpp"
 
@@ -41,6 +43,28 @@ void enter(ServerRig& rig, State state) {
 }
 
 }  // namespace
+
+TEST_CASE("the recipients of all messages under way have a bound, and each connection its share") {
+  config::Config settings = test::server_config();
+  settings.limits.buffer_memory = 20'000;
+  settings.limits.connections = 10;
+  const auto taken = [](ServerRig& rig) {  // until no more is
+    int count = 0;
+    while (count < 1000 && rig.line(fmt::format("RCPT TO:<b{:030}@example.com>", count)) == "250 2.1.5 Ok\r\n") ++count;
+    return count;
+  };
+  ServerRig first(settings), second(settings);
+  for (ServerRig* rig : {&first, &second}) enter(*rig, State::mail);
+  const int most = taken(first);
+  CHECK(most > 50);
+  CHECK(most < 400);
+  CHECK(first.line(fmt::format("RCPT TO:<c{:030}@example.com>", 0)) == "452 4.5.3 Error: too many recipients\r\n");
+  const int share = taken(second);
+  CHECK(share >= most / 12);
+  CHECK(share <= most / 10);
+  first.line("RSET");
+  CHECK(taken(second) > most / 2);
+}
 
 TEST_CASE("every verb in every state") {
   struct Row {
