@@ -27,16 +27,28 @@ Stamp time_at(std::string_view bytes) {
   return static_cast<Stamp>(value);
 }
 
+constexpr std::size_t site_prefix_size = 8;
+std::size_t network_prefix_size(char family) {
+  return family == '4' ? 6 : 11;
+}
+
 std::string network_prefix(Kind kind, const IpAddress& client) {
   const IpAddress network = counted_network(client).address;
   std::string text{'n', static_cast<char>('0' + static_cast<int>(kind)), network.is_v4() ? '4' : '6'};
-  return text.append(reinterpret_cast<const char*>(network.bytes().data()), network.is_v4() ? 3 : 8);
+  const std::size_t bytes = network_prefix_size(text[2]) - text.size();
+  return text.append(reinterpret_cast<const char*>(network.bytes().data()), bytes);
 }
 
 // Of an IPv6 client the /48, which is what one customer may have.
 std::string site_prefix(Kind kind, const IpAddress& client) {
   std::string text{'s', static_cast<char>('0' + static_cast<int>(kind))};
-  return text.append(reinterpret_cast<const char*>(client.bytes().data()), 6);
+  return text.append(reinterpret_cast<const char*>(client.bytes().data()), site_prefix_size - text.size());
+}
+
+// Of an index entry, the prefix that a cap counts under; empty: none does.
+std::string counted_prefix(const std::string& entry) {
+  const std::size_t size = entry[0] == 's' ? site_prefix_size : entry[0] == 'n' ? network_prefix_size(entry[2]) : 0;
+  return entry.substr(0, size);
 }
 
 bool is_manual(Kind kind) {
@@ -121,11 +133,15 @@ Result<> Table::change(const std::string& key, const std::optional<Record>& from
   const auto after = to ? entries_of(key, *to) : std::vector<std::string>();
   for (const std::string& entry : before) {
     if (std::find(after.begin(), after.end(), entry) != after.end()) continue;
-    if (auto erased = index_.erase(*transaction_, entry); !erased) return std::unexpected(erased.error());
+    auto erased = index_.erase(*transaction_, entry);
+    if (!erased) return std::unexpected(erased.error());
+    std::uint64_t* const waiting = *erased ? waiting_.find(counted_prefix(entry)) : nullptr;
+    if (waiting != nullptr && *waiting > 0) --*waiting;
   }
   for (const std::string& entry : after) {
     if (std::find(before.begin(), before.end(), entry) != before.end()) continue;
     if (auto put = index_.put(*transaction_, entry, {}); !put) return put;
+    if (std::uint64_t* const waiting = waiting_.find(counted_prefix(entry))) ++*waiting;
   }
   if (from) count(key, *from, false);
   if (to) {
@@ -165,12 +181,21 @@ Result<bool> Table::drop_oldest(const std::string& prefix, const std::string& ex
   return dropped ? Result<bool>(true) : std::unexpected(dropped.error());
 }
 
-Result<> Table::bound(const std::string& prefix, std::uint64_t cap, const std::string& except) {
+// How many wait under the prefix; if they are more than `enough`, it may say one more than that.
+Result<std::uint64_t> Table::count_waiting(const std::string& prefix, std::uint64_t enough) {
+  if (const std::uint64_t* known = waiting_.find(prefix)) return *known;
   std::uint64_t count = 0;
   auto counted = index_.scan(*transaction_, prefix, [&](std::string_view entry, std::string_view) {
-    return entry.starts_with(prefix) && ++count <= cap;
+    return entry.starts_with(prefix) && ++count <= enough;
   });
-  if (!counted || count <= cap) return counted;
+  if (!counted) return std::unexpected(counted.error());
+  return waiting_.insert(prefix, count);
+}
+
+Result<> Table::bound(const std::string& prefix, std::uint64_t cap, const std::string& except) {
+  const auto count = count_waiting(prefix, cap);
+  if (!count) return std::unexpected(count.error());
+  if (*count <= cap) return {};
   const auto dropped = drop_oldest(prefix, except);
   return dropped ? Result<>{} : std::unexpected(dropped.error());
 }

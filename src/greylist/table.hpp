@@ -12,6 +12,7 @@
 
 #include <optional>
 
+#include "base/bounded.hpp"
 #include "greylist/bdb.hpp"
 #include "greylist/store.hpp"
 
@@ -47,6 +48,7 @@ class Table {
   Result<std::optional<Record>> find(const std::string& key);
   Result<> change(const std::string& key, const std::optional<Record>& from, const std::optional<Record>& to);
   void count(const std::string& key, const Record& record, bool add);
+  Result<std::uint64_t> count_waiting(const std::string& prefix, std::uint64_t enough);
   Result<> make_room(const std::string& key, const Record& record);
   Result<> drop(const std::string& key);
   // By the index entries from `prefix` on, `except` left out; false: there was none.
@@ -62,6 +64,8 @@ class Table {
   Totals totals_;
   std::optional<Totals> stored_totals_;  // absent: none yet
   std::optional<bdb::Transaction> transaction_;
+  // How many wait under the prefixes that a cap counts under, of those that were asked for last.
+  LruMap<std::string, std::uint64_t> waiting_{10'000};
 };
 
 }  // namespace greymx::greylist

@@ -1,6 +1,10 @@
 #include "greylist/table.hpp"
 
+#include <fmt/format.h>
+
+#include <ctime>
 #include <filesystem>
+#include <limits>
 
 #include "greylist/triplet.hpp"
 #include "support/catch.hpp"
@@ -70,6 +74,49 @@ TEST_CASE("the networks of one IPv6 site share a cap") {
   CHECK(f.keys() == std::vector<std::string>{"192.0.2.0" + mail, "2001:db8:0:3:0:0:0:0" + mail,
                                              "2001:db8:0:4:0:0:0:0" + mail, "2001:db8:0:5:0:0:0:0" + mail,
                                              "2001:db8:1:1:0:0:0:0" + mail});
+}
+
+TEST_CASE("who has been removed, has passed or has expired makes room under a cap") {
+  Fixture f({.waiting_per_network = 3});
+  const auto key = [](std::string_view name) { return fmt::format("192.0.2.0/{}@s.example/rcpt@example.com", name); };
+  for (const char* name : {"a", "b", "c"}) f.ask("192.0.2.1", fmt::format("{}@s.example", name), t0);
+  REQUIRE(f.table->begin().has_value());
+  CHECK(f.table->erase(key("a")).value());
+  REQUIRE(f.table->commit().has_value());
+  f.ask("192.0.2.1", "d@s.example", t0 + 1);
+  CHECK(f.keys() == std::vector<std::string>{key("b"), key("c"), key("d")});
+
+  f.ask("192.0.2.1", "b@s.example", t0 + 1000);  // passes
+  f.ask("192.0.2.1", "e@s.example", t0 + 1001);
+  REQUIRE(f.table->begin().has_value());
+  CHECK(f.table->totals().waiting == 3);
+  CHECK(f.table->totals().never_returned == 0);
+  CHECK(f.table->expire(t0 + 2 * Rules().retry_window + 1, {}, 10).value() == 1);  // c
+  REQUIRE(f.table->commit().has_value());
+  f.ask("192.0.2.1", "f@s.example", t0 + 1002);
+  CHECK(f.table->totals().waiting == 3);
+  f.ask("192.0.2.1", "g@s.example", t0 + 1003);
+  CHECK(f.table->totals().waiting == 3);
+}
+
+TEST_CASE("a site at its cap costs little more than one that has sent nothing") {
+  Fixture f({});
+  int asked = 0;
+  const auto cost = [&](const char* site, int times) {  // the least of three
+    std::clock_t least = std::numeric_limits<std::clock_t>::max();
+    for (int round = 0; round < 3; ++round) {
+      const std::clock_t begin = std::clock();
+      for (int i = 0; i < times; ++i, ++asked) {
+        f.ask(fmt::format(fmt::runtime(site), asked), "a@s.example", t0 + asked);
+      }
+      least = std::min(least, std::clock() - begin);
+    }
+    return least;
+  };
+  const std::clock_t fresh = cost("2001:db8:{:x}::1", 100);
+  cost("2001:db9:0:{:x}::1", 400);
+  CHECK(f.table->totals().never_returned > 0);
+  CHECK(cost("2001:db9:0:{:x}::1", 100) < 4 * fresh);
 }
 
 TEST_CASE("a pool's record counts where it was tried last") {
