@@ -15,7 +15,9 @@ constexpr int quiet_intervals = 10;  // an idle primary that is up is looked at 
 constexpr unsigned stranger_workers = 2;
 constexpr unsigned all_stranger_workers = 20;
 constexpr unsigned most_callouts = 10;
-constexpr unsigned most_probes = 10;  // in flight: one may hang for minutes
+// In flight: one may hang for minutes. Of subdomains there may be many, all with one host.
+constexpr unsigned most_probes = 10;
+constexpr unsigned most_unnamed_probes = 2;
 constexpr unsigned newest_every = 4;  // every so many messages the newest goes, so that new mail does not wait
 constexpr auto alert_after = std::chrono::minutes(15);
 constexpr auto trial_patience = std::chrono::hours(24);
@@ -183,10 +185,12 @@ Task<> Destination::monitor(std::shared_ptr<Destination> self) {
     const auto wait = std::chrono::duration<double>(interval) * part(self->parts_.random);
     self->next_probe_ = now() + std::chrono::duration_cast<SteadyTime::duration>(wait);
     const bool quiet = !self->last_contact_ || now() - *self->last_contact_ > interval * quiet_intervals;
+    const bool unnamed = self->settings_.request.hosts.empty() && self->settings_.label.starts_with("*.");
+    const unsigned most = unnamed ? most_unnamed_probes : most_probes;
     if (self->health_.health() == Health::suspect) {
       self->canary_ = true;
       self->kick();
-    } else if ((self->health_.health() == Health::down || quiet) && self->probes_ < most_probes) {
+    } else if ((self->health_.health() == Health::down || quiet) && self->probes_ < most) {
       // Not awaited: a host may take minutes to greet us, or never do it, and the next probe may find it well.
       self->parts_.background.spawn("probe of " + self->settings_.label, probe(self));
     }
