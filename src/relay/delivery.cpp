@@ -195,6 +195,7 @@ Task<bool> Worker::deliver(Job& job) {
         break;
       }
     }
+    if (!active && withdrawn(job.taken.id())) co_return true;  // while the connection was opened
     job.sending = now();
     if (!std::exchange(active, true)) log_activation(job);
     asked.push_back(connection_->host.endpoint);

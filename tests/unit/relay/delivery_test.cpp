@@ -122,6 +122,25 @@ TEST_CASE_METHOD(OnePrimary, "delete and hold stop what was loaded while another
   CHECK(primary.transactions.size() == 1);
 }
 
+TEST_CASE_METHOD(OnePrimary, "delete and hold stop what was loaded while the connection for it was opened") {
+  const bool deleted = GENERATE(true, false);
+  CAPTURE(deleted);
+  const QueueId id = put();
+  bool loaded = false;
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step != Step::ehlo || loaded) return std::nullopt;
+    loaded = spool->active(id);
+    if (loaded) CHECK((deleted ? spool->remove(id) : spool->hold(id, "wait")).has_value());
+    return std::nullopt;
+  };
+  start();
+  until([&] { return loaded; });
+  io.run_for(std::chrono::milliseconds(200));
+  CHECK(primary.transactions.empty());
+  CHECK(primary.count("MAIL") == 0);
+  CHECK_FALSE(spool->active(id));
+}
+
 TEST_CASE_METHOD(OnePrimary, "connections are reused, up to messages_per_connection") {
   config.delivery.messages_per_connection = 4;
   config.delivery.concurrency_start = 1;
