@@ -15,9 +15,13 @@ using CountMessages = std::function<Result<std::uint64_t>(const std::string& que
 // "12 messages are in OLD: stop greymxd, move OLD to NEW, start".
 std::string move_advice(std::uint64_t messages, const std::string& from, const std::string& to);
 
-// One text for each earlier queue in which mail waits. `memory` is the file, in paths.state, that remembers them with
-// the present one; those without mail are forgotten. Blocks.
-Result<std::vector<std::string>> mail_left_behind(const std::string& queue_path, const std::string& memory,
-                                                  const CountMessages& count);
+struct LeftBehind {
+  std::vector<std::string> texts;  // one for each earlier queue in which mail waits
+  Result<> remembered;             // whether the memory could be written
+};
+
+// `memory` is the file, in paths.state, that remembers earlier queues with the present one. An empty queue is
+// forgotten; one that is not there may be on a file system that is not mounted now. Blocks.
+LeftBehind mail_left_behind(const std::string& queue_path, const std::string& memory, const CountMessages& count);
 
 }  // namespace greymx::daemon

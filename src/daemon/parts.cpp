@@ -92,9 +92,9 @@ void Daemon::Parts::find_left_behind() {
     if (!reader) return std::unexpected(reader.error());
     return (*reader)->ids().size();
   };
-  const auto texts = mail_left_behind(config()->queue_path, config()->state_path + "/queues", count);
-  if (!texts) return log.warning("master", "the place of the queue is not kept: " + texts.error().text);
-  for (const std::string& text : *texts) alerts.raise("mail is left in an earlier queue directory", text);
+  const LeftBehind left = mail_left_behind(config()->queue_path, config()->state_path + "/queues", count);
+  if (!left.remembered) log.warning("master", "the place of the queue is not kept: " + left.remembered.error().text);
+  for (const std::string& text : left.texts) alerts.raise("mail is left in an earlier queue directory", text);
 }
 
 Result<> Daemon::Parts::open() {

@@ -13,17 +13,24 @@ namespace {
 
 struct World {
   test::TempDir directory;
-  std::map<std::string, std::uint64_t> messages;  // by queue; others are not there
+  const std::string old_queue = directory / "old", new_queue = directory / "new";
+  std::map<std::string, std::uint64_t> messages;  // by queue
+  bool remembers = true;
+
+  World() {
+    for (const std::string& queue : {old_queue, new_queue}) mount(queue);
+  }
+
+  static void mount(const std::string& queue) {
+    std::filesystem::create_directory(queue);
+    REQUIRE(replace_file(queue + "/lock", "").has_value());
+  }
 
   std::vector<std::string> start(const std::string& queue_path) const {
-    const auto count = [&](const std::string& path) -> Result<std::uint64_t> {
-      const auto found = messages.find(path);
-      if (found == messages.end()) return fail(ErrorKind::not_found, path);
-      return found->second;
-    };
-    const auto texts = mail_left_behind(queue_path, directory / "queues", count);
-    REQUIRE(texts.has_value());
-    return *texts;
+    const auto count = [&](const std::string& path) -> Result<std::uint64_t> { return messages.at(path); };
+    const LeftBehind left = mail_left_behind(queue_path, directory / "queues", count);
+    CHECK(left.remembered.has_value() == remembers);
+    return left.texts;
   }
 };
 
@@ -31,31 +38,48 @@ struct World {
 
 TEST_CASE("mail in an earlier queue is told of at every start until it is gone") {
   World world;
-  world.messages["/old"] = 12;
-  CHECK(world.start("/old").empty());
+  world.messages[world.old_queue] = 12;
+  CHECK(world.start(world.old_queue).empty());
   for (int i = 0; i < 2; ++i) {
-    const auto texts = world.start("/new");
+    const auto texts = world.start(world.new_queue);
     REQUIRE(texts.size() == 1);
-    CHECK(texts[0].starts_with("12 messages are in /old: stop greymxd, move /old to /new, start"));
+    CHECK(texts[0].starts_with("12 messages are in " + world.old_queue + ": stop greymxd, move " + world.old_queue +
+                               " to " + world.new_queue + ", start"));
   }
-  SECTION("by being moved") {
-    world.messages.clear();
-  }
-  SECTION("by being delivered from there") {
-    CHECK(world.start("/old").empty());
-    world.messages["/old"] = 0;
-  }
-  CHECK(world.start("/new").empty());
-  world.messages["/old"] = 1;
-  CHECK(world.start("/new").empty());
+  world.messages[world.new_queue] = 0;
+  CHECK(world.start(world.old_queue).empty());  // delivered from there
+  world.messages[world.old_queue] = 0;
+  CHECK(world.start(world.new_queue).empty());
+  world.messages[world.old_queue] = 1;
+  CHECK(world.start(world.new_queue).empty());
+}
+
+TEST_CASE("an earlier queue on a file system that is not mounted is told of when it is there again") {
+  World world;
+  world.messages[world.old_queue] = 1;
+  CHECK(world.start(world.old_queue).empty());
+  const bool mount_point_left = GENERATE(false, true);
+  std::filesystem::remove_all(world.old_queue);
+  if (mount_point_left) std::filesystem::create_directory(world.old_queue);
+  CHECK(world.start(world.new_queue).empty());
+  World::mount(world.old_queue);
+  CHECK(world.start(world.new_queue).size() == 1);
+}
+
+TEST_CASE("mail left behind is told of though the place of the queue cannot be kept") {
+  World world;
+  REQUIRE(replace_file(world.directory / "queues", world.old_queue + "\n").has_value());
+  world.messages[world.old_queue] = 1;
+  std::filesystem::create_directory(world.directory / "queues.new");
+  world.remembers = false;
+  CHECK(world.start(world.new_queue).size() == 1);
 }
 
 TEST_CASE("the same directory by another name is no earlier queue") {
   World world;
-  const std::string real = world.directory / "queue", link = world.directory / "link";
-  std::filesystem::create_directory(real);
-  std::filesystem::create_symlink(real, link);
+  const std::string link = world.directory / "link";
+  std::filesystem::create_symlink(world.old_queue, link);
   world.messages[link] = 1;
   CHECK(world.start(link).empty());
-  CHECK(world.start(real).empty());
+  CHECK(world.start(world.old_queue).empty());
 }
