@@ -14,6 +14,7 @@ constexpr auto idle_limit = std::chrono::seconds(5);
 constexpr int quiet_intervals = 10;  // an idle primary that is up is looked at this much more seldom
 constexpr unsigned stranger_workers = 2;
 constexpr unsigned all_stranger_workers = 20;
+constexpr unsigned all_unnamed_workers = 50;  // of ours that relay.conf does not name
 constexpr unsigned most_callouts = 10;
 // In flight: one may hang for minutes. Of subdomains there may be many, all with one host.
 constexpr unsigned most_probes = 10;
@@ -146,8 +147,12 @@ bool Destination::missed() const {
   return own() && !doubtful() && health_.health() != Health::up && now() - last_wanted_ < missed_for;
 }
 
+bool Destination::unnamed() const {
+  return own() && settings_.request.hosts.empty() && settings_.label.starts_with("*.");
+}
+
 bool Destination::doubtful() const {
-  return nobody_ && settings_.request.hosts.empty() && settings_.label.starts_with("*.");
+  return nobody_ && unnamed();
 }
 
 void Destination::probe_now() {
@@ -249,8 +254,9 @@ void Destination::lost(const Connected& attempt, SteadyTime began) {
   const bool changed = health_.unreachable(now, attempt.trouble.reason);
   if (doubtful() && !had_mail_) return;  // any stranger can ask for a name that does not exist
   const bool no_route = attempt.no_route || dsn.ends_with(".4.6");
-  if (no_route && (changed || now >= no_route_told_ + again_after)) {
-    no_route_told_ = now;
+  WallTime& told = parts_.no_route_told[settings_.label];
+  if (no_route && ((changed && !unnamed()) || now >= told + again_after)) {
+    told = now;
     parts_.alerts.raise("no route to the primary of " + settings_.label,
                         attempt.trouble.reason + ". Mail is kept; check the domain's DNS and its entry in relay.conf.");
   }
@@ -285,7 +291,7 @@ void Destination::announce() {
 }
 
 void Destination::watch_downtime() {
-  if (alerted_ || health_.health() != Health::down) return;
+  if (alerted_ || health_.health() != Health::down || doubtful()) return;
   const auto length = std::chrono::floor<std::chrono::seconds>(parts_.clock.now() - health_.since());
   if (length < alert_after) return;
   alerted_ = true;
@@ -329,7 +335,7 @@ struct Destination::Slot {
   Slot& operator=(const Slot&) = delete;
   ~Slot() {
     --destination->workers_;
-    if (!destination->own()) --destination->parts_.report_workers;
+    if (const auto crowd = destination->crowd()) --crowd->workers;
     destination->kick();
   }
 };
@@ -347,11 +353,19 @@ void Destination::work(const std::string& domain) {
   kick();
 }
 
+// Anybody can have mail sent to more strangers, and to more subdomains, than may be served at once.
+std::optional<Destination::Crowd> Destination::crowd() {
+  if (!own()) return Crowd{parts_.report_workers, all_stranger_workers};
+  if (unnamed()) return Crowd{parts_.unnamed_workers, all_unnamed_workers};
+  return std::nullopt;
+}
+
 void Destination::kick() {
   if (ready_.empty() || workers_ >= allowed()) return;
-  if (!own() && parts_.report_workers >= all_stranger_workers) return;
+  const auto all = crowd();
+  if (all && all->workers >= all->most) return;
   ++workers_;
-  if (!own()) ++parts_.report_workers;
+  if (all) ++all->workers;
   parts_.gate.spawn("delivery to " + settings_.label, worker(shared_from_this()));
 }
 

@@ -43,6 +43,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
 
   const DestinationSettings& settings() const { return settings_; }
   bool own() const { return settings_.request.own; }
+  bool unnamed() const;  // a wildcard's subdomain that goes its own way
   const HealthTracker& health() const { return health_; }
   // Of the last good route; before that what relay.conf gives by address.
   const std::vector<Host>& known_hosts() const { return connector_.known(); }
@@ -79,6 +80,11 @@ class Destination : public std::enable_shared_from_this<Destination> {
 
  private:
   struct Slot;
+  struct Crowd {  // destinations that share a number of workers
+    unsigned& workers;
+    unsigned most;
+  };
+  std::optional<Crowd> crowd();
   unsigned allowed() const;
   void kick();
   std::unique_ptr<Connection> idle_connection(const std::vector<Endpoint>& avoid);
@@ -106,7 +112,6 @@ class Destination : public std::enable_shared_from_this<Destination> {
   SteadyTime next_probe_{};
   std::optional<SteadyTime> last_contact_;
   SteadyTime last_wanted_;    // by a callout
-  WallTime no_route_told_{};  // the last alert about it
   SteadyTime retry_at_{};     // a stranger that cannot be reached is left alone until then
   std::uint64_t size_limit_ = 0;
   unsigned workers_ = 0;

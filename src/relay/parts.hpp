@@ -45,7 +45,9 @@ struct Parts {
   asio::thread_pool disk{1};
   std::mt19937 random{std::random_device{}()};
   bool stopping = false;
-  unsigned report_workers = 0;  // deliveries to strangers, all together
+  unsigned report_workers = 0;                      // deliveries to strangers, all together
+  unsigned unnamed_workers = 0;                     // to ours that relay.conf does not name
+  std::map<std::string, WallTime> no_route_told{};  // when last, by label
   // By what is checked; shared, since each takes a while to make and much memory.
   std::map<std::pair<smtp::CertificateCheck, std::string>, std::weak_ptr<smtp::TlsClient>> tls_clients{};
   ClockWatch watch{clock};

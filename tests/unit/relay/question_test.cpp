@@ -300,6 +300,33 @@ TEST_CASE_METHOD(World, "subdomains that do not exist leave nothing behind, and 
   CHECK(dns.count("s1.wild.example MX") > 0);
 }
 
+TEST_CASE_METHOD(WildWorld, "a wildcard's subdomains share a number of workers") {
+  by_mx.misbehave(test::Step::mail, {test::Act::Kind::hang, {}}, 1000);
+  for (int i = 0; i < 120; ++i) put({.to = {"u@" + subdomain(i)}});
+  start();
+  until([&] { return by_mx.count("MAIL") >= 50; });
+  put();
+  until_logged("status=sent");
+  io.run_for(1500ms);
+  CHECK(by_mx.count("MAIL") == 50);
+  by_mx.down();
+}
+
+TEST_CASE_METHOD(World, "of a wildcard's many subdomains without a route there is one alert") {
+  add_domain("*.wild.example", {});
+  for (int i = 0; i < 20; ++i) put({.to = {"u@s" + std::to_string(i) + ".wild.example"}});
+  start();
+  until([&] { return dns.count("s19.wild.example MX") > 0 && dns.count("s7.wild.example MX") > 0; });
+  io.run_for(1500ms);
+  clock.advance(20min);
+  io.run_for(1500ms);
+  CHECK(alerts.raised().size() == 1);
+  clock.advance(41min);
+  until([&] { return alerts.raised().size() > 1; });
+  io.run_for(1500ms);
+  CHECK(alerts.raised().size() == 2);
+}
+
 TEST_CASE_METHOD(World, "reports to many strangers do not keep us from asking our primaries") {
   for (int i = 0; i < 1010; ++i) {
     const std::string domain = "s" + std::to_string(i) + ".example";
