@@ -190,8 +190,7 @@ Task<> Destination::monitor(std::shared_ptr<Destination> self) {
     const auto wait = std::chrono::duration<double>(interval) * part(self->parts_.random);
     self->next_probe_ = now() + std::chrono::duration_cast<SteadyTime::duration>(wait);
     const bool quiet = !self->last_contact_ || now() - *self->last_contact_ > interval * quiet_intervals;
-    const bool unnamed = self->settings_.request.hosts.empty() && self->settings_.label.starts_with("*.");
-    const unsigned most = unnamed ? most_unnamed_probes : most_probes;
+    const unsigned most = self->unnamed() ? most_unnamed_probes : most_probes;
     if (self->health_.health() == Health::suspect) {
       self->canary_ = true;
       self->kick();

@@ -111,8 +111,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   Event wakes_;  // monitor and waiting callouts: something changed
   SteadyTime next_probe_{};
   std::optional<SteadyTime> last_contact_;
-  SteadyTime last_wanted_;    // by a callout
-  SteadyTime retry_at_{};     // a stranger that cannot be reached is left alone until then
+  SteadyTime last_wanted_;  // by a callout
+  SteadyTime retry_at_{};   // a stranger that cannot be reached is left alone until then
   std::uint64_t size_limit_ = 0;
   unsigned workers_ = 0;
   unsigned takes_ = 0;
