@@ -15,14 +15,18 @@ bool stands_at(const Location& place, std::uint32_t segment, std::uint64_t offse
 Compactor::Compactor(const SpoolSettings& settings, Books& books, Writer& writer, Quarantine& quarantine, Log& log)
     : settings_(settings), books_(books), writer_(writer), quarantine_(quarantine), log_(log) {}
 
-bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
-  std::shared_ptr<Segment> segment;
-  {
-    const std::scoped_lock lock(books_.mutex);
-    const auto number = books_.segments.wasteful(settings_.segment_size);
-    if (!number) return false;
-    segment = books_.segments.find(*number)->segment;
-  }
+bool Compactor::run(bool scarce, const std::function<bool(std::uint64_t)>& pace) {
+  const std::shared_ptr<Segment> segment = choose(scarce);
+  return segment && empty(*segment, pace);
+}
+
+std::shared_ptr<Segment> Compactor::choose(bool scarce) const {
+  const std::scoped_lock lock(books_.mutex);
+  const auto number = books_.segments.wasteful(settings_.segment_size, scarce);
+  return number ? books_.segments.find(*number)->segment : nullptr;
+}
+
+bool Compactor::empty(Segment& segment, const std::function<bool(std::uint64_t)>& pace) {
   const std::uint64_t failures = writer_.failures();
   bool going = true;
   bool copied = false;
@@ -30,7 +34,7 @@ bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
   const auto visit = [&](const RecordHeader& header, std::uint64_t offset, std::string_view head,
                          std::string_view body) {
     if (!going) return;
-    auto append = needed(segment->number(), header, offset, head, body);
+    auto append = needed(segment.number(), header, offset, head, body);
     if (!append) return;
     copied |= append->only_if.has_value();
     writer_.append(std::move(*append));
@@ -39,10 +43,10 @@ bool Compactor::run(const std::function<bool(std::uint64_t)>& pace) {
     going = pace(handed);
     handed = 0;
   };
-  const auto seal = segment->seal();
-  const auto walk = segment->walk(visit, seal ? seal->log_end : 0);
+  const auto seal = segment.seal();
+  const auto walk = segment.walk(visit, seal ? seal->log_end : 0);
   going = going && pace(handed) && writer_.failures() == failures;
-  if (going) finish(*segment, walk, copied, seal && seal->unread);
+  if (going) finish(segment, walk, copied, seal && seal->unread);
   return going;
 }
 

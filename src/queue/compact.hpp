@@ -14,11 +14,14 @@ class Compactor {
  public:
   Compactor(const SpoolSettings& settings, Books& books, Writer& writer, Quarantine& quarantine, Log& log);
 
-  // At most one segment; false if there is nothing to gain. `pace(bytes)` is called when that much was handed to the
-  // writer; it waits until all of it is durable and as long as the rate demands, and says false to stop.
-  bool run(const std::function<bool(std::uint64_t bytes)>& pace);
+  // At most one segment; false if there is nothing to gain, for which less is enough when room is `scarce`.
+  // `pace(bytes)` is called when that much was handed to the writer; it waits until all of it is durable and as long as
+  // the rate demands, and says false to stop.
+  bool run(bool scarce, const std::function<bool(std::uint64_t bytes)>& pace);
 
  private:
+  std::shared_ptr<Segment> choose(bool scarce) const;
+  bool empty(Segment& segment, const std::function<bool(std::uint64_t bytes)>& pace);
   std::optional<Append> needed(std::uint32_t segment, const RecordHeader& header, std::uint64_t offset,
                                std::string_view head, std::string_view body);
   std::optional<Append> copy(QueueId id, const Snapshot& snapshot, std::string_view head, std::string_view body);

@@ -7,6 +7,7 @@ namespace greymx::queue {
 namespace {
 
 constexpr std::uint64_t tolerated_waste = 8;  // segments
+constexpr int due_step = 1000;                // messages moved to what is ready with one that is taken
 
 // The same for whole states and for what the index keeps of them.
 template <class List>
@@ -206,7 +207,7 @@ std::optional<QueueId> Index::take(const std::string& domain, WallTime now, Pick
   const auto found = domains_.find(domain);
   if (found == domains_.end()) return std::nullopt;
   Domain& in = found->second;
-  while (!in.by_due.empty() && in.by_due.begin()->due <= now) {
+  for (int i = 0; i < due_step && !in.by_due.empty() && in.by_due.begin()->due <= now; ++i) {
     Slot& slot = *in.by_due.begin();
     move(slot, Lot::ready, slot.due, size(slot.id));
   }
@@ -331,7 +332,11 @@ void SegmentTable::count(const Location& place, int by) {
 }
 
 void SegmentTable::add_end(std::uint32_t number, std::uint32_t of) {
-  for (const std::uint32_t older : overridden(number, of)) uses_.at(number).ends.insert(older);
+  Use& use = uses_.at(number);
+  for (const std::uint32_t older : overridden(number, of)) {
+    ++use.ends[older];
+    use.end_bytes += record_length(0, 0);
+  }
 }
 
 void SegmentTable::add_copy(std::uint32_t number, std::uint32_t of) {
@@ -360,8 +365,11 @@ void SegmentTable::erase(std::uint32_t number) {
   uses_.erase(number);
   distrusted_.erase(number);
   for (auto& [other, use] : uses_) {
-    use.ends.erase(number);
     use.copies.erase(number);
+    const auto ends = use.ends.find(number);
+    if (ends == use.ends.end()) continue;
+    use.end_bytes -= ends->second * record_length(0, 0);
+    use.ends.erase(ends);
   }
 }
 
@@ -374,21 +382,28 @@ std::optional<std::uint32_t> SegmentTable::unneeded() const {
   return std::nullopt;
 }
 
-std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size) const {
-  std::optional<std::uint32_t> best;
-  std::uint64_t least = 0, live = 0, closed = 0;
+std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size, bool scarce) const {
+  std::optional<std::uint32_t> emptiest, most_gain;
+  std::uint64_t least = 0, gain = 0, needed = 0, closed = 0;
   for (const auto& [number, use] : uses_) {
     if (use.open || use.emptied || use.stuck || untouched_.contains(number)) continue;
     if (use.evacuate) return number;
     if (!use.copies.empty() || stays(number)) continue;
     ++closed;
-    live += use.live_bytes;
-    if (best && use.live_bytes >= least) continue;
-    best = number;
-    least = use.live_bytes;
+    const std::uint64_t here = use.needed_bytes(), size = use.segment->size();
+    needed += here;
+    if (!emptiest || here < least) {
+      emptiest = number;
+      least = here;
+    }
+    if (2 * here < size && size - here > gain) {
+      most_gain = number;
+      gain = size - here;
+    }
   }
-  const bool waste = closed * segment_size > 2 * live + tolerated_waste * segment_size;
-  return waste ? best : std::nullopt;
+  if (scarce && most_gain) return most_gain;
+  const bool waste = closed * segment_size > 2 * needed + tolerated_waste * segment_size;
+  return waste ? emptiest : std::nullopt;
 }
 
 std::uint64_t SegmentTable::bytes() const {

@@ -138,12 +138,14 @@ class SegmentTable {
     std::shared_ptr<Segment> segment;
     std::uint64_t live_bytes = 0;
     std::uint64_t live = 0;
-    std::set<std::uint32_t> ends;    // segments with records that ends here override
-    std::set<std::uint32_t> copies;  // …and that copies here override
+    std::map<std::uint32_t, std::uint64_t> ends;  // segments with records that ends here override: so many ends
+    std::set<std::uint32_t> copies;               // …and those with records that copies here override
+    std::uint64_t end_bytes = 0;                  // what these ends take, at most
     bool open = false;
     bool evacuate = false;  // parts of it are damaged: move the rest as soon as possible
     bool emptied = false;   // all that was needed of it stands elsewhere too, ends included
     bool stuck = false;     // could not be emptied
+    std::uint64_t needed_bytes() const { return live_bytes + end_bytes; }
   };
 
   void add(std::shared_ptr<Segment> segment, bool open);
@@ -165,8 +167,9 @@ class SegmentTable {
   void erase(std::uint32_t number);
 
   std::optional<std::uint32_t> unneeded() const;
-  // The closed segment with the least in it, if together they are more than twice what lives in them, and some.
-  std::optional<std::uint32_t> wasteful(std::uint64_t segment_size) const;
+  // The closed segment with the least in it, if together they are more than twice what is needed of them, and some.
+  // When room is `scarce`, any of which less than half is needed: what is copied is denser, so that comes to an end.
+  std::optional<std::uint32_t> wasteful(std::uint64_t segment_size, bool scarce = false) const;
   std::uint64_t bytes() const;
   auto begin() const { return uses_.begin(); }
   auto end() const { return uses_.end(); }

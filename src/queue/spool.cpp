@@ -10,6 +10,7 @@ namespace greymx::queue {
 
 namespace {
 
+constexpr std::uint64_t scarce_room = 4;             // segments more than min_free_space
 constexpr std::uint64_t compaction_rate = 16 << 20;  // bytes a second
 constexpr auto idle = std::chrono::seconds(1);       // between looks at what there is to tidy
 constexpr std::size_t unsaved_limit = 1000;          // changes that may wait for a broken disk
@@ -116,19 +117,24 @@ void SpoolImpl::stop() {
     while (writer_.commit()) {
     }
   }
+  if (const std::size_t lost = writer_.unsaved(); lost > 0) {
+    log_.error("spool",
+               fmt::format("changes lost that could not be written: {}; mail delivered or deleted comes back", lost));
+  }
   writer_.seal(true);
   pool_.join();
 }
 
 bool SpoolImpl::maintain() {
   look_at_space();
-  // A full disk shows in look_at_space(); the writer tells of other trouble when it needs a segment.
-  static_cast<void>(store_.refill(clock_.now()));
+  // Of a full disk, or a quota, mail learns in time; the writer tells of other trouble when it needs a segment.
+  const bool refilled = store_.refill(clock_.now()).has_value();
+  const bool scarce = !refilled || !space_.room(scarce_room * settings_.segment_size);
   remove_ended_files();
   cut_failed();
   while (retire_one()) {
   }
-  const bool more = compactor_.run([this](std::uint64_t bytes) { return pause(bytes); });
+  const bool more = compactor_.run(scarce, [this](std::uint64_t bytes) { return pause(bytes); });
   std::vector<std::shared_ptr<Segment>> segments;
   {
     const std::scoped_lock lock(books_.mutex);
@@ -334,6 +340,7 @@ Totals SpoolImpl::totals() const {
   Totals totals;
   totals.free_bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, space_.free));
   totals.problem = writer_.problem();
+  if (!totals.problem.empty()) totals.unsaved = writer_.unsaved();
   if (totals.problem.empty() && !space_.room(0)) totals.problem = "less than limits.min_free_space is free";
   totals.accepting = totals.problem.empty();
   const std::scoped_lock lock(books_.mutex);

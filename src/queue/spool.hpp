@@ -78,8 +78,9 @@ struct Totals {
   std::uint64_t refused_bytes = 0;  // of messages held since their bounces were refused, not by an admin
   std::uint64_t disk_bytes = 0;     // segments and large files
   std::uint64_t free_bytes = 0;
-  bool accepting = true;  // false: space is short or the disk failed
-  std::string problem;    // why not
+  bool accepting = true;      // false: space is short or the disk failed
+  std::string problem;        // why not
+  std::uint64_t unsaved = 0;  // changes that wait for a disk that cannot be written: a restart loses them
 };
 
 enum class Pick : std::uint8_t { oldest, newest };

@@ -184,7 +184,7 @@ std::uint64_t Writer::failures() const {
 
 std::size_t Writer::unsaved() const {
   const std::scoped_lock lock(books_.mutex);
-  return edits_.size() + ends_.size();
+  return edits_.size() + writing_.size() + ends_.size() + ending_.size();
 }
 
 std::vector<QueueId> Writer::take_ended_files() {

@@ -126,6 +126,17 @@ TEST_CASE("what was asked for by ID and is not there makes it fail, the rest is 
   CHECK(world.log.contains("postsuper: Deleted: 1 message (uid 0)"));
 }
 
+TEST_CASE("what was changed and cannot be written is not called done") {
+  World world;
+  world.spool.state.problem = "less than limits.min_free_space is free";
+  CHECK(world.run("hold", [](Request& r) { r.select.all = true; }).exit == 0);
+  world.spool.state.problem = "the spool cannot be written: no space";
+  world.spool.state.unsaved = 1;
+  const Ending ending = world.run("delete", [&](Request& r) { r.select.ids = {world.first}; });
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == "not on disk yet, lost by a restart: the spool cannot be written: no space");
+}
+
 TEST_CASE("changes touch what is selected and nothing else") {
   World world;
   CHECK(world.run("hold", [](Request& r) { r.select.from = "<>"; }).exit == 0);

@@ -322,3 +322,19 @@ TEST_CASE("a message whose segment has gone while it was read is looked for once
   REQUIRE_FALSE(read.has_value());
   CHECK(read.error().kind == ErrorKind::temporary);
 }
+
+TEST_CASE("what a stop cannot write is told of") {
+  TestSpool t;
+  REQUIRE(t.open().has_value());
+  const QueueId id = t.must_accept();
+  CHECK(t.spool->remove(id).has_value());
+  CHECK(t.spool->totals().unsaved == 0);
+  t.files->fail_at(1, Fault::no_space, true);
+  t.sync();
+  CHECK(t.spool->totals().unsaved == 1);
+  t.spool->stop();
+  CHECK(t.log.contains("error: changes lost that could not be written: 1;"));
+  t.files->heal();
+  t.clean_restart();
+  CHECK(t.spool->contains(id));
+}

@@ -1,4 +1,7 @@
 // Little room: what is refused, and what must go on all the same.
+#include <algorithm>
+#include <random>
+
 #include "fixture.hpp"
 
 using namespace greymx;
@@ -10,6 +13,31 @@ std::vector<std::string> names_ending(MemoryFiles& files, const std::string& dir
   std::vector<std::string> names = files.list(directory).value_or(std::vector<std::string>());
   std::erase_if(names, [&](const std::string& name) { return !name.ends_with(suffix); });
   return names;
+}
+
+// A disk of so many segments, full of mail as far as limits.min_free_space (four of them) lets it.
+std::vector<QueueId> fill(TestSpool& t, std::uint64_t segments) {
+  t.settings.segment_size = 256 * 1024;
+  t.settings.min_free_space = 4 * t.settings.segment_size;
+  t.files->set_capacity(segments * t.settings.segment_size);
+  REQUIRE(t.open().has_value());
+  std::vector<QueueId> queued;
+  for (t.tidy(); t.spool->has_room(4000); t.spool->maintain()) {
+    queued.push_back(t.must_accept({"user@example.com"}, std::string(3700, 'x')));
+    t.clock.advance(1ms);
+  }
+  return queued;
+}
+
+RecipientState held() {
+  RecipientState state;
+  state.status = RecipientStatus::held;
+  state.reason = "no report: sender not verified; host mx1.example.com[192.0.2.1] said: 550 5.7.1 spam";
+  return state;
+}
+
+std::uint64_t segments_used(const TestSpool& t) {
+  return t.spool->totals().disk_bytes / t.settings.segment_size;
 }
 
 }  // namespace
@@ -44,6 +72,47 @@ TEST_CASE("however long mail goes on coming when no segment can be had, changes 
   t.crash();
   REQUIRE(t.open().has_value());
   CHECK(t.spool->ids({}, 1000) == std::vector<QueueId>{again});
+}
+
+TEST_CASE("a full disk drains and gives room back, though in each segment some mail stays and each change is alone") {
+  const std::size_t one_stays_of = GENERATE(100U, 20U, 5U);
+  const bool oldest_first = GENERATE(true, false);
+  TestSpool t;
+  std::vector<QueueId> queued = fill(t, 40);
+  REQUIRE(queued.size() > 900);
+  if (!oldest_first) std::ranges::shuffle(queued, std::minstd_rand(1));
+  std::size_t stay = 0;
+  for (std::size_t i = 0; i < queued.size(); ++i) {
+    const bool stays = i % one_stays_of == 0;
+    stay += stays ? 1 : 0;
+    t.spool->update(queued[i], {{0, stays ? held() : done()}});
+    t.spool->commit();
+    t.tidy();
+    REQUIRE_FALSE(t.spool->totals().problem.starts_with("the spool cannot be written"));
+  }
+  CHECK_FALSE(t.spool->maintain());
+  CHECK(t.spool->totals().messages == stay);
+  CHECK(t.spool->totals().accepting);
+  t.crash();
+  REQUIRE(t.open().has_value());
+  CHECK(t.spool->totals().messages == stay);
+  CHECK(t.spool->totals().held == stay);
+}
+
+TEST_CASE("a few held messages do not occupy a small disk") {
+  TestSpool t;
+  const std::vector<QueueId> queued = fill(t, 16);
+  for (std::size_t i = 0; i < queued.size(); ++i) {
+    t.spool->update(queued[i], {{0, i % 8 == 0 ? held() : done()}});
+  }
+  t.sync();
+  t.tidy();
+  CHECK_FALSE(t.spool->maintain());
+  CHECK(t.spool->totals().accepting);
+  CHECK(segments_used(t) <= 8);
+  const std::uint64_t writes = t.files->count("write");
+  t.tidy();
+  CHECK(t.files->count("write") == writes);
 }
 
 TEST_CASE("limits can be changed while the spool runs") {

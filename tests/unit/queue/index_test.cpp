@@ -56,6 +56,18 @@ TEST_CASE("what is not due waits") {
   CHECK(index.oldest("example.com", now + 1h) == waiting);
 }
 
+TEST_CASE("of very many that become due at once, some are moved with each that is taken, until none is left") {
+  TestIndex index;
+  constexpr std::uint64_t all = 5000;
+  QueueId last;
+  for (std::uint64_t n = 1; n <= all; ++n) last = index.put(n, {"a@example.com"}, now + 1h);
+  CHECK(index.take("example.com", now + 1h, Pick::newest) < last);
+  CHECK(index.domains().at(0).next_due == now + 1h);
+  std::uint64_t taken = 1;
+  while (index.oldest("example.com", now + 1h)) ++taken;
+  CHECK(taken == all);
+}
+
 TEST_CASE("a deferred message goes back to waiting for its own time") {
   TestIndex index;
   const QueueId id = index.put(1, {"a@example.com"});
@@ -252,6 +264,23 @@ TEST_CASE("what may hold records of a failed batch is waited for by all later se
   table.erase(1);
   add(3);
   CHECK(table.unneeded() == 2);
+}
+
+TEST_CASE("when room is scarce, a segment is emptied only if that gives more than it takes") {
+  MemoryFiles files;
+  SegmentTable table;
+  for (std::uint32_t number = 1; number <= 3; ++number) {
+    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
+  }
+  table.need({{1, 8232, 100, 33000}, {1, 8232, 100, 33000}, false});
+  table.need({{2, 8232, 100, 31000}, {2, 8232, 100, 31000}, false});
+  for (int i = 0; i < 900; ++i) table.add_end(3, 1);
+  CHECK_FALSE(table.wasteful(65536, false));
+  CHECK(table.wasteful(65536, true) == 2);
+  for (int i = 0; i < 100; ++i) table.add_end(2, 1);
+  CHECK_FALSE(table.wasteful(65536, true));  // its ends count, too
+  table.erase(1);
+  CHECK(table.wasteful(65536, true) == 3);
 }
 
 TEST_CASE("a failed batch that was cut off after all holds nothing back") {
