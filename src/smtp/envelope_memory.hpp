@@ -1,4 +1,4 @@
-// What the recipients of all envelopes under way take of limits.buffer_memory, in this process. Thread: any.
+// What the recipients of all envelopes under way take of limits.buffer_memory. Thread: any.
 #pragma once
 
 #include <atomic>
@@ -10,7 +10,7 @@ namespace greymx::smtp {
 // One envelope's part of it.
 class EnvelopeMemory {
  public:
-  EnvelopeMemory() = default;
+  explicit EnvelopeMemory(std::atomic<std::uint64_t>& all) : all_(all) {}
   ~EnvelopeMemory() { all_ -= bytes_; }
   EnvelopeMemory(const EnvelopeMemory&) = delete;
   EnvelopeMemory& operator=(const EnvelopeMemory&) = delete;
@@ -25,7 +25,7 @@ class EnvelopeMemory {
   }
 
  private:
-  static inline std::atomic<std::uint64_t> all_ = 0;
+  std::atomic<std::uint64_t>& all_;
   std::uint64_t bytes_ = 0;
 };
 

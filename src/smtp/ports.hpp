@@ -2,6 +2,7 @@
 // knows nothing of DNS, block lists, greylisting or disks.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string>
@@ -59,6 +60,8 @@ class Intake {
   // False: 452 4.3.1 at MAIL. Cheap; any thread.
   virtual bool has_room(std::uint64_t declared_size) const = 0;
   virtual std::unique_ptr<Body> begin() = 0;
+
+  std::atomic<std::uint64_t> recipient_bytes = 0;  // of all envelopes under way, see EnvelopeMemory
 };
 
 }  // namespace greymx::smtp

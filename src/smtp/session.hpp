@@ -42,6 +42,8 @@ enum class Effect : std::uint8_t {
 };
 
 struct Transaction {
+  explicit Transaction(Intake& intake) : memory(intake.recipient_bytes) {}
+
   Envelope envelope;
   std::size_t recipient_bytes = 0;   // addresses and ORCPTs of the envelope
   EnvelopeMemory memory;             // of its recipients

@@ -50,7 +50,7 @@ void Session::mail(std::string_view arguments) {
     return end_transaction();
   }
   facts_.instance = concat({instance_, ".", std::to_string(++transactions_)});
-  transaction_ = std::make_unique<Transaction>();
+  transaction_ = std::make_unique<Transaction>(intake_);
   transaction_->max_size = config_.limits.message_size;
   Envelope& envelope = transaction_->envelope;
   envelope.reverse_path = facts_.sender.to_string();
