@@ -19,7 +19,6 @@
 
 namespace greymx::access {
 
-// What tells one state of a file from another without reading it. All zero: it cannot be looked at.
 class Tables {
  public:
   struct Loaded {

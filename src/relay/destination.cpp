@@ -24,7 +24,6 @@ constexpr auto alert_after = std::chrono::minutes(15);
 constexpr auto trial_patience = std::chrono::hours(24);
 constexpr auto again_after = std::chrono::hours(1);  // an alert about what goes on
 constexpr auto missed_for = std::chrono::hours(1);
-constexpr char all_reports[] = "(reports)";  // no domain
 
 SteadyTime now() {
   return std::chrono::steady_clock::now();
@@ -42,57 +41,6 @@ class Counted {
 };
 
 }  // namespace
-
-std::string shown_name(const config::Domain& domain) {
-  return (domain.wildcard ? "*." : "") + domain.name;
-}
-
-std::string example_of(const config::Domain& domain) {
-  return domain.wildcard ? "any." + domain.name : domain.name;
-}
-
-bool has_one_destination(const config::Domain& domain) {
-  return !domain.wildcard || !domain.primary.empty();
-}
-
-const config::Domain* entry_for(const config::Config& config, const std::string& domain) {
-  if (domain.empty() && !config.domains.empty()) return &config.domains.front();
-  return config.find_domain(domain);
-}
-
-std::string name_of(const config::Config& config, const std::string& domain) {
-  const config::Domain* entry = entry_for(config, domain);
-  if (entry != nullptr && has_one_destination(*entry)) return shown_name(*entry);
-  if (entry == nullptr && config.delivery.smarthost) return all_reports;
-  return entry != nullptr && domain.empty() ? entry->name : domain;
-}
-
-DestinationSettings settings_for(const config::Config& config, const std::string& domain) {
-  DestinationSettings settings;
-  const config::Domain* entry = entry_for(config, domain);
-  settings.request.domain = entry != nullptr && domain.empty() ? entry->name : domain;
-  settings.request.mx_port = config.delivery.mx_port;
-  settings.request.allow_private = config.delivery.private_targets;
-  settings.request.own = entry != nullptr;
-  if (entry != nullptr) {
-    settings.label = shown_name(*entry);
-    settings.request.hosts = entry->primary;
-    settings.tls = entry->tls;
-    settings.fingerprint = entry->tls == config::TlsLevel::none ? "" : entry->fingerprint;
-    settings.xforward = entry->xforward;
-  } else {
-    settings.label = "reports";
-    if (config.delivery.smarthost) settings.request.hosts = {*config.delivery.smarthost};
-  }
-  settings.key = fmt::format("{},{},{},{}", settings.request.own ? "own" : "report", static_cast<int>(settings.tls),
-                             settings.fingerprint, settings.xforward);
-  for (const config::HostPort& host : settings.request.hosts) settings.key += "," + host.to_string();
-  if (settings.request.hosts.empty()) {
-    settings.key +=
-        fmt::format(",mx:{}:{},{}", settings.request.domain, settings.request.mx_port, settings.request.allow_private);
-  }
-  return settings;
-}
 
 Destination::Destination(Parts& parts, DestinationSettings settings)
     : parts_(parts),
