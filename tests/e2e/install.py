@@ -28,7 +28,7 @@ with open(os.path.join(root, "usr/lib/systemd/system/greymx.service")) as unit:
 kinds = {"ReadWritePaths=": "", "StateDirectory=": "/var/lib/", "LogsDirectory=": "/var/log/"}
 writable = {start + path for kind, start in kinds.items() for path in re.findall(rf"^{kind}(\S+)$", text, re.M)}
 with open(os.path.join(ROOT, "debian/greymx.postinst")) as script:
-    made = set(re.findall(r"/var/\w+/greymx", re.search(r"install -d .*", script.read()).group()))
+    made = set(re.findall(r"/var/\w+/greymx", re.search(r"for directory in .*", script.read()).group()))
 tap.check(made and made <= writable, "the unit lets the daemon write where the package makes it folders", made - writable)
 wanted = named | {"/etc/greymx/whitelist_clients", "/etc/greymx/whitelist_recipients", "/usr/bin/greymx", "/usr/share/man/man1/greymx.1",
                   "/usr/share/man/man5/relay.conf.5", "/usr/share/man/man5/greymx-spool.5", "/usr/share/man/man8/greymxd.8",
