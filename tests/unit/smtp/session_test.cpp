@@ -55,6 +55,8 @@ TEST_CASE("the recipients of all messages under way have a bound, and each conne
   };
   ServerRig first(settings), second(settings);
   for (ServerRig* rig : {&first, &second}) enter(*rig, State::mail);
+  const auto of_others = settings.limits.buffer_memory;
+  second.intake.recipient_bytes = of_others;
   const int most = taken(first);
   CHECK(most > 50);
   CHECK(most < 400);
@@ -62,8 +64,10 @@ TEST_CASE("the recipients of all messages under way have a bound, and each conne
   const int share = taken(second);
   CHECK(share >= most / 12);
   CHECK(share <= most / 10);
-  first.line("RSET");
+  second.intake.recipient_bytes -= of_others;
   CHECK(taken(second) > most / 2);
+  first.line("RSET");
+  CHECK(first.intake.recipient_bytes == 0);
 }
 
 TEST_CASE("every verb in every state") {
