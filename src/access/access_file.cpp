@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "access/checks.hpp"
+#include "base/text.hpp"
 
 namespace greymx::access {
 

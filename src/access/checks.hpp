@@ -28,7 +28,6 @@ Mailbox unquoted(const Mailbox& mailbox);
 // How files of ours write what tables look for. The first word of a line: white space inside double quotes belongs to
 // it ("a b"@example.com).
 std::size_t end_of_word(std::string_view line);
-inline constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // at the head of a file: ignored
 
 bool is_postmaster(const Mailbox& recipient);           // bare, or at any domain
 bool is_postmaster_or_abuse(const Mailbox& recipient);  // RFC 2142 5: never greylisted or blocked

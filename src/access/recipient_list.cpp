@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "access/checks.hpp"
+#include "base/text.hpp"
 
 namespace greymx::access {
 

@@ -20,6 +20,8 @@ constexpr char lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 
+inline constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // at the head of a file: ignored
+
 std::string_view trim(std::string_view text, std::string_view blanks = " \t");  // at both ends
 // Digits only: no sign, no leading zero, nothing after.
 std::optional<unsigned> plain_number(std::string_view text, unsigned max);

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <random>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::dnsbl {
 namespace {
@@ -34,11 +34,6 @@ Task<dns::Answer> ask(dns::Resolver& resolver, std::string name, SteadyTime dead
 std::string describe(const dns::Answer& answer) {
   if (answer.outcome == dns::Outcome::failed) return answer.error;
   return answer.addresses.empty() ? "no A record" : "answer " + answer.addresses.front().to_string();
-}
-
-std::string random_label() {
-  std::random_device random;
-  return fmt::format("{:08x}{:08x}", random(), random());
 }
 
 }  // namespace
@@ -257,7 +252,7 @@ void Health::conclude(std::size_t list, const TestResult& points, const TestResu
 
 // RFC 6761 6.4: names under .invalid do not exist. A resolver that finds them finds everything.
 Task<> Health::test_resolver(dns::Resolver& resolver, SteadyTime deadline) {
-  const dns::Answer answer = co_await ask(resolver, random_label() + ".invalid", deadline);
+  const dns::Answer answer = co_await ask(resolver, random_hex(16) + ".invalid", deadline);
   const std::scoped_lock lock(mutex_);
   if (retired_) co_return;
   const bool was = resolver_invents_;

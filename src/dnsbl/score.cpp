@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/mailbox.hpp"
+#include "base/text.hpp"
 
 namespace greymx::dnsbl {
 namespace {
@@ -29,7 +30,6 @@ std::string error_code(const IpAddress& address, bool allow_list) {
 
 // A first label of 20 or more letters and digits is a customer's key ("KEY.zen.dq.spamhaus.net").
 std::string secret_key(const std::string& zone) {
-  const auto is_alnum = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z'); };
   const std::string label = zone.substr(0, zone.find('.'));
   return label.size() >= 20 && std::ranges::all_of(label, is_alnum) ? label : std::string{};
 }

@@ -14,8 +14,7 @@ namespace greymx::greylist {
 namespace {
 
 constexpr std::string_view blanks = " \t\r\f\v";
-constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // that some editors begin a file with
-constexpr std::size_t most_extensions = 8;                    // '+' in a local part that are tried as its end
+constexpr std::size_t most_extensions = 8;  // '+' in a local part that are tried as its end
 
 // A line without its comment. In "/a#b/ # why" only the second '#' starts one: a regular expression ends at the first
 // '/' that has nothing but blanks or a comment after it.
