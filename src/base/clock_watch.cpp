@@ -26,9 +26,9 @@ void ClockWatch::look() {
   step_ += step;
 }
 
-std::chrono::seconds ClockWatch::step() {
+WallTime::duration ClockWatch::step() {
   look();
-  return std::chrono::round<std::chrono::seconds>(std::exchange(step_, {}));
+  return std::exchange(step_, {});
 }
 
 bool ClockWatch::settled(std::chrono::seconds shortest) {

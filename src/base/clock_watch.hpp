@@ -13,7 +13,8 @@ class ClockWatch {
   explicit ClockWatch(const Clock& clock);
 
   // How far the wall clock has stepped, ahead or (below zero) back, since this was asked last; 0 = it has not.
-  std::chrono::seconds step();
+  WallTime::duration step();
+  WallTime wall() const { return wall_; }  // as the last call saw it
   // Has it kept pace with the steady clock since the start and since its last step, for an hour, or for `shortest`
   // where what expires lives no longer than that?
   bool settled(std::chrono::seconds shortest);

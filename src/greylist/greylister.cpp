@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "base/bounded.hpp"
+#include "base/clock_watch.hpp"
 #include "base/mailbox.hpp"
 #include "greylist/store.hpp"
 #include "greylist/triplet.hpp"
@@ -69,28 +70,23 @@ std::shared_ptr<const Manual> read_manual(Store::Entries entries, Stamp now) {
 // It runs ahead by no more than `longest_wait`: a farther step is that of a clock which was wrong before.
 class SteadyWall {
  public:
-  // `stepped` is how far the clock has just stepped back, or 0.
+  // `stepped` is how far the clock has just stepped back, or 0. Steps count from the first call on.
   WallTime read(const Clock& clock, std::chrono::seconds longest_wait, std::chrono::seconds& stepped) {
     const std::scoped_lock lock(mutex_);
-    const WallTime wall = clock.now();
-    const SteadyTime steady = clock.steady();
-    const auto expected = last_wall_ + std::chrono::floor<std::chrono::microseconds>(steady - last_steady_);
-    const auto step = last_wall_ == WallTime() ? 0us : wall - expected;
-    if (step < -60s) {
+    if (!watch_) watch_.emplace(clock);
+    const auto step = watch_->step();
+    if (step < 0us) {
       offset_ = std::min<std::chrono::microseconds>(offset_ - step, longest_wait);
       stepped = std::chrono::floor<std::chrono::seconds>(-step);
-    } else if (step > 60s) {
+    } else {
       offset_ -= std::min<std::chrono::microseconds>(offset_, step);  // it came back
     }
-    last_wall_ = wall;
-    last_steady_ = steady;
-    return wall + offset_;
+    return watch_->wall() + offset_;
   }
 
  private:
   std::mutex mutex_;
-  WallTime last_wall_{};
-  SteadyTime last_steady_{};
+  std::optional<ClockWatch> watch_;
   std::chrono::microseconds offset_{0};
 };
 

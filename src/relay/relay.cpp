@@ -184,7 +184,7 @@ void Relay::Impl::tick() {
 }
 
 void Relay::Impl::watch_clock() {
-  const std::chrono::seconds step = parts.watch.step();
+  const auto step = std::chrono::round<std::chrono::seconds>(parts.watch.step());
   if (step == std::chrono::seconds(0)) return;
   parts.log.warning("qmgr", fmt::format("the system clock stepped {} by {}: no mail expires for a while",
                                         step.count() > 0 ? "ahead" : "back", human_duration(abs(step))));
