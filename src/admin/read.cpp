@@ -165,11 +165,13 @@ Task<Ending> domains(const Request& request, const QueueSource& source, WallTime
                      Sink& sink) {
   auto read = [&] { return source.domains(); };
   const std::vector<queue::DomainSummary> queued = co_await offload(pool, read);
-  const Primaries configured = configured_primaries(*source.config);
-  std::vector<DomainLine> lines = join_domains(source.primaries.value_or(configured), queued);
+  const bool asked = source.primaries.has_value();
+  std::vector<DomainLine> lines =
+      join_domains(asked ? *source.primaries : configured_primaries(*source.config), queued);
+  const std::set<std::string> ours = our_domains(*source.config);
   for (DomainLine& line : lines) {
-    line.configured = std::ranges::count(configured.all(), line.domain, &relay::PrimaryStatus::domain) != 0;
-    line.asked = source.primaries.has_value();
+    line.configured = ours.contains(line.domain);
+    line.asked = asked;
   }
   std::string text;
   if (request.json) {

@@ -42,12 +42,6 @@ Json rows_json(const std::vector<CountRow>& rows) {
   return json;
 }
 
-std::set<std::string> our_domains(const config::Config& config) {  // as the relay names their primaries
-  std::set<std::string> names;
-  for (const config::Domain& domain : config.domains) names.insert((domain.wildcard ? "*." : "") + domain.name);
-  return names;
-}
-
 // Reports go where strangers choose: those servers are no primaries of ours, whatever becomes of them.
 std::vector<DomainLine> gather_domains(const Services& services) {
   std::vector<DomainLine> lines = join_domains(Primaries(services.relay.status()), services.spool.domains());

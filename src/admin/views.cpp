@@ -240,6 +240,12 @@ void add(queue::DomainSummary& sum, const queue::DomainSummary& more) {
   sum.held += more.held;
 }
 
+std::set<std::string> our_domains(const config::Config& config) {
+  std::set<std::string> names;
+  for (const config::Domain& domain : config.domains) names.insert(relay::shown_name(domain));
+  return names;
+}
+
 Primaries configured_primaries(const config::Config& config) {
   std::vector<relay::PrimaryStatus> all;
   for (const config::Domain& domain : config.domains) {

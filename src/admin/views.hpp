@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,6 +92,7 @@ struct DomainLine {
   bool configured = true;       // stands in relay.conf
   bool asked = true;            // false: there is no daemon to say how the primary is
 };
+std::set<std::string> our_domains(const config::Config& config);  // as the relay names their primaries
 // Domains as relay.conf has them: all that is known without a daemon.
 Primaries configured_primaries(const config::Config& config);
 void add(queue::DomainSummary& sum, const queue::DomainSummary& more);
