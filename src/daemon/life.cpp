@@ -111,15 +111,14 @@ Result<config::ConfigPtr> Daemon::Parts::read_again() {
     log.error("master", "reload: the new configuration is refused, the old one stays");
     return fail(ErrorKind::invalid, fmt::format("{}", fmt::join(lines, "\n")));
   }
-  if (auto ok = smtp::TlsServer::check(loaded.config->tls); !ok) {
-    log.error("master", fmt::format("reload: {}; the old configuration stays", ok.error().text));
-    return std::unexpected(ok.error());
-  }
-  if (auto ok = check_log(loaded.config->log); !ok) {
-    log.error("master", fmt::format("reload: {}; the old configuration stays", ok.error().text));
-    return std::unexpected(ok.error());
-  }
+  if (auto ok = smtp::TlsServer::check(loaded.config->tls); !ok) return refuse_reload(std::move(ok).error());
+  if (auto ok = check_log(loaded.config->log); !ok) return refuse_reload(std::move(ok).error());
   return loaded.config;
+}
+
+std::unexpected<Error> Daemon::Parts::refuse_reload(Error why) {
+  log.error("master", fmt::format("reload: {}; the old configuration stays", why.text));
+  return std::unexpected(std::move(why));
 }
 
 Result<admin::Reloaded> Daemon::Parts::reload() {
@@ -130,8 +129,7 @@ Result<admin::Reloaded> Daemon::Parts::reload() {
   auto tables = watcher->reload(wanted);
   if (!tables.tables) {
     const std::string text = tables.errors.empty() ? "a list cannot be read" : tables.errors.front().to_string();
-    log.error("master", fmt::format("reload: {}; the old configuration stays", text));
-    return fail(ErrorKind::invalid, text);
+    return refuse_reload(fail(ErrorKind::invalid, text).error());
   }
   admin::Reloaded result{.needs_restart = config::needs_restart(*started_with_, *wanted), .advice = {}, .problems = {}};
   for (const config::Diagnostic& error : tables.errors) result.problems.push_back(error.to_string());

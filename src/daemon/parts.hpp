@@ -95,6 +95,7 @@ struct Daemon::Parts {
   std::shared_ptr<const access::Shared> access_parts() const;
   void use_resolvers(const config::Config& config);
   Result<config::ConfigPtr> read_again();
+  std::unexpected<Error> refuse_reload(Error why);
   std::vector<IpAddress> control_addresses() const;
   admin::Services services();
   Task<access::Explained> explain(Facts facts, Mailbox recipient);
