@@ -85,6 +85,19 @@ Context server_context() {
   return context;
 }
 
+// After the handshake.
+struct TlsPair : Pair {
+  TlsPair() {
+    Result<TlsInfo> client_result;
+    gate.spawn("client", shake_hands(*client, client_side.get(), &client_result));
+    REQUIRE(run(server->start_tls_server(server_side.get(), after(20s))));
+    run(gate.close());
+  }
+
+  const Context server_side = server_context();
+  const Context client_side{SSL_CTX_new(TLS_client_method()), SSL_CTX_free};
+};
+
 }  // namespace
 
 TEST_CASE("bytes written at one end are read at the other") {
@@ -184,14 +197,7 @@ TEST_CASE("what can be had without waiting: bytes, nothing yet, or word of the e
 }
 
 TEST_CASE("part of a TLS record is waited for, and wake ends that") {
-  Pair pair;
-  const Context server = server_context();
-  const Context client(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
-  Result<TlsInfo> client_result;
-  pair.gate.spawn("client", shake_hands(*pair.client, client.get(), &client_result));
-  const auto info = pair.run(pair.server->start_tls_server(server.get(), after(20s)));
-  REQUIRE(info);
-  pair.run(pair.gate.close());
+  TlsPair pair;
   REQUIRE(::send(pair.client_socket, "\x17\x03\x03", 3, 0) == 3);
   const ReadStatus first = pair.run(pair.server->wait_readable(after(10s)));
   CHECK(first == ReadStatus::data);
@@ -286,13 +292,7 @@ TEST_CASE("TLS carries data both ways over the same stream") {
 }
 
 TEST_CASE("a peer that only renews its TLS keys is dropped, not one that does so now and then") {
-  Pair pair;
-  const Context server = server_context();
-  const Context client(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
-  Result<TlsInfo> client_result;
-  pair.gate.spawn("client", shake_hands(*pair.client, client.get(), &client_result));
-  REQUIRE(pair.run(pair.server->start_tls_server(server.get(), after(20s))));
-  pair.run(pair.gate.close());
+  TlsPair pair;
   const auto renew_keys = [&](int times) {
     for (int i = 0; i < times; ++i) {
       REQUIRE(SSL_key_update(pair.client->ssl(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
