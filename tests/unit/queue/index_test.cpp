@@ -29,6 +29,17 @@ struct TestIndex : Index {
   }
 };
 
+// Closed ones, 1 to `count`.
+struct Segments {
+  explicit Segments(std::uint32_t count) {
+    for (std::uint32_t number = 1; number <= count; ++number) {
+      table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
+    }
+  }
+  MemoryFiles files;
+  SegmentTable table;
+};
+
 }  // namespace
 
 TEST_CASE("take gives the oldest or the newest that is due, each once until it is released") {
@@ -227,11 +238,8 @@ TEST_CASE("a segment goes when nothing in it lives and nothing it ended still st
 }
 
 TEST_CASE("an emptied segment stays while one stands that it has copies from") {
-  MemoryFiles files;
-  SegmentTable table;
-  for (std::uint32_t number = 1; number <= 3; ++number) {
-    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
-  }
+  Segments segments(3);
+  SegmentTable& table = segments.table;
   const Places left{{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false};
   table.need(left);
   table.add_copy(2, 1);
@@ -267,11 +275,8 @@ TEST_CASE("what may hold records of a failed batch is waited for by all later se
 }
 
 TEST_CASE("when room is scarce, a segment is emptied only if that gives more than it takes") {
-  MemoryFiles files;
-  SegmentTable table;
-  for (std::uint32_t number = 1; number <= 3; ++number) {
-    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
-  }
+  Segments segments(3);
+  SegmentTable& table = segments.table;
   table.need({{1, 8232, 100, 33000}, {1, 8232, 100, 33000}, false});
   table.need({{2, 8232, 100, 31000}, {2, 8232, 100, 31000}, false});
   for (int i = 0; i < 900; ++i) table.add_end(3, 1);
@@ -284,11 +289,8 @@ TEST_CASE("when room is scarce, a segment is emptied only if that gives more tha
 }
 
 TEST_CASE("a failed batch that was cut off after all holds nothing back") {
-  MemoryFiles files;
-  SegmentTable table;
-  for (std::uint32_t number = 1; number <= 2; ++number) {
-    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
-  }
+  Segments segments(2);
+  SegmentTable& table = segments.table;
   table.need({{1, 8232, 100, 1000}, {1, 8232, 100, 1000}, false});
   table.distrust(1, 16384);
   CHECK(table.distrusted().at(1) == 16384);
@@ -298,11 +300,8 @@ TEST_CASE("a failed batch that was cut off after all holds nothing back") {
 }
 
 TEST_CASE("an untouched segment stays, and with it what overrides the copies that it may hide") {
-  MemoryFiles files;
-  SegmentTable table;
-  for (std::uint32_t number = 1; number <= 5; ++number) {
-    table.add(std::make_shared<Segment>(files, "/spool", SegmentHeader{number, 0, {}}, nullptr, 65536), false);
-  }
+  Segments segments(5);
+  SegmentTable& table = segments.table;
   table.leave(2);
   CHECK(table.overridden(3, 0).empty());
   CHECK(table.overridden(3, 1) == std::vector<std::uint32_t>{1, 2});
