@@ -26,6 +26,7 @@ words.add_argument("--known", type=int, default=50)
 words.add_argument("--stored", type=int, default=0)
 options = words.parse_args()
 tap = Tap("bench-policy")
+warm_memory()
 program = compiled(tap, "policy_load")
 port = free_port()
 mx = Greymx(tap, """

@@ -29,6 +29,7 @@ SOURCES = 60000
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 tap = Tap("bench-reject")
+warm_memory()
 load = compiled(tap, "load")
 
 

@@ -28,6 +28,7 @@ if options.quick:
     options.connections, options.sizes = "64", "4096"
 
 tap = Tap("bench-relay")
+warm_memory()
 load, disk_load = compiled(tap, "load"), compiled(tap, "disk")
 image, mount = os.path.join(tap.directory, "image"), os.path.join(tap.directory, "disk0")
 os.makedirs(mount)
