@@ -11,6 +11,7 @@ namespace {
 
 constexpr auto shedding_interval = 100ms;  // looking through all sessions costs about as much as accepting a few
 constexpr auto spared = 1s;                // who has been silent for less is not idle
+constexpr auto leaving_time = 15s;         // who stays longer when told to leave, hangs: others must go
 
 IpAddress network_of(const IpAddress& address) {
   return address.masked(address.is_v4() ? 24 : 48);
@@ -41,7 +42,11 @@ void Connections::shed(std::size_t wanted) {
     SteadyTime::rep since;
   };
   std::unordered_map<IpAddress, std::uint32_t> crowds;
-  for (const Ticket* ticket : tickets_) ++crowds[ticket->network_];
+  for (const Ticket* ticket : tickets_) {
+    ++crowds[ticket->network_];
+    const bool leaves = ticket->told_ && now - *ticket->told_ < leaving_time;
+    if (leaves && wanted > 0) --wanted;
+  }
   std::vector<Candidate> candidates;
   const SteadyTime::rep latest = (now - spared).time_since_epoch().count();
   for (Ticket* ticket : tickets_) {
@@ -54,7 +59,10 @@ void Connections::shed(std::size_t wanted) {
   std::partial_sort(candidates.begin(), end, candidates.end(), [](const Candidate& a, const Candidate& b) {
     return a.crowd != b.crowd ? a.crowd > b.crowd : a.since < b.since;
   });
-  for (auto it = candidates.begin(); it != end; ++it) std::exchange(it->ticket->shed_, nullptr)();
+  for (auto it = candidates.begin(); it != end; ++it) {
+    it->ticket->told_ = now;
+    std::exchange(it->ticket->shed_, nullptr)();
+  }
 }
 
 Connections::Ticket::~Ticket() {

@@ -56,6 +56,7 @@ class Connections {
     IpAddress network_;                // IPv4 /24, IPv6 /48
     bool exempt_ = true;               // not to be shed
     std::function<void()> shed_;
+    std::optional<SteadyTime> told_;              // to leave; a question under way is answered first
     std::atomic<SteadyTime::rep> idle_since_{0};  // 0 = busy
   };
 

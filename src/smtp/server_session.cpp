@@ -220,9 +220,11 @@ Task<bool> ServerSession::more_input() {
       co_return false;
     }
     rest();
+    const SteadyTime asleep = parts_.clock.steady();
     const ReadStatus status = co_await stream_->wait_readable(*command_deadline_);
     ticket_->busy();
-    if (parts_.clock.steady() - begin >= pause_length) answering_since_ = parts_.clock.steady();
+    const auto pause = parts_.clock.steady() - asleep;
+    if (pause >= pause_length) answering_since_ += pause;
     readable = status == ReadStatus::data;
     if (readable || (status == ReadStatus::timed_out && leaving_ != nullptr)) continue;
     co_await lose(status);

@@ -100,7 +100,7 @@ class ServerSession {
   bool in_content_ = false;
   std::optional<SteadyTime> command_deadline_;
   SteadyTime last_input_{};       // or when replies were sent since
-  SteadyTime answering_since_{};  // the client's last pause, or its last content
+  SteadyTime answering_since_{};  // the client's last content; its pauses since then do not count
   const ReplyText* leaving_ = nullptr;
   // How fast content comes: time spent waiting for it (and for the next chunk), and what came, since the last look.
   std::chrono::steady_clock::duration waited_{};

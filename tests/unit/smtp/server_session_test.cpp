@@ -171,7 +171,7 @@ TEST_CASE("a session with part of a command is idle, and may be shed") {
   CHECK(rig.ended());
 }
 
-TEST_CASE("a session that is answered for 30 s without a pause may be shed, not in content") {
+TEST_CASE("a session that is answered for 30 s may be shed, not in content") {
   config::Config settings = test::server_config();
   settings.limits.connections = 10;
   ServerRig rig(settings);
@@ -199,6 +199,16 @@ TEST_CASE("a session that is answered for 30 s without a pause may be shed, not 
     CHECK(last_line(rig.say(group)).starts_with("421 4.3.2 mx2.example.net Server is busy"));
     CHECK(asked == 4);
     CHECK(rig.ended());
+  }
+  SECTION("with pauses") {
+    rig.policy.recipient = [&](const Facts&, const Mailbox&) { return look(5); };
+    const std::string two = "RCPT TO:<b@example.com>\r\nRCPT TO:<b@example.com>\r\n";
+    rig.say("MAIL FROM:<a@example.org>\r\n" + two);
+    rig.clock.advance(1100ms);
+    rig.say(two);
+    rig.clock.advance(1100ms);
+    CHECK(last_line(rig.say(two)).starts_with("421 4.3.2 mx2.example.net Server is busy"));
+    CHECK(asked == 5);
   }
   SECTION("with content at the end") {
     rig.policy.recipient = [&](const Facts&, const Mailbox&) { return look(0); };
