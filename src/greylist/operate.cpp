@@ -167,9 +167,10 @@ struct Subject {
       const bool known = stored.record.client != IpAddress();
       return known && network->contains(stored.record.client);
     }
-    if (text.find('@') != std::string::npos) return parts.sender == text || parts.recipient == text;
+    const std::string sender = canonical(parts.sender), recipient = canonical(parts.recipient);  // keys hold U-labels
+    if (text.find('@') != std::string::npos) return sender == text || recipient == text;
     const auto in_domain = [&](std::string_view address) { return is_in_domain(Mailbox::split(address).domain, text); };
-    return parts.client == text || in_domain(parts.sender) || in_domain(parts.recipient);
+    return parts.client == text || in_domain(sender) || in_domain(recipient);
   }
 };
 

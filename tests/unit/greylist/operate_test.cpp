@@ -112,6 +112,10 @@ TEST_CASE("subjects are taken as logs and people write them") {
   REQUIRE(test::run(operate::pass(*f.greylister, "@B\u00fccher.example", 0s, "")).has_value());
   CHECK(passes("c@xn--bcher-kva.example"));
   CHECK(passes("c@b\u00fccher.example"));
+  f.check("192.0.2.3", "d@B\u00fccher.test");
+  f.check("192.0.2.4", "e@b\u00fccher.test");
+  CHECK(test::run(operate::forget(*f.greylister, "d@b\u00fccher.test")) == 1U);
+  CHECK(test::run(operate::forget(*f.greylister, "xn--bcher-kva.test")) == 1U);
   CHECK(test::run(operate::forget(*f.greylister, "<a@sender.test>")) == 1U);
   CHECK_FALSE(passes("a@sender.test"));
   REQUIRE(test::run(operate::expect(*f.greylister, "<RCPT@example.com.>", 15min)).has_value());
