@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/timex.h>
@@ -256,7 +257,7 @@ class Machine {
     const auto free = system_files()->free_bytes(config_->queue_path);
     if (free) report_(judge_space(*free, config_->limits.min_free_space));
     for (const std::string& path : {config_->queue_path, config_->state_path}) may_write(path);
-    if (const auto log = check_log(config_->log); !log) say("log", CheckResult::fail, log.error().text);
+    if (const auto log = check_log_as_daemon(); !log) say("log", CheckResult::fail, log.error().text);
     if (!config_->tls.key.empty()) {
       struct stat found{};
       const bool read = stat(config_->tls.key.c_str(), &found) == 0 && (found.st_mode & S_IROTH) != 0;
@@ -264,6 +265,23 @@ class Machine {
         say("permissions", CheckResult::fail, config_->tls.key + " can be read by everybody",
             "chmod o-rwx " + config_->tls.key);
     }
+  }
+
+  // Root may write any file, and a stranger perhaps none that greymxd may.
+  Result<> check_log_as_daemon() {
+    const std::string& target = config_->log.target;
+    const bool own_file = target.starts_with('/') && !target.starts_with("/dev/");
+    const passwd* user = getpwnam(config_->user.c_str());
+    if (!own_file || user == nullptr || user->pw_uid == geteuid()) return check_log(config_->log);
+    if (geteuid() != 0) return {};
+    const group* found = getgrnam(config_->group.c_str());
+    const gid_t gid = found != nullptr ? found->gr_gid : user->pw_gid;
+    // a container's root may lack the right
+    [[maybe_unused]] const bool lowered =
+        initgroups(config_->user.c_str(), gid) == 0 && setegid(gid) == 0 && seteuid(user->pw_uid) == 0;
+    Result<> result = check_log(config_->log);
+    if (seteuid(0) != 0 || setegid(0) != 0) return fail_errno(errno, "cannot act as root again");
+    return result;
   }
 
   void may_write(const std::string& path) {
@@ -297,6 +315,7 @@ class Machine {
   // As a queue that was moved here by root leaves it.
   static std::string find_foreign(const std::string& directory, const auto& is_ours) {
     for (const std::string& name : system_files()->list(directory).value_or(std::vector<std::string>())) {
+      if (name == "lost+found") continue;  // of a file system of its own
       const std::string path = concat({directory, "/", name});
       struct stat found{};
       if (lstat(path.c_str(), &found) == 0 && !is_ours(found.st_uid)) return path;

@@ -115,9 +115,8 @@ class Tool {
     control_ = loaded.control;
     const bool asks = !needs_file(request_.command) && !control_.empty();
     const bool answers = asks && request_.command == "reload";  // with all that is wrong
-    for (const auto& wrong : loaded.errors) {
-      if (!answers) fmt::print(stderr, "{}\n", wrong.to_string());
-    }
+    errors_ = loaded.errors;
+    if (!answers) print_errors();
     return complain(config_ || asks ? execute() : failed(no_configuration));
   }
 
@@ -128,6 +127,10 @@ class Tool {
   // Others only ask the daemon, which keeps its own configuration.
   static bool needs_file(std::string_view command) {
     return command == "check" || command == "greylist import" || command.starts_with("spool ");
+  }
+
+  void print_errors() const {
+    for (const auto& wrong : errors_) fmt::print(stderr, "{}\n", wrong.to_string());
   }
 
   static int complain(const Ending& ending) {
@@ -239,6 +242,7 @@ class Tool {
       feed = [this, delay](const auto& send) { return import(*delay, send); };
     }
     Talk talk = admin::talk(control_, request_, printer, feed);
+    if (command == "reload" && talk.contact != Contact::answered) print_errors();
     if (talk.contact == Contact::refused) {
       return failed("no right to talk to greymxd at " + control_ + ": be root or in " +
                     (config_ ? "group " + config_->group : "its group"));
@@ -330,6 +334,7 @@ class Tool {
   std::vector<std::string> targets_;
   Request request_;
   config::ConfigPtr config_;  // null: the file has errors
+  std::vector<config::Diagnostic> errors_;
   std::string control_;
 };
 

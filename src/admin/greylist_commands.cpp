@@ -158,8 +158,13 @@ Result<std::string> read_import(const std::string& path, const config::Greylist&
       lines.clear();
     });
     if (!report) return std::unexpected(report.error());
+    std::string told = path + ": " + import_text(*report);
+    if (report->read > 0 && report->imported == 0) {
+      told.pop_back();
+      return fail(ErrorKind::invalid, std::move(told));
+    }
     if (!taken || !send(lines)) return not_taken;
-    return path + ": " + import_text(*report);
+    return told;
   }
   std::ifstream file(path, std::ios::binary);
   for (std::string line; std::getline(file, line);) {

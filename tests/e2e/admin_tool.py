@@ -38,6 +38,12 @@ for words in (["flush"], ["delete", "ALL"], ["status"], ["greylist", "list"], ["
     done = mx.tool(*words)
     tap.check(done.returncode == 75 and "start it" in done.stderr, f"{' '.join(words)} without a daemon exits 75 and says what to do",
               done.stderr)
+broken = os.path.join(mx.directory, "broken.conf")
+with open(mx.file) as old, open(broken, "w") as new:
+    new.write(old.read() + "[nonsense]\n")
+done = subprocess.run([os.path.join(BUILD, "greymx"), "-c", broken, "reload"], capture_output=True, text=True)
+tap.check(done.returncode == 75 and "broken.conf:" in done.stderr and "nonsense" in done.stderr,
+          "reload without a daemon still tells what is wrong with relay.conf", done.stderr)
 done = mx.tool("frobnicate")
 tap.check(done.returncode == 2 and "--help" in done.stderr, "an unknown command is wrong usage", done.stderr)
 done = mx.tool("mailq", "not-an-id")
@@ -163,6 +169,19 @@ mx.tool("bounce", ids[2], check=True)
 tap.check(wait_for(lambda: ids[2] not in mx.tool("mailq").stdout), "bounced mail is gone")
 done = mx.tool("check")
 tap.check(f"ok   primary of example.com: 127.0.0.1[127.0.0.1]:{primary.port} takes our mail" in done.stdout, "check is content with a primary that is up", done.stdout)
+if os.geteuid() == 0:
+    os.mkdir(f"{mx.directory}/queue/lost+found", 0o700)
+    tap.check(f"ok   permissions: {mx.directory}/queue\n" in mx.tool("check").stdout, "a file system's lost+found is nothing foreign")
+    logged = os.path.join(mx.directory, "logged.conf")
+    with open(mx.file) as old, open(logged, "w") as new:
+        new.write(old.read() + f'\n[log]\ntarget = "{tap.directory}/greymx.log"\n')
+    for owner, asks, result in ((0, 0, "fail"), (65534, 0, "ok"), (65534, 1, "ok")):
+        with open(os.open(f"{tap.directory}/greymx.log", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+            os.fchown(file.fileno(), owner, 65534)
+        done = subprocess.run([os.path.join(BUILD, "greymx"), "-c", logged, "check"], capture_output=True, text=True,
+                              user=asks, group=asks, extra_groups=[])
+        tap.check(done.stdout.count("primary of") and ("fail log: " in done.stdout) == (result == "fail"),
+                  f"a log file of user {owner} is {result} for greymxd's user, whoever asks ({asks})", done.stdout + done.stderr)
 demanding = os.path.join(mx.directory, "demanding.conf")
 with open(mx.file) as old, open(demanding, "w") as new:
     new.write(old.read().replace('[domains."example.com"]', '[domains."example.com"]\ntls = "encrypt"'))

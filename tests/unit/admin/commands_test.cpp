@@ -1,5 +1,7 @@
 #include "admin/commands.hpp"
 
+#include <db.h>
+
 #include <fstream>
 
 #include "admin/greylist_commands.hpp"
@@ -437,6 +439,29 @@ TEST_CASE("what greylist export prints, greylist import takes back") {
   const Ending ending = world.run("greylist import");
   CHECK(ending.exit == 1);
   CHECK(ending.error.starts_with("nothing more came; imported so far: "));
+}
+
+TEST_CASE("an import of a postgrey database of which nothing can be taken fails") {
+  const test::TempDir dir;
+  const std::string path = dir / "postgrey.db";
+  const auto write = [&](std::string key, std::string value) {
+    DB* database = nullptr;
+    REQUIRE(db_create(&database, nullptr, 0) == 0);
+    DBT k{}, v{};
+    k.data = key.data(), k.size = static_cast<u_int32_t>(key.size());
+    v.data = value.data(), v.size = static_cast<u_int32_t>(value.size());
+    CHECK(database->open(database, nullptr, path.c_str(), nullptr, DB_BTREE, DB_CREATE, 0600) == 0);
+    CHECK(database->put(database, nullptr, &k, &v, 0) == 0);
+    CHECK(database->close(database, 0) == 0);
+  };
+  const auto import = [&] {
+    const WallTime now(std::chrono::seconds(1800000000));
+    return read_import(dir.path(), {}, std::chrono::minutes(5), now, [](std::string_view) { return true; });
+  };
+  write("192.0.2.0/a@b.example/c@example.com", "1000000000,1000000400");
+  CHECK(import().error().text.starts_with(dir.path() + ": 1 read, 0 imported, 1 skipped: expired"));
+  write("192.0.3.0/a@b.example/c@example.com", "1799990000,1799990400");
+  CHECK(import().value().find("2 read, 1 imported") != std::string::npos);
 }
 
 TEST_CASE("an import that the daemon does not take to its end fails") {
