@@ -1,4 +1,5 @@
-// Mail in a directory that was paths.queue in an earlier run: no command shows it and nobody delivers it.
+// Mail in a directory that was paths.queue in an earlier run, or in one that was moved into the queue: no command shows
+// it and nobody delivers it.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ namespace greymx::daemon {
 
 using CountMessages = std::function<Result<std::uint64_t>(const std::string& queue_path)>;
 
-// "12 messages are in OLD: stop greymxd, move OLD to NEW, start".
+// "12 messages are in OLD: stop greymxd, move OLD to NEW, start". Where NEW exists, it is to be moved aside before.
 std::string move_advice(std::uint64_t messages, const std::string& from, const std::string& to);
 
 struct LeftBehind {

@@ -1,6 +1,8 @@
 #include "daemon/earlier_queues.hpp"
 
+#include <cstdlib>
 #include <map>
+#include <regex>
 
 #include "base/files.hpp"
 #include "support/catch.hpp"
@@ -34,6 +36,14 @@ struct World {
   }
 };
 
+void do_as_told(const std::string& advice) {
+  static const std::regex moves("move (\\S+) to ([^, ]+)");
+  const std::sregex_iterator end;
+  for (std::sregex_iterator move(advice.begin(), advice.end(), moves); move != end; ++move) {
+    REQUIRE(std::system(("mv " + move->str(1) + " " + move->str(2)).c_str()) == 0);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("mail in an earlier queue is told of at every start until it is gone") {
@@ -43,14 +53,36 @@ TEST_CASE("mail in an earlier queue is told of at every start until it is gone")
   for (int i = 0; i < 2; ++i) {
     const auto texts = world.start(world.new_queue);
     REQUIRE(texts.size() == 1);
-    CHECK(texts[0].starts_with("12 messages are in " + world.old_queue + ": stop greymxd, move " + world.old_queue +
-                               " to " + world.new_queue + ", start"));
+    CHECK(
+        texts[0].starts_with("12 messages are in " + world.old_queue + ": when no mail is left in " + world.new_queue));
   }
   world.messages[world.new_queue] = 0;
   CHECK(world.start(world.old_queue).empty());  // delivered from there
   world.messages[world.old_queue] = 0;
   CHECK(world.start(world.new_queue).empty());
   world.messages[world.old_queue] = 1;
+  CHECK(world.start(world.new_queue).empty());
+}
+
+TEST_CASE("what is moved as the alert says is the queue from then on") {
+  World world;
+  const std::string within = world.new_queue + "/old", aside = world.new_queue + ".aside";
+  world.messages = {{world.old_queue, 1}, {within, 1}};
+  REQUIRE(replace_file(world.old_queue + "/mail", "").has_value());
+  CHECK(world.start(world.old_queue).empty());
+  SECTION("where the new one is not made yet") {
+    std::filesystem::remove_all(world.new_queue);
+    do_as_told(move_advice(1, world.old_queue, world.new_queue));
+  }
+  SECTION("where it is there") {
+    do_as_told(world.start(world.new_queue).at(0));
+    CHECK(std::filesystem::exists(aside + "/lock"));
+  }
+  SECTION("where the old one is within it, by an mv of old to new") {
+    std::filesystem::rename(world.old_queue, within);
+    do_as_told(world.start(world.new_queue + "/").at(0));
+  }
+  CHECK(std::filesystem::exists(world.new_queue + "/mail"));
   CHECK(world.start(world.new_queue).empty());
 }
 
