@@ -280,6 +280,7 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
                                     .utf8 = job.utf8,
                                     .xforward = for_client && destination_.settings().xforward};
   smtp::EnvelopeResult result = co_await session.envelope(std::move(transaction));
+  if (result.replied) destination_.heard();
   stale = connection_->kept && !result.replied;
   connection_->kept = true;
   ++connection_->messages;
@@ -291,6 +292,7 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
       // The reply takes a while: time to load the next message.
       if (!next_ && destination_.wants_worker()) next_ = co_await next_job();
       const smtp::Answer answer = co_await session.finish();
+      if (answer.kind == smtp::Answer::Kind::reply) destination_.heard();
       end = judge(answer, host);
     }
   }

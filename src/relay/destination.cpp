@@ -171,7 +171,7 @@ Task<Connected> Destination::connect(std::vector<Endpoint> avoid) {
 }
 
 void Destination::reached(const smtp::ClientSession& session) {
-  last_contact_ = now();
+  heard();
   size_limit_ = session.server().size_limit;
   nobody_ = false;
   if (!own() || !health_.reachable(parts_.clock.now())) return;
@@ -179,17 +179,18 @@ void Destination::reached(const smtp::ClientSession& session) {
   kick();
 }
 
-// It refuses one connection more while it serves others: too many, not down. A connection that waits for an answer
-// does not show that it serves.
-bool Destination::serves(SteadyTime since) const {
-  if (!last_contact_) return false;
+// It refuses one connection more while it serves others: too many, not down. A connection that has waited long for an
+// answer does not show that it serves, unless it says that it refuses: who is dead says nothing.
+bool Destination::serves(const Connected& attempt, SteadyTime since) const {
+  if (!last_contact_ || attempt.no_route) return false;
   const bool lately = now() - *last_contact_ < parts_.config->delivery.probe_interval;
-  return *last_contact_ > since || (lately && connector_.connections() > idle_.size());
+  const bool alive = lately || !attempt.trouble.said.empty();
+  return *last_contact_ > since || (alive && connector_.connections() > idle_.size());
 }
 
 void Destination::lost(const Connected& attempt, SteadyTime began) {
   const WallTime now = parts_.clock.now();
-  const bool serves = !attempt.no_route && this->serves(began);
+  const bool serves = this->serves(attempt, began);
   if (!own()) {
     const bool later = !serves && attempt.trouble.result == Outcome::Result::deferred;
     if (later) retry_at_ = parts_.clock.steady() + parts_.config->queue.retry_min;
@@ -263,7 +264,6 @@ void Destination::message_done(QueueId id, const Answered& answered) {
   if (answered.deferred) drain_.deferred(now());
   if (answered.delivered || answered.refused) useless_ = 0;
   if (!own()) return;
-  if (answered.replied) last_contact_ = now();
   bool changed = false;
   if (answered.refused) {
     changed = health_.refused(id, parts_.clock.now(), answered.reason);
@@ -395,6 +395,7 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
   Task<smtp::Answer> question = connection->session->verify(std::move(address));
   const std::optional<smtp::Answer> answer = co_await with_deadline(std::move(question), deadline);
   if (!answer) co_return result;
+  if (answer->kind == smtp::Answer::Kind::reply) heard();
   result.detail = judge(*answer, connection->host).reason;
   give_back(std::move(connection));
   if (answer->positive()) result.outcome = ProbeOutcome::accepted;

@@ -33,7 +33,6 @@ bool has_one_destination(const config::Domain& domain);  // by MX each subdomain
 struct Answered {
   bool delivered = false, deferred = false;
   bool refused = false;  // before DATA
-  bool replied = false;  // the primary said something about it
   std::string reason;    // of the refusal
 };
 
@@ -70,9 +69,10 @@ class Destination : public std::enable_shared_from_this<Destination> {
 
   // --- for its workers ---------------------------------------------------------------------------------------------
   std::optional<Taken> take();
-  bool wants_worker() const { return workers_ <= allowed(); }  // is this one not too many?
-  Task<Connected> acquire(std::vector<Endpoint> avoid);        // an idle connection or a new one
-  void give_back(std::unique_ptr<Connection> connection);      // broken or worn out ones too
+  bool wants_worker() const { return workers_ <= allowed(); }         // is this one not too many?
+  Task<Connected> acquire(std::vector<Endpoint> avoid);               // an idle connection or a new one
+  void give_back(std::unique_ptr<Connection> connection);             // broken or worn out ones too
+  void heard() { last_contact_ = std::chrono::steady_clock::now(); }  // it replied
   void message_done(QueueId id, const Answered& answered);
   // A new connection broke and delivered nothing; was it the same with the one before?
   bool broke_again() { return ++useless_ > 1; }
@@ -90,7 +90,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   std::unique_ptr<Connection> idle_connection(const std::vector<Endpoint>& avoid);
   Task<Connected> connect(std::vector<Endpoint> avoid);
   void reached(const smtp::ClientSession& session);
-  bool serves(SteadyTime since) const;
+  bool serves(const Connected& attempt, SteadyTime since) const;
   void lost(const Connected& attempt, SteadyTime began);
   void announce();
   void watch_downtime();

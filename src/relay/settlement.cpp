@@ -65,7 +65,6 @@ void tell_destination(Destination& destination, QueueId id, const std::vector<Fa
   Answered answered;
   for (const Fate& fate : fates) {
     answered.delivered = answered.delivered || fate.outcome.result == Result::delivered;
-    answered.replied = answered.replied || !fate.outcome.said.empty();
     answered.deferred = answered.deferred || (fate.outcome.result == Result::deferred && !fate.refused_early);
     if (!fate.refused_early) continue;
     answered.refused = true;

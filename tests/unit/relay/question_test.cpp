@@ -118,6 +118,37 @@ TEST_CASE_METHOD(World, "many callouts at once are answered, each in its time") 
   CHECK(primary.most_open <= 11);
 }
 
+TEST_CASE_METHOD(World, "a primary that takes one connection only is up while it answers there") {
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::greeting && primary.open > 1) return Act{Kind::reply_then_close, "421 4.7.0 too many"};
+    return std::nullopt;
+  };
+  start();
+  until([&] { return primary.open == 1; });
+  SECTION("callouts for more than a probe interval") {
+    for (const auto end = std::chrono::steady_clock::now() + 1200ms; std::chrono::steady_clock::now() < end;) {
+      CHECK(ask("user@example.com").outcome == ProbeOutcome::accepted);
+      io.run_for(50ms);
+    }
+    std::vector<Task<ProbeResult>> questions;
+    for (int i = 0; i < 2; ++i) {
+      questions.push_back(relay->probe("user@example.com", std::chrono::steady_clock::now() + 5s));
+    }
+    test::run(io, join_all(std::move(questions)));
+  }
+  SECTION("a dot for more than a probe interval") {
+    primary.misbehave(Step::dot, {Kind::hang, ""});
+    put();
+    until([&] { return primary.count("DATA") > 0; });
+    io.run_for(1200ms);
+    CHECK(ask("user@example.com", 500ms).outcome == ProbeOutcome::inconclusive);
+  }
+  CHECK(primary.connections > 1);
+  CHECK_FALSE(log.contains("is down"));
+  CHECK(relay->health("example.com") == Health::up);
+  primary.down();
+}
+
 TEST_CASE_METHOD(World, "a primary that never greets is asked over no more connections than there are questions") {
   primary.misbehave(Step::greeting, {Kind::hang, ""}, 1000);
   start();
