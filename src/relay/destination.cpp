@@ -15,6 +15,7 @@ constexpr int quiet_intervals = 10;  // an idle primary that is up is looked at 
 constexpr unsigned stranger_workers = 2;
 constexpr unsigned all_stranger_workers = 20;
 constexpr unsigned all_unnamed_workers = 50;  // of ours that relay.conf does not name
+constexpr unsigned share = 8;                 // one destination's is an eighth of what is free of these
 constexpr unsigned most_callouts = 10;
 // In flight: one may hang for minutes. Of subdomains there may be many, all with one host.
 constexpr unsigned most_probes = 10;
@@ -282,8 +283,9 @@ struct Destination::Slot {
   Slot& operator=(const Slot&) = delete;
   ~Slot() {
     --destination->workers_;
-    if (const auto crowd = destination->crowd()) --crowd->workers;
-    destination->kick();
+    const auto crowd = destination->crowd();
+    if (crowd) --crowd->workers;
+    if (!crowd) destination->kick();  // else the others have their turn: Destinations::tick_all()
   }
 };
 
@@ -307,12 +309,19 @@ std::optional<Destination::Crowd> Destination::crowd() {
   return std::nullopt;
 }
 
-void Destination::kick() {
-  if (ready_.empty() || workers_ >= allowed()) return;
+// So that hosts which hang leave workers to the others.
+bool Destination::may_work(unsigned others) {
+  if (others >= allowed()) return false;
   const auto all = crowd();
-  if (all && all->workers >= all->most) return;
+  if (!all) return true;
+  const unsigned busy = all->workers - (workers_ - others);
+  return busy < all->most && others < std::max((all->most - busy) / share, 1U);
+}
+
+void Destination::kick() {
+  if (ready_.empty() || !may_work(workers_)) return;
   ++workers_;
-  if (all) ++all->workers;
+  if (const auto all = crowd()) ++all->workers;
   parts_.gate.spawn("delivery to " + settings_.label, worker(shared_from_this()));
 }
 

@@ -69,7 +69,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
 
   // --- for its workers ---------------------------------------------------------------------------------------------
   std::optional<Taken> take();
-  bool wants_worker() const { return workers_ <= allowed(); }         // is this one not too many?
+  bool wants_worker() { return may_work(workers_ - 1); }              // is this one not too many?
   Task<Connected> acquire(std::vector<Endpoint> avoid);               // an idle connection or a new one
   void give_back(std::unique_ptr<Connection> connection);             // broken or worn out ones too
   void heard() { last_contact_ = std::chrono::steady_clock::now(); }  // it replied
@@ -86,6 +86,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   };
   std::optional<Crowd> crowd();
   unsigned allowed() const;
+  bool may_work(unsigned others);  // one more beside so many of ours
   void kick();
   std::unique_ptr<Connection> idle_connection(const std::vector<Endpoint>& avoid);
   Task<Connected> connect(std::vector<Endpoint> avoid);

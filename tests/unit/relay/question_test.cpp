@@ -343,6 +343,23 @@ TEST_CASE_METHOD(WildWorld, "a wildcard's subdomains share a number of workers")
   by_mx.down();
 }
 
+TEST_CASE_METHOD(WildWorld, "subdomains whose host hangs leave workers to the others") {
+  by_mx.script = [](Step step, const std::string& line) -> std::optional<Act> {
+    if (step == Step::mail && !line.contains("healthy")) return Act{Kind::hang, ""};
+    return std::nullopt;
+  };
+  timeouts = smtp::ClientTimeouts::all(5s);
+  for (int i = 0; i < 26; ++i) {
+    for (int j = 0; j < 3; ++j) put({.to = {"u@" + subdomain(i)}});
+  }
+  start();
+  until([&] { return by_mx.count("MAIL") >= 26; });
+  io.run_for(1500ms);
+  put({.sender = "healthy@sender.example", .to = {"u@" + subdomain(100)}});
+  until([&] { return by_mx.transactions.size() == 1; }, 3s);
+  by_mx.down();
+}
+
 TEST_CASE_METHOD(World, "of a wildcard's many subdomains without a route there is one alert") {
   add_domain("*.wild.example", {});
   for (int i = 0; i < 20; ++i) put({.to = {"u@s" + std::to_string(i) + ".wild.example"}});
