@@ -51,6 +51,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
 
   Remembered remembered() const;
   void inherit(const Remembered& before);  // before or after start()
+  void clock_is_back() { health_.clock_is_back(parts_.clock.now()); }
 
   void start();   // an own one is probed from now on
   void reload();  // parts.config is a new one

@@ -121,6 +121,11 @@ void Destinations::tick_all() {
   }
 }
 
+void Destinations::clock_is_back() {
+  set_memory_back();
+  for (const auto& [key, one] : by_key_) one->clock_is_back();
+}
+
 void Destinations::retire() {
   for (const auto& [key, one] : by_key_) one->retire();
 }
@@ -152,6 +157,15 @@ Memory::const_iterator Destinations::before(const std::string& name) const {
   return found;
 }
 
+// No outage that goes on can have begun later than now.
+void Destinations::set_memory_back() {
+  const WallTime now = parts_.clock.now();
+  for (auto& [name, one] : memory_) {
+    one.since = std::min(one.since, now);
+    one.downtime.begun_by(now);
+  }
+}
+
 void Destinations::remember() {
   const WallTime oldest = parts_.clock.now() - parts_.config->queue.lifetime_max;
   const bool certain = parts_.clock_is_sure();
@@ -174,6 +188,7 @@ void Destinations::remember() {
 void Destinations::start() {
   if (Result<Memory> loaded = load_memory(state_file_)) {
     memory_ = std::move(*loaded);
+    set_memory_back();
   } else {
     const std::string& why = loaded.error().text;
     parts_.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", state_file_, why));

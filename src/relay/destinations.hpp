@@ -24,7 +24,8 @@ class Destinations {
   void start();       // with what the state file remembers; blocks
   Task<bool> save();  // false: it failed, and is to be tried again
   void reload(config::ConfigPtr config);
-  void tick();  // every second
+  void tick();           // every second
+  void clock_is_back();  // it was ahead
   void retire();
 
   Pointer of(const std::string& domain);          // of the spool; made if it is missing
@@ -42,6 +43,7 @@ class Destinations {
   void tick_all();
   void drop(const std::set<std::string>& needed, bool in_use_too);
   void remember();
+  void set_memory_back();
   void assume_outage();
   // What is remembered by this name, or by that of the wildcard that covered it; end() if nothing is.
   Memory::const_iterator before(const std::string& name) const;

@@ -27,6 +27,11 @@ void Downtime::end(WallTime now) {
   if (!spans_.empty() && spans_.back().second == WallTime::max()) spans_.back().second = now;
 }
 
+void Downtime::begun_by(WallTime now) {
+  if (spans_.empty() || spans_.back().second != WallTime::max()) return;
+  spans_.back().first = std::min(spans_.back().first, now);
+}
+
 void Downtime::forget_before(WallTime time) {
   std::erase_if(spans_, [time](const auto& span) { return span.second < time; });
 }
@@ -118,6 +123,11 @@ bool HealthTracker::flush(WallTime now) {
   if (health_ == Health::down) return false;
   trial_left_ = 0;
   return enter(Health::up, now);
+}
+
+void HealthTracker::clock_is_back(WallTime now) {
+  since_ = std::min(since_, now);
+  downtime_.begun_by(now);
 }
 
 void HealthTracker::inherit(Health health, WallTime since, std::string reason, bool on_trial,

@@ -29,6 +29,8 @@ class Downtime {
  public:
   void begin(WallTime now);
   void end(WallTime now);
+  // What goes on began by a clock that was ahead. What is over may stay: it keeps mail longer, never shorter.
+  void begun_by(WallTime now);
   void forget_before(WallTime time);
   void add(const Downtime& other);
   std::chrono::seconds within(WallTime from, WallTime to) const;
@@ -58,6 +60,8 @@ class HealthTracker {
   bool delivered(QueueId id, WallTime now);
   bool refused(QueueId id, WallTime now, std::string reason);  // before DATA, while refusals do not count
   bool flush(WallTime now);
+
+  void clock_is_back(WallTime now);  // `since` was read off a clock that was ahead, perhaps
 
   // What was known of it over a restart of ours, or elsewhere: its outage and its trial go on here. The worse health
   // wins, a trial begins anew.

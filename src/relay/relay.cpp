@@ -188,7 +188,9 @@ void Relay::Impl::watch_clock() {
   if (step == std::chrono::seconds(0)) return;
   parts.log.warning("qmgr", fmt::format("the system clock stepped {} by {}: no mail expires for a while",
                                         step.count() > 0 ? "ahead" : "back", human_duration(abs(step))));
-  if (step.count() < 0) end_long_waits();
+  if (step.count() > 0) return;
+  end_long_waits();
+  destinations.clock_is_back();
 }
 
 // Nothing is deferred for so long but by a clock that was ahead then.

@@ -314,6 +314,26 @@ TEST_CASE_METHOD(OnePrimary, "a long outage is told once") {
   CHECK(alerts.raised().size() == 1);
 }
 
+TEST_CASE_METHOD(OnePrimary, "an outage that began by a clock that was ahead counts from when that is set right") {
+  const WallTime right = clock.now();
+  clock.set(right + std::chrono::days(20));
+  primary.down();
+  start();
+  until_health(Health::down);
+  const bool restarts = GENERATE(false, true);
+  if (restarts) stop();
+  clock.set(right);
+  if (restarts) {
+    start();
+  } else {
+    until_logged("the system clock stepped back by 20d");
+  }
+  CHECK(relay->status().at(0).since == right);
+  clock.advance(std::chrono::minutes(20));
+  until([&] { return alerts.contains("primary of example.com is down"); });
+  CHECK(relay->status().at(0).downtime.within(right, clock.now()) == std::chrono::minutes(20));
+}
+
 // As many as wanted: GREYMX_OUTAGE_MESSAGES=1000000 unit_relay "two weeks*" takes minutes and some GB.
 TEST_CASE_METHOD(OnePrimary, "two weeks of outage expire nothing, and then everything arrives") {
   const char* wanted = std::getenv("GREYMX_OUTAGE_MESSAGES");
