@@ -5,6 +5,7 @@ namespace greymx::queue {
 namespace {
 
 constexpr std::uint64_t piece = 1 << 20;  // handed to the writer before we wait
+constexpr unsigned retry_after = 60;      // looks that find nothing to do, a second each
 
 bool stands_at(const Location& place, std::uint32_t segment, std::uint64_t offset) {
   return place.segment == segment && place.offset == offset;
@@ -20,9 +21,10 @@ bool Compactor::run(bool scarce, const std::function<bool(std::uint64_t)>& pace)
   return segment && empty(*segment, pace);
 }
 
-std::shared_ptr<Segment> Compactor::choose(bool scarce) const {
+std::shared_ptr<Segment> Compactor::choose(bool scarce) {
   const std::scoped_lock lock(books_.mutex);
   const auto number = books_.segments.wasteful(settings_.segment_size, scarce);
+  if (!number && ++idle_ % retry_after == 0) books_.segments.retry_failed();
   return number ? books_.segments.find(*number)->segment : nullptr;
 }
 
@@ -99,7 +101,8 @@ void Compactor::finish(Segment& segment, const Result<Segment::Walk>& walk, bool
   // Damage may have hidden an end; in the last batch of one that is not sealed it looks torn.
   use.emptied = walk && use.live == 0 && walk->damage.empty() && !walk->torn;
   // What changed its place while we looked is taken next time; what is damaged ends when it is read.
-  use.stuck = !use.emptied && (!walk || !copied);
+  use.failed = !walk && walk.error().kind == ErrorKind::temporary;
+  use.stuck = !use.emptied && !use.failed && (!walk || !copied);
 }
 
 }  // namespace greymx::queue

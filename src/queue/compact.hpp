@@ -20,7 +20,7 @@ class Compactor {
   bool run(bool scarce, const std::function<bool(std::uint64_t bytes)>& pace);
 
  private:
-  std::shared_ptr<Segment> choose(bool scarce) const;
+  std::shared_ptr<Segment> choose(bool scarce);
   bool empty(Segment& segment, const std::function<bool(std::uint64_t bytes)>& pace);
   std::optional<Append> needed(std::uint32_t segment, const RecordHeader& header, std::uint64_t offset,
                                std::string_view head, std::string_view body);
@@ -32,6 +32,7 @@ class Compactor {
   Writer& writer_;
   Quarantine& quarantine_;
   Log& log_;
+  unsigned idle_ = 0;
 };
 
 }  // namespace greymx::queue

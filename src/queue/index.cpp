@@ -386,7 +386,7 @@ std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size, 
   std::optional<std::uint32_t> emptiest, most_gain;
   std::uint64_t least = 0, gain = 0, needed = 0, closed = 0;
   for (const auto& [number, use] : uses_) {
-    if (use.open || use.emptied || use.stuck || untouched_.contains(number)) continue;
+    if (use.open || use.emptied || use.stuck || use.failed || untouched_.contains(number)) continue;
     if (use.evacuate) return number;
     if (!use.copies.empty() || stays(number)) continue;
     ++closed;
@@ -404,6 +404,10 @@ std::optional<std::uint32_t> SegmentTable::wasteful(std::uint64_t segment_size, 
   if (scarce && most_gain) return most_gain;
   const bool waste = closed * segment_size > 2 * needed + tolerated_waste * segment_size;
   return waste ? emptiest : std::nullopt;
+}
+
+void SegmentTable::retry_failed() {
+  for (auto& [number, use] : uses_) use.failed = false;
 }
 
 std::uint64_t SegmentTable::bytes() const {

@@ -145,6 +145,7 @@ class SegmentTable {
     bool evacuate = false;  // parts of it are damaged: move the rest as soon as possible
     bool emptied = false;   // all that was needed of it stands elsewhere too, ends included
     bool stuck = false;     // could not be emptied
+    bool failed = false;    // …for a reason that may pass
     std::uint64_t needed_bytes() const { return live_bytes + end_bytes; }
   };
 
@@ -170,6 +171,7 @@ class SegmentTable {
   // The closed segment with the least in it, if together they are more than twice what is needed of them, and some.
   // When room is `scarce`, any of which less than half is needed: what is copied is denser, so that comes to an end.
   std::optional<std::uint32_t> wasteful(std::uint64_t segment_size, bool scarce = false) const;
+  void retry_failed();
   std::uint64_t bytes() const;
   auto begin() const { return uses_.begin(); }
   auto end() const { return uses_.end(); }

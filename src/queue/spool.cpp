@@ -128,8 +128,9 @@ void SpoolImpl::stop() {
 bool SpoolImpl::maintain() {
   look_at_space();
   // Of a full disk, or a quota, mail learns in time; the writer tells of other trouble when it needs a segment.
-  const bool refilled = store_.refill(clock_.now()).has_value();
-  const bool scarce = !refilled || !space_.room(scarce_room * settings_.segment_size);
+  const auto refilled = store_.refill(clock_.now());
+  const bool full = !refilled && refilled.error().kind == ErrorKind::no_space;
+  const bool scarce = full || !space_.room(scarce_room * settings_.segment_size);
   remove_ended_files();
   cut_failed();
   while (retire_one()) {

@@ -338,3 +338,34 @@ TEST_CASE("what a stop cannot write is told of") {
   t.clean_restart();
   CHECK(t.spool->contains(id));
 }
+
+TEST_CASE("for want of descriptors nothing is compacted, and nothing is given up as it is") {
+  BadSpool t;
+  REQUIRE(t.open().has_value());
+  const std::vector<QueueId> slow = t.waste(8);
+  const auto lack = [](std::string_view suffix) {
+    return [suffix](const BadFiles::Call& call) {
+      return call.name == "open" && call.path.ends_with(suffix) ? BadFiles::io_error() : Result<>();
+    };
+  };
+  std::size_t before = t.logs().size();
+  SECTION("for new segments") {
+    t.bad->fault = lack(".free");
+    t.tidy();
+    CHECK(t.logs().size() == before);
+  }
+  SECTION("to read old ones") {
+    for (int i = 0; i < 2; ++i) t.spool->maintain();  // they are closed
+    before = t.logs().size();
+    t.bad->fault = lack(".log");
+    t.spool->limit(1ULL << 50, 0);
+    t.tidy();
+    CHECK(t.log.contains("cannot be compacted: Input/output error"));
+    CHECK_FALSE(t.spool->maintain());
+    CHECK(t.logs().size() == before);
+    t.bad->mend();
+    for (int i = 0; i < 100; ++i) t.spool->maintain();
+    CHECK(t.logs().size() < before);
+  }
+  for (const QueueId id : slow) CHECK(t.content(id).starts_with("slow"));
+}
