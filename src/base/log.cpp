@@ -134,8 +134,9 @@ class LogQueue {
 
 class QueuedLog final : public TargetLog {
  public:
-  QueuedLog(std::shared_ptr<LogTarget> target, Level level)
-      : level_(level),
+  QueuedLog(std::shared_ptr<LogTarget> target, const LogSettings& settings)
+      : settings_(settings),
+        level_(settings.level),
         queue_(std::make_shared<LogQueue>(std::move(target))),
         thread_([queue = queue_] { queue->run(); }) {}
 
@@ -150,9 +151,11 @@ class QueuedLog final : public TargetLog {
   }
 
   Result<> reconfigure(const LogSettings& settings) override {
+    if (settings == settings_) return {};
     auto target = detail::open_target(settings);
     if (!target) return std::unexpected(std::move(target).error());
     queue_->use(std::move(*target));
+    settings_ = settings;
     level_ = settings.level;
     warn_of_rotation(settings);
     return {};
@@ -166,6 +169,7 @@ class QueuedLog final : public TargetLog {
   void flush() override { queue_->flush(); }
 
  private:
+  LogSettings settings_;
   std::atomic<Level> level_;
   const std::shared_ptr<LogQueue> queue_;
   std::thread thread_;
@@ -176,7 +180,7 @@ class QueuedLog final : public TargetLog {
 Result<std::unique_ptr<TargetLog>> open_log(const LogSettings& settings) {
   auto target = detail::open_target(settings);
   if (!target) return std::unexpected(std::move(target).error());
-  auto log = std::make_unique<QueuedLog>(std::move(*target), settings.level);
+  auto log = std::make_unique<QueuedLog>(std::move(*target), settings);
   log->warn_of_rotation(settings);
   return log;
 }

@@ -42,7 +42,7 @@ struct LogSettings {
 
 class TargetLog : public Log {
  public:
-  virtual Result<> reconfigure(const LogSettings& settings) = 0;  // on reload
+  virtual Result<> reconfigure(const LogSettings& settings) = 0;  // on reload, by one thread; the same change nothing
   virtual void flush() = 0;
 };
 // A file that cannot be opened is an error with the remedy.

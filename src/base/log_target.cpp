@@ -67,6 +67,12 @@ class Descriptor {
 
 constexpr int append_flags = O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY;
 
+// Open already. What a container's /dev/stdout leads to cannot be opened anew when root is given up. -1 = none of them.
+int standard_descriptor(const std::string& target) {
+  if (target == "/dev/stdout") return STDOUT_FILENO;
+  return target == "stderr" || target == "/dev/stderr" ? STDERR_FILENO : -1;
+}
+
 int open_file(const std::string& path) {
   return ::open(path.c_str(), append_flags | O_CREAT, 0640);
 }
@@ -88,7 +94,7 @@ class FileTarget final : public LogTarget {
   FileTarget(LogSettings settings, int fd) : settings_(std::move(settings)), fd_(fd) {}
 
   bool write(std::span<const LogRecord> records) override {
-    if (settings_.target != "stderr") follow();
+    if (settings_.target != "stderr" && !settings_.target.starts_with("/dev/")) follow();
     std::string lines;
     for (const LogRecord& record : records) {
       lines += settings_.json ? json_line(settings_, record) : text_line(settings_, record);
@@ -196,10 +202,9 @@ class JournalTarget final : public LogTarget {
 };
 
 Result<std::unique_ptr<LogTarget>> open_descriptor(const LogSettings& settings) {
-  if (settings.target == "stderr")
-    return std::make_unique<FileTarget>(settings, ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0));
-  const int fd = open_file(settings.target);
-  if (fd >= 0) return std::make_unique<FileTarget>(settings, fd);
+  const int standard = standard_descriptor(settings.target);
+  const int fd = standard >= 0 ? ::fcntl(standard, F_DUPFD_CLOEXEC, 0) : open_file(settings.target);
+  if (fd >= 0 || settings.target == "stderr") return std::make_unique<FileTarget>(settings, fd);
   return cannot_open(errno, settings);
 }
 
@@ -277,7 +282,7 @@ std::string rotation_trouble(const LogSettings& settings) {
 namespace greymx {
 
 Result<> check_log(const LogSettings& settings) {
-  const bool file = settings.target.starts_with('/');
+  const bool file = settings.target.starts_with('/') && detail::standard_descriptor(settings.target) < 0;
   if (file) return detail::check_file(settings);
   const auto target = detail::open_target(settings);
   return target ? Result<>{} : std::unexpected(target.error());

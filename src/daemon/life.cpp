@@ -112,7 +112,10 @@ Result<config::ConfigPtr> Daemon::Parts::read_again() {
     return fail(ErrorKind::invalid, fmt::format("{}", fmt::join(lines, "\n")));
   }
   if (auto ok = smtp::TlsServer::check(loaded.config->tls); !ok) return refuse_reload(std::move(ok).error());
-  if (auto ok = check_log(loaded.config->log); !ok) return refuse_reload(std::move(ok).error());
+  // As root we may have opened what the user cannot: it stays open.
+  if (loaded.config->log != config()->log) {
+    if (auto ok = check_log(loaded.config->log); !ok) return refuse_reload(std::move(ok).error());
+  }
   return loaded.config;
 }
 

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/files.hpp"
@@ -118,6 +119,28 @@ TEST_CASE("a log file is made where only root may, and is the user's from then o
   CHECK(geteuid() == 0);
   CHECK(look_at(dir / "log").st_uid == somebody.uid);
   CHECK(look_at(dir / "log").st_size > 0);
+}
+
+TEST_CASE("what /dev/stdout leads to is a log for the user, though it is root's") {
+  if (!is_root()) return;
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const LogSettings settings = log_to("/dev/stdout");
+    const bool given_up = dup2(ends[1], STDOUT_FILENO) >= 0 && drop_privileges(somebody).has_value();
+    if (!given_up || !check_log(settings)) _exit(1);
+    if (const auto log = open_log(settings)) (*log)->info("master", "text");
+    _exit(0);
+  }
+  close(ends[1]);
+  std::string written(1000, '\0');
+  written.resize(static_cast<std::size_t>(std::max<ssize_t>(read(ends[0], written.data(), written.size()), 0)));
+  close(ends[0]);
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  CHECK(written.ends_with(": text\n"));
 }
 
 TEST_CASE("a link in the place of the log gives nothing of root's away") {
