@@ -31,6 +31,42 @@ bool give(const std::string& path, const SocketOwner& owner) {
   return lchown(path.c_str(), owner.uid, owner.gid) == 0;
 }
 
+// Replaces the socket that a dead process left behind.
+Unix::acceptor bind_here(const asio::any_io_executor& executor, const std::string& path, mode_t mode,
+                         boost::system::error_code& error) {
+  const Unix::endpoint endpoint(path);
+  Unix::acceptor acceptor(executor);
+  error.clear();
+  struct stat found{};
+  if (lstat(path.c_str(), &found) == 0 && S_ISSOCK(found.st_mode)) {
+    Unix::socket probe(executor);
+    probe.connect(endpoint, error);
+    if (!error) error = asio::error::already_connected;
+    if (error == asio::error::connection_refused) {
+      error.clear();
+      if (unlink(path.c_str()) != 0) error.assign(errno, boost::system::system_category());
+    }
+    if (error) return acceptor;
+  }
+  acceptor.open(endpoint.protocol(), error);
+  const mode_t usual = umask(~mode & 0777);
+  if (!error) acceptor.bind(endpoint, error);
+  umask(usual);
+  return acceptor;
+}
+
+// A container's root may lack the right to write where others may, and to give away.
+Unix::acceptor bind_unix_as(const SocketOwner& owner, const asio::any_io_executor& executor, const std::string& path,
+                            mode_t mode, boost::system::error_code& error) {
+  const uid_t uid = geteuid();
+  const gid_t gid = getegid();
+  Unix::acceptor acceptor(executor);
+  error = asio::error::access_denied;
+  if (setegid(owner.gid) == 0 && seteuid(owner.uid) == 0) acceptor = bind_here(executor, path, mode, error);
+  if (seteuid(uid) != 0 || setegid(gid) != 0) error.assign(errno, boost::system::system_category());
+  return acceptor;
+}
+
 }  // namespace
 
 tcp::endpoint to_asio(const Endpoint& endpoint) {
@@ -80,21 +116,14 @@ Result<Unix::acceptor> bind_unix(asio::any_io_executor executor, const std::stri
   if (path.size() >= sizeof(sockaddr_un::sun_path)) {
     return unix_problem(key, path, "the path is too long for a socket (107 bytes)");
   }
-  const Unix::endpoint endpoint(path);
-  boost::system::error_code error;
-  struct stat found{};
-  if (lstat(path.c_str(), &found) == 0 && S_ISSOCK(found.st_mode)) {
-    Unix::socket probe(executor);
-    probe.connect(endpoint, error);
-    if (!error) return unix_problem(key, path, "another process does");
-    if (error == asio::error::connection_refused) unlink(path.c_str());
-  }
   Unix::acceptor acceptor(executor);
-  acceptor.open(endpoint.protocol(), error);
-  const mode_t usual = umask(~mode & 0777);
-  if (!error) acceptor.bind(endpoint, error);
-  umask(usual);
-  if (!error && owner && !give(path, *owner)) error.assign(errno, boost::system::system_category());
+  boost::system::error_code error = asio::error::access_denied;
+  if (owner) acceptor = bind_unix_as(*owner, executor, path, mode, error);
+  if (error == asio::error::access_denied) {  // only root may
+    acceptor = bind_here(executor, path, mode, error);
+    if (!error && owner && !give(path, *owner)) error.assign(errno, boost::system::system_category());
+  }
+  if (error == asio::error::already_connected) return unix_problem(key, path, "another process does");
   if (error) return unix_problem(key, path, error.message());
   return acceptor;
 }

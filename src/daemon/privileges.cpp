@@ -36,7 +36,9 @@ Result<std::optional<Identity>> find_identity(const config::Config& config) {
 namespace {
 
 Result<> give(int descriptor, const Identity& identity, const std::string& path) {
-  const int given = fchown(descriptor, identity.uid, identity.gid);
+  struct stat found{};
+  const bool has = fstat(descriptor, &found) == 0 && found.st_uid == identity.uid && found.st_gid == identity.gid;
+  const int given = has ? 0 : fchown(descriptor, identity.uid, identity.gid);  // a container's root may lack CAP_CHOWN
   const int error = errno;
   close(descriptor);
   return given == 0 ? Result<>{} : fail_errno(error, path);

@@ -82,6 +82,20 @@ if os.geteuid() == 0:
             tap.equal(policy.recv(100), b"action=DUNNO\n\n", "a policy socket is made in a directory " + turn)
         tap.equal(bound.stop(), 0, "and it stops")
     tap.equal(os.stat(os.path.join(mx.directory, "control")).st_uid, nobody, "the control socket is the user's")
+    contained = Greymx(tap, BASE + '[log]\ntarget = "/dev/fd/1"\n', name="contained")
+    for directory in ("queue", "state"):
+        os.mkdir(os.path.join(contained.directory, directory))
+        os.chown(os.path.join(contained.directory, directory), nobody, grp.getgrnam("nogroup").gr_gid)
+    contained.wrapper = ["setpriv", "--bounding-set", "-all,+setuid,+setgid,+net_bind_service", "--inh-caps", "-all"]
+    for turn in ("in a container, without most of root's capabilities", "again, where the last socket was left behind"):
+        contained.start()
+        tap.check(contained.tool("status").returncode == 0, "it runs " + turn)
+        contained.kill9()
+    contained.start()
+    reload = contained.tool("reload")
+    tap.equal(reload.returncode, 0, "a log that only root could open stays open over a reload")
+    tap.check("moved away" not in contained.log() and "is in effect" in contained.log(), "and is written", contained.log())
+    tap.equal(contained.stop(), 0, "and it stops")
 tap.check(os.stat(os.path.join(mx.directory, "control")).st_mode & 0o777 == 0o660, "the control socket is 0660")
 
 session = Smtp(mx.smtp)

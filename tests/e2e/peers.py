@@ -163,6 +163,7 @@ class Greymx:
         self.policy = list(policy)
         self.file = os.path.join(self.directory, "relay.conf")
         self.service = None
+        self.wrapper = []  # what greymxd is started by
         if os.geteuid() == 0:
             user = pwd.getpwnam("nobody")
             os.chown(self.directory, user.pw_uid, grp.getgrnam("nogroup").gr_gid)
@@ -188,7 +189,7 @@ class Greymx:
             file.write(head + config + tail)
 
     def start(self, wait=True):
-        self.service = Service(self.tap, self.name, [os.path.join(BUILD, "greymxd"), "-c", self.file], self.env)
+        self.service = Service(self.tap, self.name, [*self.wrapper, os.path.join(BUILD, "greymxd"), "-c", self.file], self.env)
         if wait and not wait_for(lambda: not self.service.running() or self.ready()):
             raise RuntimeError("greymxd does not get ready: " + self.log()[-2000:])
         if wait and not self.service.running():
