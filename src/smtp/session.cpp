@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::uint32_t free_junk = 100;
 constexpr std::size_t max_logged = 256;
+constexpr std::uint64_t trace_reserve = 1024;  // for the header lines to come, while their length is not known
 
 constexpr std::uint8_t in(std::initializer_list<State> states) {
   std::uint8_t bits = 0;
@@ -208,7 +209,8 @@ void Session::list_extensions() {
                      "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250 CHUNKING\r\n"});
 }
 
-// Ours, or what the primary of `domain` last offered if that is less: a larger message would only bounce.
+// Ours, or what the primary of `domain` last offered, without what we add, if that is less: a larger message would only
+// bounce.
 std::uint64_t Session::max_size_for(const std::string& domain) const {
   return at_most_ours(admission_->size_limit(domain));
 }
@@ -218,7 +220,9 @@ std::uint64_t Session::max_message_size() const {
 }
 
 std::uint64_t Session::at_most_ours(std::uint64_t limit) const {
-  return limit == 0 ? config_.limits.message_size : std::min(limit, config_.limits.message_size);
+  if (limit == 0) return config_.limits.message_size;
+  const std::uint64_t left = limit > trace_reserve ? limit - trace_reserve : 1;  // "SIZE 0" would be no limit
+  return std::min(left, config_.limits.message_size);
 }
 
 Effect Session::bdat(std::string_view arguments) {

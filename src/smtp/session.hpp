@@ -45,11 +45,12 @@ struct Transaction {
   explicit Transaction(Intake& intake) : memory(intake.recipient_bytes) {}
 
   Envelope envelope;
-  std::size_t recipient_bytes = 0;   // addresses and ORCPTs of the envelope
-  EnvelopeMemory memory;             // of its recipients
-  std::vector<std::string> headers;  // from verdicts
-  std::uint64_t max_size = 0;
-  std::uint32_t attempts = 0;  // RCPT commands
+  std::size_t recipient_bytes = 0;          // addresses and ORCPTs of the envelope
+  EnvelopeMemory memory;                    // of its recipients
+  std::vector<std::string> headers;         // from verdicts
+  std::uint64_t primary_size = UINT64_MAX;  // the least SIZE of the primaries: of the message with our header lines
+  std::uint64_t trace_size = 0;             // of those lines
+  std::uint32_t attempts = 0;               // RCPT commands
   bool discard = false;
   std::unique_ptr<Body> body;  // from the first recipient on; gone once the content is refused
   BodyDecoder decoder;

@@ -48,7 +48,9 @@ std::string Session::trace_headers() {
   if (transaction_->envelope.recipients.size() == 1) {
     result += concat({"\r\n\tfor <", transaction_->envelope.recipients.front().address, ">"});
   }
-  return result += concat({"; ", rfc5322_date(clock_.now()), "\r\n"});
+  result += concat({"; ", rfc5322_date(clock_.now()), "\r\n"});
+  transaction_->trace_size = result.size();
+  return result;
 }
 
 std::string Session::protocol() const {
@@ -58,7 +60,9 @@ std::string Session::protocol() const {
 
 bool Session::still_wanted() {
   const Transaction& transaction = *transaction_;
-  if (!transaction.failure && transaction.decoder.size() > transaction.max_size) {
+  const std::uint64_t size = transaction.decoder.size();
+  const bool too_big = size > config_.limits.message_size || size + transaction.trace_size > transaction.primary_size;
+  if (!transaction.failure && too_big) {
     drop_content(make_reply(replies::too_big), "message_size");
   }
   return !transaction.failure;

@@ -51,7 +51,6 @@ void Session::mail(std::string_view arguments) {
   }
   facts_.instance = concat({instance_, ".", std::to_string(++transactions_)});
   transaction_ = std::make_unique<Transaction>(intake_);
-  transaction_->max_size = config_.limits.message_size;
   Envelope& envelope = transaction_->envelope;
   envelope.reverse_path = facts_.sender.to_string();
   envelope.body = command->body;
@@ -114,7 +113,8 @@ bool Session::on_recipient(Verdict verdict) {
     log_.write(Level::info, "smtpd", facts_.queue_id, "client=" + client());
   }
   take(verdict);
-  transaction.max_size = std::min(transaction.max_size, max_size_for(pending_.path.mailbox.domain));
+  const std::uint64_t limit = admission_->size_limit(pending_.path.mailbox.domain);
+  if (limit > 0) transaction.primary_size = std::min(transaction.primary_size, limit);
   add_recipient(address);
   state_ = State::rcpt;
   answer(replies::rcpt_ok);
