@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,7 @@ class SessionChecks {
  public:
   virtual ~SessionChecks() = default;
   virtual Task<std::string> client_name() = 0;
+  virtual std::optional<std::string> known_client_name() const = 0;  // without waiting
   virtual void mail(const Facts& facts) = 0;
   virtual Task<Verdict> recipient(Facts facts, Mailbox recipient) = 0;
   virtual Task<Verdict> data(Facts facts, std::vector<Mailbox> recipients) = 0;

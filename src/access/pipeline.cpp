@@ -225,8 +225,13 @@ class Session final : public SessionChecks {
         client_(pipeline_->begin(setup_, client, afresh)) {}
 
   Task<std::string> client_name() override {
-    const dns::ClientName* name = co_await client_->name.wait(patience_ends(setup_));
-    co_return name != nullptr && !name->name.empty() ? name->name : "unknown";
+    co_await client_->name.wait(patience_ends(setup_));
+    co_return known_client_name().value_or("unknown");
+  }
+  std::optional<std::string> known_client_name() const override {
+    const dns::ClientName* name = client_->name.get();
+    if (name == nullptr) return std::nullopt;
+    return name->name.empty() ? "unknown" : name->name;
   }
 
   // What DNS said, for explain.

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -18,9 +19,9 @@ namespace greymx::smtp {
 class Admission {
  public:
   virtual ~Admission() = default;
-  // The client's forward-confirmed name or "unknown"; looked up since connect. Called once, before the first command
-  // is answered, and again after XCLIENT.
+  // The client's forward-confirmed name or "unknown"; looked up since connect.
   virtual Task<std::string> client_name() = 0;
+  virtual std::optional<std::string> known_client_name() const = 0;  // without waiting; nullopt: not known yet
   // After MAIL has been accepted: starts the lookups that need only the sender.
   virtual void mail(const Facts& facts) = 0;
   // All policy for one recipient, relay control first. `facts` and `recipient` are copied.

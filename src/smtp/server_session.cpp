@@ -34,7 +34,7 @@ ServerSession::ServerSession(ServerParts parts, config::ConfigPtr config, std::u
 
 ServerSession::~ServerSession() {
   if (!begun_) return;
-  announce();
+  look_for_name();
   parts_.log.info("smtpd", concat({"disconnect from ", session_.client(), " ", session_.summary()}));
 }
 
@@ -50,7 +50,7 @@ Task<> ServerSession::run() {
       continue;
     }
     command_deadline_.reset();
-    if (!named_) co_await learn_name();
+    look_for_name();
     Effect effect = Effect::none;
     if (event.status == LineReader::Status::line) {
       effect = session_.on_line(event.line, !rest.empty());
@@ -157,16 +157,25 @@ void ServerSession::admit(Client client) {
   answering_since_ = parts_.clock.steady();
 }
 
+// Only for what decides by it, so that a slow name server of the client holds up nothing else, and this no longer than
+// the slowest lookup.
 Task<> ServerSession::learn_name() {
+  if (named_) co_return;
   std::string name = co_await admission_->client_name();
-  session_.set_client_name(std::move(name));
-  named_ = true;
-  announce();
+  take_name(std::move(name));
 }
 
-// As late as the client's name is known, if it is before other lines about it.
-void ServerSession::announce() {
-  if (!std::exchange(connect_logged_, true)) parts_.log.info("smtpd", "connect from " + session_.client());
+// The log has it as soon as it is known.
+void ServerSession::look_for_name() {
+  if (named_) return;
+  std::optional<std::string> name = admission_->known_client_name();
+  if (name) take_name(std::move(*name));
+}
+
+void ServerSession::take_name(std::string name) {
+  named_ = true;
+  session_.set_client_name(std::move(name));
+  session_.announce();
 }
 
 Task<bool> ServerSession::take_over_client() {
@@ -256,7 +265,7 @@ std::string ServerSession::place() {
 }
 
 void ServerSession::log_loss(bool timeout) {
-  announce();
+  look_for_name();
   parts_.log.info("smtpd", fmt::format("{} after {}", timeout ? "timeout" : "lost connection", place()));
 }
 
@@ -319,6 +328,7 @@ Task<bool> ServerSession::perform(Effect effect) {
       break;
     case Effect::recipient: {
       Facts facts = session_.facts();
+      co_await learn_name();
       Mailbox recipient = session_.pending_recipient();
       Verdict verdict = co_await admission_->recipient(std::move(facts), std::move(recipient));
       going = session_.on_recipient(std::move(verdict));
@@ -373,6 +383,7 @@ Task<bool> ServerSession::start_tls() {
   const Result<TlsInfo> info = co_await stream_->start_tls_server(context.get(), in(patience));
   ticket_->busy();
   if (!info) {
+  look_for_name();
     const std::string why = leaving_ != nullptr ? "told to leave" : info.error().text;
     parts_.log.info("smtpd", fmt::format("SSL_accept error from {}: {}", session_.client(), why));
     co_return false;

@@ -59,7 +59,8 @@ class ServerSession {
   Task<bool> identify(Client client);
   void admit(Client client);
   Task<> learn_name();
-  void announce();
+  void look_for_name();
+  void take_name(std::string name);
   void log_loss(bool timeout);
   Task<bool> take_over_client();
   Task<bool> more_input();
@@ -96,7 +97,6 @@ class ServerSession {
   LineReader lines_;
   bool begun_ = false;  // the client has been admitted
   bool named_ = false;  // and its name is known
-  bool connect_logged_ = false;
   bool in_content_ = false;
   std::optional<SteadyTime> command_deadline_;
   SteadyTime last_input_{};       // or when replies were sent since

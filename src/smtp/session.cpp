@@ -303,6 +303,15 @@ void Session::on_xclient(const XclientCommand& command) {
 
 // --- answers, logs ---------------------------------------------------------------------------------------------------
 
+void Session::announce() {
+  if (!std::exchange(connect_logged_, true)) log_.info("smtpd", "connect from " + facts_.client.to_string());
+}
+
+std::string Session::client() {
+  announce();
+  return facts_.client.to_string();
+}
+
 void Session::answer(const Reply& reply, bool counts_as_error) {
   append_reply(output_, reply);
   if (reply.code < 400) ++counts_[static_cast<std::size_t>(verb_)].ok;

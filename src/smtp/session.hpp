@@ -80,6 +80,7 @@ class Session {
   void note_early_talker() { facts_.early_talker = true; }
   void note_improper_pipelining();
   void set_client_name(std::string name) { facts_.client.name = std::move(name); }
+  void announce();  // the first line of the log about a client: that it has come
   void greet();
 
   // One command line; `more_follows`: bytes behind it have already come.
@@ -115,7 +116,7 @@ class Session {
   const Chunk& chunk() const { return chunk_; }
   const XclientCommand& xclient() const { return xclient_; }
   const std::string& etrn_node() const { return etrn_node_; }
-  std::string client() const { return facts_.client.to_string(); }
+  std::string client();                              // for the log, after announce()
   std::string_view where() const { return where_; }  // "RCPT": the last command, for "lost connection after"
   std::string summary() const;                       // "ehlo=1 mail=1 rcpt=0/1 commands=2/3"
   std::uint64_t max_message_size() const;            // what EHLO offers
@@ -174,6 +175,7 @@ class Session {
   std::uint32_t transactions_ = 0;
   bool xclient_allowed_ = false;
   bool tls_offered_ = false;
+  bool connect_logged_ = false;
   RcptCommand pending_;
   Chunk chunk_;
   XclientCommand xclient_;

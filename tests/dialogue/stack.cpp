@@ -57,6 +57,7 @@ class Admission final : public smtp::Admission {
   Admission(std::unique_ptr<access::SessionChecks> checks, const FakePrimaries& primaries)
       : checks_(std::move(checks)), primaries_(primaries) {}
   Task<std::string> client_name() override { return checks_->client_name(); }
+  std::optional<std::string> known_client_name() const override { return checks_->known_client_name(); }
   void mail(const Facts& facts) override { checks_->mail(facts); }
   Task<Verdict> recipient(Facts facts, Mailbox recipient) override {
     return checks_->recipient(std::move(facts), std::move(recipient));

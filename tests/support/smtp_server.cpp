@@ -31,6 +31,9 @@ class FakePolicy::Admission final : public smtp::Admission {
  public:
   explicit Admission(FakePolicy& owner) : owner_(owner) {}
   Task<std::string> client_name() override { co_return owner_.name; }
+  std::optional<std::string> known_client_name() const override {
+    return owner_.name_is_late ? std::nullopt : std::optional(owner_.name);
+  }
   void mail(const Facts&) override {}
   Task<Verdict> recipient(Facts facts, Mailbox recipient) override {
     owner_.asked.push_back(facts);

@@ -47,6 +47,7 @@ class FakePolicy final : public smtp::Policy {
   std::unique_ptr<smtp::Admission> admit(const Client& client) override;
 
   std::string name = "mail.example.org";
+  bool name_is_late = false;  // who wants it has to wait for it
   std::function<Verdict(const Facts&, const Mailbox&)> recipient;
   std::function<Verdict(const Facts&)> data;
   std::function<Reply(const Facts&, const std::string&)> etrn;

@@ -47,6 +47,20 @@ TEST_CASE("the greeting comes at once, the client's name before the first answer
   CHECK(rig.client->peer_closed());
 }
 
+TEST_CASE("a late name comes into the log when it is known, behind the line that somebody has come") {
+  ServerRig rig;
+  rig.policy.name_is_late = true;
+  CHECK(last_line(rig.line("EHLO x")).starts_with("250 "));
+  CHECK(rig.log.lines().empty());
+  rig.line("MAIL FROM:<a b>");
+  CHECK(rig.log.lines().at(0).text == "smtpd: connect from unknown[192.0.2.10]");
+  CHECK(rig.log.lines().at(1).text.find("Illegal address syntax from unknown[192.0.2.10] in MAIL") !=
+        std::string::npos);
+  rig.say("MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\n");
+  CHECK(rig.policy.asked.at(0).client.name == "mail.example.org");
+  CHECK(rig.log.count("connect from") == 1);
+}
+
 TEST_CASE("replies to a pipelined group are sent in one write, in order") {
   ServerRig rig;
   rig.say("");
