@@ -55,7 +55,7 @@ Task<> ServerSession::run() {
     if (event.status == LineReader::Status::line) {
       effect = session_.on_line(event.line, !rest.empty());
     } else {
-      session_.on_bad_line(event.status);
+      effect = session_.on_bad_line(event.status);
     }
     input_.drop_to(rest);
     if (effect != Effect::none) going = co_await perform(effect);
@@ -180,6 +180,7 @@ void ServerSession::take_name(std::string name) {
 
 Task<bool> ServerSession::take_over_client() {
   const XclientCommand command = session_.xclient();
+  session_.announce();
   Client client = session_.facts().client;
   if (command.address) {
     client = make_client({*command.address, 0});
@@ -327,8 +328,8 @@ Task<bool> ServerSession::perform(Effect effect) {
     case Effect::none:
       break;
     case Effect::recipient: {
-      Facts facts = session_.facts();
       co_await learn_name();
+      Facts facts = session_.facts();
       Mailbox recipient = session_.pending_recipient();
       Verdict verdict = co_await admission_->recipient(std::move(facts), std::move(recipient));
       going = session_.on_recipient(std::move(verdict));
@@ -382,8 +383,8 @@ Task<bool> ServerSession::start_tls() {
   ticket_->idle(parts_.clock.steady());
   const Result<TlsInfo> info = co_await stream_->start_tls_server(context.get(), in(patience));
   ticket_->busy();
-  if (!info) {
   look_for_name();
+  if (!info) {
     const std::string why = leaving_ != nullptr ? "told to leave" : info.error().text;
     parts_.log.info("smtpd", fmt::format("SSL_accept error from {}: {}", session_.client(), why));
     co_return false;

@@ -94,7 +94,7 @@ class ServerSession {
   Session session_;
   std::unique_ptr<Admission> admission_;
   InputBuffer input_{parts_.buffers};
-  LineReader lines_;
+  LineReader lines_{config_->smtp.reject_bare_lf};
   bool begun_ = false;  // the client has been admitted
   bool named_ = false;  // and its name is known
   bool in_content_ = false;

@@ -175,20 +175,24 @@ const ReplyText& Session::out_of_order(Verb verb) const {
   }
 }
 
-void Session::on_bad_line(LineReader::Status status) {
+Effect Session::on_bad_line(LineReader::Status status) {
   verb_ = Verb::unknown;
   where_ = to_string(verb_);
   ++counts_[static_cast<std::size_t>(verb_)].total;
   switch (status) {
     case LineReader::Status::bare_lf:
-      return answer(replies::bad_command_bytes, "bare <LF>");
+      answer(replies::bad_command_bytes, "bare <LF>");
+      return Effect::close;
     case LineReader::Status::bare_cr:
-      return answer(replies::bad_command_bytes, "bare <CR>");
+      answer(replies::bad_command_bytes, "bare <CR>");
+      break;
     case LineReader::Status::nul:
-      return answer(replies::bad_command_bytes, "<NUL>");
+      answer(replies::bad_command_bytes, "<NUL>");
+      break;
     default:
-      return answer(replies::command_too_long);
+      answer(replies::command_too_long);
   }
+  return Effect::none;
 }
 
 void Session::hello(Verb verb, std::string_view name) {

@@ -85,7 +85,7 @@ class Session {
 
   // One command line; `more_follows`: bytes behind it have already come.
   Effect on_line(std::string_view line, bool more_follows);
-  void on_bad_line(LineReader::Status status);
+  Effect on_bad_line(LineReader::Status status);
   bool on_recipient(Verdict verdict);  // false: an access file says 421 or 521, hang up (access(5))
   // True: content may come. For DATA 354 is said; for a first BDAT nothing yet.
   bool on_data(Verdict verdict);

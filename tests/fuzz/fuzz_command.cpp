@@ -64,7 +64,7 @@ void check_line(std::string_view line) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   std::string_view input(reinterpret_cast<const char*>(data), size);
   check_line(input);
-  LineReader reader;
+  LineReader reader(false);
   for (auto event = reader.next(input); event.status != LineReader::Status::need_more; event = reader.next(input)) {
     if (event.status == LineReader::Status::line) check_line(event.line);
   }
