@@ -66,14 +66,14 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
     }
     usable = usable && (piece.file || piece.list || !piece.held_back.empty());
   };
-  const auto unreadable = [&](const std::string& path, const Error& error) {
-    loaded.errors.push_back({path, 0, 0, error.text});
+  const auto unreadable = [&](const Error& error) {
+    loaded.errors.push_back({{}, 0, 0, error.text});  // names the file
     return false;
   };
   for (const std::string& path : access_paths(config)) {
     refresh(path, path, [&](Piece& piece) {
       const auto text = read_file(path);
-      if (!text) return unreadable(path, text.error());
+      if (!text) return unreadable(text.error());
       const std::size_t errors = loaded.errors.size();
       auto file = AccessFile::parse(*text, path, loaded.errors);
       const bool good = loaded.errors.size() == errors;
@@ -85,7 +85,7 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
     if (domain.recipients.empty()) continue;
     refresh(list_key(domain), domain.recipients, [&](Piece& piece) {
       auto list = RecipientList::read(domain.recipients, domain);
-      if (!list) return unreadable(domain.recipients, list.error());
+      if (!list) return unreadable(list.error());
       const std::size_t before = piece.size, now = (*list)->size();
       const bool believed = explicit_reload || (now > 0 && now * 5 >= before * 4);
       if (believed) {

@@ -270,6 +270,7 @@ bool knows_control(std::string_view text, bool whole, const Report& report) {
 
 std::string Diagnostic::to_string() const {
   if (line == 0) return fmt::format("{}: {}", file, text);
+  if (file.empty()) return text;
   return fmt::format("{}:{}:{}: {}", file, line, column, text);
 }
 

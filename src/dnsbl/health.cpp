@@ -265,12 +265,11 @@ Task<> Health::test_resolver(dns::Resolver& resolver, SteadyTime deadline) {
     log_.info("dnsbl", "our resolver no longer invents answers: block lists are in use again");
     co_return;
   }
-  const std::string what =
-      "all block lists are switched off: our resolver invents answers for names that do not exist (" +
-      describe(answer) + " for a name under .invalid)";
-  log_.error("dnsbl", what);
+  const std::string why =
+      "our resolver invents answers for names that do not exist (" + describe(answer) + " for a name under .invalid)";
+  log_.error("dnsbl", "all block lists are switched off: " + why);
   alerts_.raise("all block lists are switched off",
-                what + ". Use a resolver that does not rewrite NXDOMAIN, in [dns] servers or resolv.conf.");
+                why + ". Use a resolver that does not rewrite NXDOMAIN, in [dns] servers or resolv.conf.");
 }
 
 }  // namespace greymx::dnsbl
