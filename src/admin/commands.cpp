@@ -11,6 +11,8 @@
 #include "admin/walk.hpp"
 #include "base/mailbox.hpp"
 #include "config/load.hpp"
+#include "smtp/command.hpp"
+#include "smtp/reply.hpp"
 
 namespace greymx::admin {
 
@@ -222,6 +224,15 @@ Task<Ending> dnsbl_lookup(Call& call) {
   co_return Ending{};
 }
 
+// As a session reads it, with or without brackets.
+std::optional<Mailbox> read_path(std::string_view text) {
+  const std::string whole = fmt::format("<{}>", without_brackets(text));
+  std::string_view rest = whole;
+  auto path = smtp::parse_path(rest);
+  if (!path || !rest.empty()) return std::nullopt;
+  return std::move(path->mailbox);
+}
+
 Task<Ending> explain(Call& call) {
   const Request& request = call.request;
   const auto address = IpAddress::parse(request.arg("client"));
@@ -231,9 +242,16 @@ Task<Ending> explain(Call& call) {
   if (!request.arg("name").empty()) facts.client.name = to_lower(request.arg("name"));
   facts.helo = request.arg("helo");
   facts.protocol = "ESMTP";
-  facts.sender = Mailbox::split(without_brackets(request.arg("from")));
-  const Mailbox to = Mailbox::split(without_brackets(request.arg("to")));
-  const access::Explained explained = co_await call.services.explain(facts, to);
+  const std::optional<Mailbox> from = read_path(request.arg("from"));
+  const std::optional<Mailbox> to = read_path(request.arg("to"));
+  access::Explained explained;
+  if (!from || !to || to->empty()) {
+    explained.verdict.reply = smtp::make_reply(from ? smtp::replies::bad_recipient : smtp::replies::bad_sender);
+    explained.verdict.check = "syntax";
+  } else {
+    facts.sender = *from;
+    explained = co_await call.services.explain(facts, *to);
+  }
   const Style style{request.color};
   std::string text;
   for (const access::Step& step : explained.steps) {

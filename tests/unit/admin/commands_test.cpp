@@ -369,6 +369,14 @@ TEST_CASE("a reload that fails says why and that nothing changed") {
 TEST_CASE("a reload that leaves something out or to a restart says so") {
   World world;
   world.reload_result->needs_restart = {"workers"};
+  const auto reply_to = [&](const std::string& from, const std::string& to) {
+    world.sink.text.clear();
+    world.run("explain", [&](Request& r) { r.args = {{"client", "192.0.2.1"}, {"from", from}, {"to", to}}; });
+    return world.sink.text;
+  };
+  CHECK(reply_to("bad address", "b@example.com") == "reply: 501 5.1.7 Bad sender address syntax\n");
+  CHECK(reply_to("", "<b@example.com> x") == "reply: 501 5.1.3 Bad recipient address syntax\n");
+  CHECK(world.calls.size() == 1);
   CHECK(world.run("reload").exit == 0);
   CHECK(world.sink.text.find("workers has changed: restart greymxd") != std::string::npos);
   world.reload_result->advice = "3 messages are in /old: stop greymxd, move /old to /new, start";
