@@ -43,7 +43,9 @@ bool check_whitelist(greylist::Whitelist::Of of, const config::Loaded& loaded) {
   const auto list = greylist::load_whitelist(of, clients ? lists.whitelist_clients : lists.whitelist_recipients,
                                              lists.whitelists_are_default, problems);
   for (const std::string& problem : problems) complain(problem);
-  return list || complain(loaded.about(list.error().text).to_string());
+  if (list) return true;
+  const char* key = clients ? "greylist.whitelist_clients" : "greylist.whitelist_recipients";
+  return complain(loaded.about(fmt::format("{}: {}", key, list.error().text)).to_string());
 }
 
 // -t: the files that the configuration names, read as the user that will run (as whoever we are if there is none).

@@ -135,7 +135,8 @@ class Loader {
   static std::string without_quotes(const toml::key& key, const toml::table& table) {
     std::string name(key.str());
     const toml::table* inner = &table;
-    while (inner->size() == 1 && inner->begin()->second.is_table()) {
+    const bool quoted = name.find('.') != name.npos;
+    while (!quoted && inner->size() == 1 && inner->begin()->second.is_table()) {
       name += "." + std::string(inner->begin()->first.str());
       inner = inner->begin()->second.as_table();
     }
@@ -309,12 +310,17 @@ Loaded load(const std::string& path) {
 }
 
 Diagnostic Loaded::about(std::string text) const {
+  std::string key = text.substr(0, text.find_first_of(": "));
+  if (std::ranges::find(config_keys(), key, &Key::name) == config_keys().end()) key.clear();
   const std::string words = ' ' + text;
   const auto named = std::ranges::find_if(places, [&](const auto& place) {
-    const std::string name = ' ' + place.first;
-    return words.find(name + ':') != words.npos || words.find(name + ' ') != words.npos;
+    const std::string& name = place.first;  // "KEY /PATH"
+    const auto path = name.find(" /");
+    if (path == name.npos || (!key.empty() && name.substr(0, path) != key)) return false;
+    return words.find(name.substr(path) + ':') != words.npos || words.find(name.substr(path) + ' ') != words.npos;
   });
-  Diagnostic result = named == places.end() ? places.at("") : named->second;
+  const auto place = named != places.end() ? named : places.find(key);
+  Diagnostic result = place != places.end() ? place->second : places.at("");
   result.text = std::move(text);
   return result;
 }

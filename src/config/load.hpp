@@ -26,8 +26,9 @@ struct Loaded {
   std::vector<Diagnostic> errors;
   std::vector<Diagnostic> warnings;
   std::string control;                       // listen.control, of a file with errors too; empty where it cannot be told
-  std::map<std::string, Diagnostic> places;  // without text: where keys ("user") and paths stand in the file
-  // For what a look at the system shows: at the path or key that `text` names, or else at the file's begin.
+  std::map<std::string, Diagnostic> places;  // without text: where "user" and "tls.key /PATH" stand in the file
+  // For what a look at the system shows: at a path that `text` names, of the key it begins with if that is one, else
+  // at this key, else at the file's begin.
   Diagnostic about(std::string text) const;
 };
 

@@ -44,6 +44,14 @@ std::optional<Pattern> Pattern::parse(std::string_view text) {
   return pattern;
 }
 
+bool Pattern::can_list() const {
+  const auto only = [&](std::size_t place, std::size_t value) {
+    return octets_.at(place).count() == 1 && octets_.at(place).test(value);
+  };
+  const bool errors = (only(1, 255) && only(2, 255)) || (only(1, 0) && only(2, 0) && only(3, 1));
+  return octets_[0].test(127) && !errors;
+}
+
 bool Pattern::matches(const IpAddress& address) const {
   if (!address.is_v4()) return false;
   for (std::size_t i = 0; i < octets_.size(); ++i) {

@@ -15,6 +15,8 @@ class Pattern {
   // Four octets, each a number of at most three digits or "[N;N..N]"; nullopt for anything else.
   static std::optional<Pattern> parse(std::string_view text);
   bool matches(const IpAddress& address) const;
+  // Whether it matches more than what is never a listing: addresses outside 127.0.0.0/8 and lists' error codes.
+  bool can_list() const;
   bool operator==(const Pattern&) const = default;
 
  private:

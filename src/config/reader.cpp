@@ -69,11 +69,12 @@ std::optional<std::int64_t> Integer::read(const Scope& scope, const toml::node& 
 }
 
 void Path::operator()(const Scope& scope, const toml::node& node, std::string& into) const {
-  const auto text = read_text(scope, node, "a path", "\"/var/lib/greymx\"");
+  const auto text = read_text(scope, node, "a path", example);
   if (!text) return;
-  if (text->empty() && !optional) return scope.wrong(node, "must not be empty; write for example \"/var/lib/greymx\"");
+  if (text->empty() && !optional)
+    return scope.wrong(node, fmt::format("must not be empty; write for example {}", example));
   into = resolve(scope.folder, *text);
-  if (!into.empty()) scope.report.positions[into] = node.source().begin;
+  if (!into.empty()) scope.report.positions[scope.key + " " + into] = node.source().begin;
 }
 
 }  // namespace greymx::config

@@ -143,6 +143,7 @@ struct Choice {
 // A path, made absolute from the file's folder; empty stays empty if it may be.
 struct Path {
   bool optional = false;
+  const char* example = "\"/var/lib/greymx\"";
   void operator()(const Scope& scope, const toml::node& node, std::string& into) const;
 };
 

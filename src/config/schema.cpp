@@ -79,17 +79,27 @@ std::optional<HostPort> host_port(std::string_view text) {
   return parse_host_port(text);
 }
 
-std::optional<Endpoint> name_server(std::string_view text) {
-  if (const auto address = IpAddress::parse(text)) return Endpoint{*address, 53};
+// Port 0 would be another one at each start.
+std::optional<Endpoint> fixed_port(std::string_view text) {
   const auto endpoint = Endpoint::parse(text);
   return endpoint && endpoint->port != 0 ? endpoint : std::nullopt;
+}
+
+std::optional<Endpoint> name_server(std::string_view text) {
+  if (const auto address = IpAddress::parse(text)) return Endpoint{*address, 53};
+  return fixed_port(text);
+}
+
+std::optional<Pattern> listing(std::string_view text) {
+  const auto pattern = Pattern::parse(text);
+  return pattern && pattern->can_list() ? pattern : std::nullopt;
 }
 
 const Word<std::string> text{"a text", "text", plain};
 const Word<std::string> ascii_text{"a text of at most 400 ASCII characters", "text", printable_ascii};
 const Word<std::string> zone{"a DNS zone", "zen.spamhaus.org", canonical_domain};
-const Word<Pattern> reply{"a reply pattern", "127.0.0.[2..11]", Pattern::parse};
-const Word<Endpoint> listener{"an address with its port", "0.0.0.0:25", Endpoint::parse};
+const Word<Pattern> reply{"a reply pattern (in 127.0.0.0/8, not of error codes alone)", "127.0.0.[2..11]", listing};
+const Word<Endpoint> listener{"an address with its port", "0.0.0.0:25", fixed_port};
 const Word<Network> network{"a network without host bits", "192.0.2.0/24", Network::parse};
 const Choice<CheckMode> check_mode{{{"reject", CheckMode::reject}, {"warn", CheckMode::warn}, {"off", CheckMode::off}}};
 
@@ -141,6 +151,8 @@ struct DomainChecksReader {
     const Choice<int> choice{{{"sender", 0}, {"helo", 1}, {"client", 2}}};
     std::vector<int> chosen;
     ListOf<Choice<int>>{choice, R"(["sender", "helo"])"}(scope, node, chosen);
+    if (const auto* array = node.as_array(); array != nullptr && array->empty())
+      scope.wrong(node, R"(must not be empty; write for example ["sender", "helo"])");
     const auto has = [&](int which) { return std::find(chosen.begin(), chosen.end(), which) != chosen.end(); };
     into.check_sender = has(0);
     into.check_helo = has(1);
@@ -181,9 +193,9 @@ const std::vector<Key>& config_keys() {
       restart(key<C>("listen.smtp", R"(["[::]:25", "0.0.0.0:25"])", ListOf<SmtpListenerReader>{{}, R"(["0.0.0.0:25"])"}, FIELD(listen.smtp))),
       restart(key<C>("listen.policy", "[]", ListOf<PolicyListenerReader>{{}, R"(["127.0.0.1:10023"])"}, FIELD(listen.policy))),
       restart(key<C>("listen.http", R"(["127.0.0.1:8025"])", ListOf<Word<Endpoint>>{listener, R"(["127.0.0.1:8025"])"}, FIELD(listen.http))),
-      restart(key<C>("listen.control", "\"/run/greymx/control\"", Path{}, FIELD(listen.control))),
+      restart(key<C>("listen.control", "\"/run/greymx/control\"", Path{.example = "\"/run/greymx/control\""}, FIELD(listen.control))),
 
-      restart(key<C>("paths.queue", "\"/var/spool/greymx\"", Path{}, FIELD(queue_path))),
+      restart(key<C>("paths.queue", "\"/var/spool/greymx\"", Path{.example = "\"/var/spool/greymx\""}, FIELD(queue_path))),
       restart(key<C>("paths.state", "\"/var/lib/greymx\"", Path{}, FIELD(state_path))),
 
       key<C>("smtp.bare_lf", "\"normalize\"", Choice<bool>{{{"normalize", false}, {"reject", true}}}, FIELD(smtp.reject_bare_lf)),

@@ -15,11 +15,14 @@ namespace {
 // Far beyond any sensible setting, and safe to multiply and add.
 constexpr std::uint64_t max_seconds = 100ULL * 365 * 86400;
 
-// Takes a number from the front.
+constexpr std::uint64_t max_bytes = 1ULL << 62;
+
+// Takes a number from the front; the largest for one that is larger.
 std::optional<std::uint64_t> take_number(std::string_view& text) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc()) return std::nullopt;
+  if (error == std::errc::result_out_of_range) value = UINT64_MAX;
+  if (error == std::errc::invalid_argument) return std::nullopt;
   text.remove_prefix(static_cast<std::size_t>(end - text.data()));
   return value;
 }
@@ -65,11 +68,10 @@ std::optional<Seconds> parse_duration(std::string_view text) {
   auto unit = std::begin(units);
   while (!text.empty()) {
     const auto count = take_number(text);
-    if (!count || *count > max_seconds || text.empty()) return std::nullopt;
+    if (!count || text.empty()) return std::nullopt;
     unit = std::find_if(unit, std::end(units), [&](const auto& candidate) { return candidate.first == text.front(); });
     if (unit == std::end(units)) return std::nullopt;
-    total += *count * unit->second;
-    if (total > max_seconds) return std::nullopt;
+    total = std::min(total + std::min(*count, max_seconds) * unit->second, max_seconds);
     ++unit;
     text.remove_prefix(1);
   }
@@ -79,9 +81,9 @@ std::optional<Seconds> parse_duration(std::string_view text) {
 std::optional<std::uint64_t> parse_size(std::string_view text) {
   static constexpr std::pair<std::string_view, unsigned> units[] = {{"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}};
   const auto count = take_number(text);
-  if (!count || *count > 1ULL << 32) return std::nullopt;
+  if (!count) return std::nullopt;
   for (const auto& [unit, shift] : units) {
-    if (text == unit) return *count << shift;
+    if (text == unit) return std::min(*count, max_bytes >> shift) << shift;
   }
   return std::nullopt;
 }
@@ -109,7 +111,8 @@ std::optional<HostPort> parse_host_port(std::string_view text, std::uint16_t def
   const bool bracketed = text.size() > 2 && text.front() == '[' && text.back() == ']';
   if (bracketed) text = text.substr(1, text.size() - 2);
   const auto address = IpAddress::parse(text);
-  const auto name = canonical_domain(text);
+  const bool numeric = text.find_first_not_of("0123456789.") == std::string_view::npos;
+  const auto name = numeric ? std::nullopt : canonical_domain(text);
   if (address && bracketed == (text.find(':') != std::string_view::npos)) {
     result.host = address->to_string();
   } else if (name && !address && !bracketed) {

@@ -1,4 +1,5 @@
-// The words inside relay.conf's strings: durations, sizes, rates, hosts. Pure.
+// The words inside relay.conf's strings: durations, sizes, rates, hosts. Pure. A duration or size beyond all sense is
+// taken for the largest, so that it is told as out of range.
 #pragma once
 
 #include <optional>

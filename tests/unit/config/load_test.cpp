@@ -394,6 +394,9 @@ TEST_CASE("each mistake is told with its place and what would be right") {
        "2:9: listen.smtp: address is missing; write for example { address = \"0.0.0.0:25\""},
       {"[listen]\nsmtp = [{ address = \"0.0.0.0:25\", prxy = 1 }]",
        "2:42: listen.smtp: unknown key \"prxy\"; known are \"address\" and \"proxy_protocol\""},
+      {"[listen]\nsmtp = [\"0.0.0.0:0\"]", "2:9: listen.smtp: \"0.0.0.0:0\" is not an address with its port"},
+      {"[listen]\ncontrol = \"\"",
+       "2:11: listen.control: must not be empty; write for example \"/run/greymx/control\""},
       {"[listen]\npolicy = [\"unix:\"]", "2:11: listen.policy: \"unix:\" is not an address with its port"},
       {"[access]\ntrusted_networks = [\"10.0.0.1/8\"]",
        "2:21: access.trusted_networks: \"10.0.0.1/8\" is not a network without host bits"},
@@ -424,6 +427,8 @@ TEST_CASE("each mistake is told with its place and what would be right") {
        "1:10: domains.\"example\": the dots of a domain need quotes: [domains.\"example.com\"]"},
       {"[domains.mx.example.com]",
        "1:10: domains.\"mx\": the dots of a domain need quotes: [domains.\"mx.example.com\"]"},
+      {"[domains.\"a.example\"]\nprimary = { host = \"mx1.example.com\" }",
+       "2:11: domains.\"a.example\".primary: expected a list, such as [\"mx1.example.com\"], found a table"},
       {"[domains.\"a.example\"]\nprimary = [\"2001:db8::1\"]",
        "2:12: domains.\"a.example\".primary: \"2001:db8::1\" is not a host with an optional port"},
       {"[domains.\"a.example\"]\nfingerprint = \"ab\"",
@@ -432,7 +437,12 @@ TEST_CASE("each mistake is told with its place and what would be right") {
        "1:1: dnsbl.lists: zone is missing; write for example zone = \"zen.spamhaus.org\""},
       {"[[dnsbl.lists]]\nzone = \"a b\"", "2:8: dnsbl.lists.zone: \"a b\" is not a DNS zone"},
       {"[[dnsbl.lists]]\nzone = \"a.test\"\nreplies = [\"127.0.0.300\"]",
-       "3:12: dnsbl.lists.replies: \"127.0.0.300\" is not a reply pattern; write for example \"127.0.0.[2..11]\""},
+       "3:12: dnsbl.lists.replies: \"127.0.0.300\" is not a reply pattern (in 127.0.0.0/8, not of error codes alone); "
+       "write for example \"127.0.0.[2..11]\""},
+      {"[[dnsbl.lists]]\nzone = \"a.test\"\nreplies = [\"10.0.0.1\"]",
+       "3:12: dnsbl.lists.replies: \"10.0.0.1\" is not"},
+      {"[[dnsbl.domain_lists]]\nzone = \"a.test\"\ncheck = []",
+       "3:9: dnsbl.domain_lists.check: must not be empty; write for example [\"sender\", \"helo\"]"},
       {"[[dnsbl.domain_lists]]\nzone = \"a.test\"\ncheck = [\"sendr\"]",
        "3:10: dnsbl.domain_lists.check: \"sendr\" is not one of \"sender\" | \"helo\" | \"client\"; did you mean "
        "\"sender\"?"},
@@ -440,6 +450,7 @@ TEST_CASE("each mistake is told with its place and what would be right") {
       {"workers = 257", "1:11: workers: 257 is out of range; allowed are 0 to 256"},
       {"workers = -1", "1:11: workers: -1 is out of range; allowed are 0 to 256"},
       {"shutdown_grace = \"2h\"", "1:18: shutdown_grace: 2h is out of range; allowed are 0s to 1h"},
+      {"shutdown_grace = \"100000d\"", "1:18: shutdown_grace: 100000d is out of range; allowed are 0s to 1h"},
       {"shutdown_grace = \"3601s\"", "1:18: shutdown_grace: 3601s is out of range; allowed are 0s to 1h"},
       {"[limits]\nmessage_size = \"17GiB\"",
        "2:16: limits.message_size: 17GiB is out of range; allowed are 1KiB to 16GiB"},
@@ -463,7 +474,7 @@ TEST_CASE("each mistake is told with its place and what would be right") {
       {"[listen]\nsmtp = [\"127.0.0.1:8025\"]", "1:1: listen.http: 127.0.0.1:8025 is listened on twice"},
       {"[listen]\nsmtp = [{ address = \"0.0.0.0:25\", proxy_protocol = true }]",
        "2:8: listen.smtp: proxy_protocol needs the proxy's address in access.proxy_networks, which is empty"},
-      {"[paths]\nqueue = \"\"", "2:9: paths.queue: must not be empty; write for example \"/var/lib/greymx\""},
+      {"[paths]\nqueue = \"\"", "2:9: paths.queue: must not be empty; write for example \"/var/spool/greymx\""},
       {"[greylist]\nwhitelist_clients = [\"\"]", "2:22: greylist.whitelist_clients: must not be empty"},
       {"[listen]\ncontrol = \"/"
        "012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"
@@ -638,13 +649,22 @@ TEST_CASE("what needs a restart is named, and nothing else") {
 }
 
 TEST_CASE("what is wrong with a file is said where the configuration names it") {
-  const Loaded loaded =
-      read(minimal + "recipients = \"lists/users\"\n[tls]\nkey = \"/etc/key\"\ncertificate = \"c\"\n");
+  const Loaded loaded = read("group = \"g\"\n" + minimal +
+                             "recipients = \"lists/users\"\n[tls]\nkey = \"/etc/key\"\ncertificate = \"c\"\n"
+                             "[paths]\nqueue = \"/q\"\n[greylist]\nwhitelist_clients = [\"/a\", \"/b\"]\n"
+                             "whitelist_recipients = [\"/b\"]\n");
   REQUIRE(loaded.config);
   const auto about = [&](const std::string& text) { return loaded.about(text).to_string(); };
   CHECK(about("open /etc/greymx/lists/users: No such file or directory") ==
-        "/etc/greymx/relay.conf:4:14: open /etc/greymx/lists/users: No such file or directory");
-  CHECK(about("/etc/key: no key") == "/etc/greymx/relay.conf:6:7: /etc/key: no key");
-  CHECK(about("hostname \"x\" is odd") == "/etc/greymx/relay.conf:1:12: hostname \"x\" is odd");
-  CHECK(about("user \"greymx\" does not exist") == "/etc/greymx/relay.conf:1:1: user \"greymx\" does not exist");
+        "/etc/greymx/relay.conf:5:14: open /etc/greymx/lists/users: No such file or directory");
+  CHECK(about("/etc/key: no key") == "/etc/greymx/relay.conf:7:7: /etc/key: no key");
+  CHECK(about("hostname \"x\" is odd") == "/etc/greymx/relay.conf:2:12: hostname \"x\" is odd");
+  const auto is_at = [&](const char* place, const std::string& text) {
+    CHECK(about(text) == fmt::format("/etc/greymx/relay.conf:{}: {}", place, text));
+  };
+  is_at("1:1", "user \"greymx\" does not exist: make it (--home /q )");
+  is_at("1:9", "group \"g\" does not exist: make it (--home /q )");
+  is_at("12:28", "greylist.whitelist_clients: open /b: No such file or directory");
+  is_at("13:25", "greylist.whitelist_recipients: open /b: No such file or directory");
+  is_at("12:21", "greylist.whitelist_clients: too large");
 }

@@ -48,6 +48,15 @@ TEST_CASE("IPv6 never matches") {
   CHECK_FALSE(matches("127.0.0.2", "2001:db8::2"));
 }
 
+TEST_CASE("a pattern that no listing matches is known as such") {
+  for (const char* never : {"10.0.0.1", "127.255.255.254", "127.255.255.[0..255]", "127.0.0.1"}) {
+    CHECK_FALSE(Pattern::parse(never)->can_list());
+  }
+  for (const char* some : {"127.0.0.2", "[0..255].[0..255].255.255", "127.255.[254;255].0", "127.0.0.[1;2]"}) {
+    CHECK(Pattern::parse(some)->can_list());
+  }
+}
+
 TEST_CASE("what is no pattern") {
   for (const char* bad : {"",
                           "127.0.0",
