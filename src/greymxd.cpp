@@ -51,9 +51,9 @@ bool check_whitelist(greylist::Whitelist::Of of, const config::Loaded& loaded) {
 // -t: the files that the configuration names, read as the user that will run (as whoever we are if there is none).
 bool check_files(const config::Loaded& loaded, const std::optional<daemon::Identity>& identity) {
   bool ok = true;
-  const auto directories = daemon::check_directories(*loaded.config);
+  const auto directories = daemon::check_directories(*loaded.config, identity);
   if (!directories) ok = complain(loaded.about(directories.error().text).to_string());
-  const auto log = check_log(loaded.config->log);  // as root, who makes a file for the user
+  const auto log = daemon::check_log_as(loaded.config->log, identity);
   if (!log) ok = complain(loaded.about(log.error().text).to_string());
   if (identity) {
     if (auto dropped = daemon::drop_privileges(*identity); !dropped) return complain(dropped.error().text);

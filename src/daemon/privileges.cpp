@@ -3,13 +3,18 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <grp.h>
+#include <linux/magic.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
+#include <functional>
+#include <set>
+#include <tuple>
 
 namespace greymx::daemon {
 
@@ -62,14 +67,55 @@ Result<> prepare(const std::string& path, const std::optional<Identity>& identit
   return directory < 0 ? problem(errno) : give(directory, *identity, path);
 }
 
-// Or of the first directory above it that is there.
-bool is_read_only(std::filesystem::path path) {
-  struct statvfs file_system{};
-  while (statvfs(path.c_str(), &file_system) != 0) {
-    if (errno != ENOENT || !path.has_relative_path()) return false;
-    path = path.parent_path();
-  }
-  return (file_system.f_flag & ST_RDONLY) != 0;
+// The path, or the first directory above it that is there.
+std::filesystem::path existing(std::filesystem::path path) {
+  struct stat found{};
+  while (path.has_relative_path() && stat(path.c_str(), &found) != 0 && errno == ENOENT) path = path.parent_path();
+  return path;
+}
+
+// Or one that no directory can be made in.
+bool is_read_only(const std::filesystem::path& path) {
+  struct statfs file_system{};
+  if (statfs(path.c_str(), &file_system) != 0) return false;
+  const auto type = static_cast<unsigned long>(file_system.f_type);
+  return (file_system.f_flags & ST_RDONLY) != 0 || type == PROC_SUPER_MAGIC || type == SYSFS_MAGIC;
+}
+
+// `work` with the rights of the identity.
+Result<> act_as(const Identity& identity, const std::function<Result<>()>& work) {
+  const bool lowered = setgroups(0, nullptr) == 0 && setegid(identity.gid) == 0 && seteuid(identity.uid) == 0;
+  if (!lowered) return fail_errno(errno, "cannot act as the user that greymxd runs as");
+  Result<> result = work();
+  if (seteuid(0) != 0 || setegid(0) != 0) return fail_errno(errno, "cannot act as root again");
+  return result;
+}
+
+bool is_own_file(const LogSettings& settings) {
+  // What is below /dev, such as a container's /dev/stdout, only root has put there.
+  return settings.target.find('/') != std::string::npos && !settings.target.starts_with("/dev/");
+}
+
+std::string without_slash(const std::string& path) {
+  return path.substr(0, path.size() - (path.ends_with('/') ? 1 : 0));
+}
+
+// Root makes what is missing and gives away what is empty: the identity need only get there. Elsewhere it must be able
+// to make `inside`.
+Result<> check_rights(const std::string& key, const std::filesystem::path& path, const char* inside,
+                      const config::Config& config, const Identity& identity) {
+  const std::filesystem::path found = existing(path);
+  std::error_code code;
+  if (!std::filesystem::is_directory(found, code))
+    return fail_errno(ENOTDIR, fmt::format("{}: {}", key, found.native()));
+  const bool there = found == path;
+  const bool given = !there || (!std::filesystem::is_symlink(path, code) && std::filesystem::is_empty(path, code));
+  const std::filesystem::path needed = !given ? existing(path / inside) : there ? path.parent_path() : found;
+  return act_as(identity, [&]() -> Result<> {
+    if (eaccess(needed.c_str(), given ? X_OK : W_OK | X_OK) == 0) return {};
+    return fail_errno(errno, fmt::format("{}: user {} cannot {} {}", key, config.user, given ? "enter" : "write to",
+                                         needed.native()));
+  });
 }
 
 // What is there already, and is more than a file of its own, is left to the identity's rights.
@@ -86,23 +132,26 @@ Result<> prepare_log_file(const std::string& path, const Identity& identity) {
 
 }  // namespace
 
-Result<> check_directories(const config::Config& config) {
-  const std::pair<const char*, const std::string&> all[] = {{"paths.queue", config.queue_path},
-                                                            {"paths.state", config.state_path}};
-  for (const auto& [key, path] : all) {
-    if (!is_read_only(path)) continue;
-    return fail(ErrorKind::invalid, fmt::format("{0}: {1} is on a read-only file system; if systemd makes it so "
-                                                "(ProtectSystem=), its unit needs ReadWritePaths={1}",
-                                                key, path));
+Result<> check_directories(const config::Config& config, const std::optional<Identity>& identity) {
+  const std::tuple<const char*, const std::string&, const char*> all[] = {
+      {"paths.queue", config.queue_path, ""}, {"paths.state", config.state_path, "recipients"}};
+  for (const auto& [key, path, inside] : all) {
+    if (is_read_only(existing(path))) {
+      return fail(ErrorKind::invalid, fmt::format("{0}: {1} is on a read-only file system; if systemd makes it so "
+                                                  "(ProtectSystem=), its unit needs ReadWritePaths={1}",
+                                                  key, path));
+    }
+    if (!identity) continue;
+    if (auto rights = check_rights(key, without_slash(path), inside, config, *identity); !rights) return rights;
   }
   return {};
 }
 
 Result<> prepare_directories(const config::Config& config, const std::optional<Identity>& identity) {
-  if (auto writable = check_directories(config); !writable) return writable;
-  for (const std::string& path : {config.queue_path, config.state_path}) {
-    const bool ends_in_slash = path.ends_with('/');
-    if (auto made = prepare(path.substr(0, path.size() - ends_in_slash), identity); !made) return made;
+  if (auto writable = check_directories(config, identity); !writable) return writable;
+  // in order: one within the other comes after it, which is then no longer empty
+  for (const std::string& path : std::set{config.queue_path, config.state_path}) {
+    if (auto made = prepare(without_slash(path), identity); !made) return made;
   }
   if (config.listen.control.empty()) return {};
   const std::string home = std::filesystem::path(config.listen.control).parent_path();
@@ -112,15 +161,29 @@ Result<> prepare_directories(const config::Config& config, const std::optional<I
 }
 
 Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, const std::optional<Identity>& identity) {
-  // What is below /dev, such as a container's /dev/stdout, only root has put there.
-  const bool own_file = settings.target.find('/') != std::string::npos && !settings.target.starts_with("/dev/");
-  if (!identity || !own_file) return open_log(settings);
+  if (!identity || !is_own_file(settings)) return open_log(settings);
   if (auto prepared = prepare_log_file(settings.target, *identity); !prepared) return std::unexpected(prepared.error());
-  const bool lowered = setgroups(0, nullptr) == 0 && setegid(identity->gid) == 0 && seteuid(identity->uid) == 0;
-  if (!lowered) return fail_errno(errno, "cannot act as the user that greymxd runs as");
-  auto log = open_log(settings);
-  if (seteuid(0) != 0 || setegid(0) != 0) return fail_errno(errno, "cannot act as root again");
+  std::unique_ptr<TargetLog> log;
+  const auto opened = act_as(*identity, [&]() -> Result<> {
+    auto made = open_log(settings);
+    if (!made) return std::unexpected(made.error());
+    log = std::move(*made);
+    return {};
+  });
+  if (!opened) return std::unexpected(opened.error());
   return log;
+}
+
+Result<> check_log_as(const LogSettings& settings, const std::optional<Identity>& identity) {
+  const Result<> as_root = check_log(settings);
+  if (!as_root || !identity || !is_own_file(settings)) return as_root;
+  return act_as(*identity, [&]() -> Result<> {
+    struct stat found{};
+    const bool there = lstat(settings.target.c_str(), &found) == 0;
+    const bool given =  // by open_log_as()
+        there ? S_ISREG(found.st_mode) && found.st_nlink == 1 && (found.st_mode & S_IWUSR) != 0 : errno == ENOENT;
+    return given ? Result<>{} : check_log(settings);
+  });
 }
 
 Result<> drop_privileges(const Identity& identity) {

@@ -25,12 +25,15 @@ Result<std::optional<Identity>> find_identity(const config::Config& config);
 // a symbolic link stands there: what it leads to keeps its owner.
 Result<> prepare_directories(const config::Config& config, const std::optional<Identity>& identity);
 
-// That queue and state are on no read-only file system, as systemd makes all it does not know of.
-Result<> check_directories(const config::Config& config);
+// That queue and state are on no read-only file system, as systemd makes all it does not know of, and where the
+// identity can use them.
+Result<> check_directories(const config::Config& config, const std::optional<Identity>& identity);
 
 // As root: makes a log file where it is missing and gives it to the identity, then opens it with the identity's rights:
 // it is to be reopened with them (logrotate), and a link in its place must not lead to what is root's.
 Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, const std::optional<Identity>& identity);
+// Whether open_log_as() could, without making anything.
+Result<> check_log_as(const LogSettings& settings, const std::optional<Identity>& identity);
 
 // Drops supplementary groups, group and user, then checks that none of it can be had back.
 Result<> drop_privileges(const Identity& identity);

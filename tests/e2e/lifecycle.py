@@ -81,6 +81,12 @@ if os.geteuid() == 0:
             policy.sendall(b"request=smtpd_access_policy\nprotocol_state=CONNECT\n\n")
             tap.equal(policy.recv(100), b"action=DUNNO\n\n", "a policy socket is made in a directory " + turn)
         tap.equal(bound.stop(), 0, "and it stops")
+    for lines in (f'[log]\ntarget = "{private}/log"\n', f'[paths]\nqueue = "{private}/queue"\nstate = "{private}/state"\n'):
+        unusable = Greymx(tap, BASE + lines, name="unusable")
+        for words in (["-t"], []):
+            done = run(*words, "-c", unusable.file)
+            tap.check(done.returncode == 1 and "Permission denied" in done.stderr,
+                      f"{lines.split()[0]} where the user cannot go is refused by {words or 'the start'}", done)
     tap.equal(os.stat(os.path.join(mx.directory, "control")).st_uid, nobody, "the control socket is the user's")
     contained = Greymx(tap, BASE + '[log]\ntarget = "/dev/fd/1"\n', name="contained")
     for directory in ("queue", "state"):

@@ -67,10 +67,55 @@ TEST_CASE("directories become the user's, their parents are for everybody to pas
   CHECK((look_at(dir / "var/spool").st_mode & 0777) == 0755);
 }
 
+TEST_CASE("a queue within the state directory becomes the user's, and so does the other") {
+  if (!is_root()) return;
+  const Directory dir;
+  config::Config config = dir.config();
+  config.state_path = dir / "both";
+  config.queue_path = dir / "both/queue";
+  REQUIRE(prepare_directories(config, somebody));
+  for (const char* made : {"both", "both/queue"}) CHECK(look_at(dir / made).st_uid == somebody.uid);
+  CHECK(check_directories(config, somebody));
+}
+
+TEST_CASE("directories that the user cannot use are an error, those that root can give it are none") {
+  if (!is_root()) return;
+  const Directory dir;
+  for (const char* made : {"closed", "closed/queue", "full", "full/x", "empty"}) {
+    std::filesystem::create_directory(dir / made);
+  }
+  chmod((dir / "closed").c_str(), 0700);
+  REQUIRE(replace_file(dir / "file", ""));
+  config::Config config = dir.config();
+  for (std::string* path : {&config.queue_path, &config.state_path}) {
+    const std::string good = *path;
+    for (const std::string& bad : {dir / "closed/a/b", dir / "closed/queue", dir / "full", dir / "file", dir / "file/x",
+                                   std::string("/proc/x")}) {
+      INFO(bad);
+      *path = bad;
+      const auto checked = check_directories(config, somebody);
+      REQUIRE_FALSE(checked);
+      CHECK(checked.error().text.starts_with(path == &config.queue_path ? "paths.queue: " : "paths.state: "));
+      CHECK(prepare_directories(config, somebody).error().text == checked.error().text);
+      CHECK(geteuid() == 0);
+    }
+    for (const std::string& fine : {dir / "empty", dir / "full/new", dir / "a/b/c"}) {
+      *path = fine;
+      CHECK(check_directories(config, somebody));
+    }
+    *path = good;
+  }
+  std::filesystem::create_directory(dir / "full/recipients");
+  REQUIRE(chown((dir / "full/recipients").c_str(), somebody.uid, somebody.gid) == 0);
+  config.state_path = dir / "full";  // an installation of old, where nothing new need be made
+  CHECK(check_directories(config, somebody));
+}
+
 TEST_CASE("what a link in the place of a directory leads to stays root's") {
   if (!is_root()) return;
   const Directory dir;
   std::filesystem::create_directory(dir / "roots");
+  chmod((dir / "roots").c_str(), 0777);
   std::filesystem::create_symlink(dir / "roots", dir / "state");
   REQUIRE(prepare_directories(dir.config(), somebody));
   CHECK(look_at(dir / "roots").st_uid == 0);
@@ -80,7 +125,7 @@ TEST_CASE("a directory on a read-only file system is an error that names systemd
   if (!is_root()) return;
   const Directory directory;
   const config::Config config = directory.config();
-  CHECK(check_directories(config));
+  CHECK(check_directories(config, std::nullopt));
   const char* here = directory.path().c_str();
   const pid_t child = fork();
   if (child == 0) {  // as ProtectSystem= does it, seen by this process alone
@@ -88,7 +133,7 @@ TEST_CASE("a directory on a read-only file system is an error that names systemd
                          mount(here, here, nullptr, MS_BIND, nullptr) == 0 &&
                          mount(here, here, nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY, nullptr) == 0;
     if (!mounted) _exit(2);
-    const auto refused = check_directories(config);
+    const auto refused = check_directories(config, std::nullopt);
     const std::string text = refused ? "" : refused.error().text;
     _exit(text.starts_with("paths.queue: " + config.queue_path + " is on a read-only file system") &&
                   text.ends_with("ReadWritePaths=" + config.queue_path)
@@ -119,6 +164,29 @@ TEST_CASE("a log file is made where only root may, and is the user's from then o
   CHECK(geteuid() == 0);
   CHECK(look_at(dir / "log").st_uid == somebody.uid);
   CHECK(look_at(dir / "log").st_size > 0);
+}
+
+TEST_CASE("a log is well when it could be opened, and that makes none") {
+  if (!is_root()) return;
+  const Directory dir;
+  for (const char* made : {"closed", "directory", "users"}) std::filesystem::create_directory(dir / made);
+  chmod((dir / "closed").c_str(), 0700);
+  REQUIRE(chown((dir / "users").c_str(), somebody.uid, somebody.gid) == 0);
+  for (const char* made : {"roots", "secret", "closed/log"}) REQUIRE(replace_file(dir / made, ""));
+  std::filesystem::create_symlink(dir / "secret", dir / "link");
+  const std::pair<const char*, bool> rows[] = {{"new", true},         {"users/new", true},   {"roots", true},
+                                               {"closed/new", false}, {"closed/log", false}, {"missing/new", false},
+                                               {"directory", false},  {"link", false}};
+  for (const auto& [name, good] : rows) {
+    INFO(name);
+    const LogSettings settings = log_to(dir / name);
+    const bool there = std::filesystem::exists(settings.target);
+    CHECK(check_log_as(settings, somebody).has_value() == good);
+    CHECK(std::filesystem::exists(settings.target) == there);
+    CHECK(geteuid() == 0);
+    CHECK(open_log_as(settings, somebody).has_value() == good);
+    if (!there) std::filesystem::remove(settings.target);
+  }
 }
 
 TEST_CASE("what /dev/stdout leads to is a log for the user, though it is root's") {
