@@ -11,6 +11,7 @@
 #include "admin/check.hpp"
 #include "admin/client.hpp"
 #include "admin/greylist_commands.hpp"
+#include "base/mailbox.hpp"
 #include "config/load.hpp"
 #include "config/values.hpp"
 #include "queue/reader.hpp"
@@ -104,9 +105,10 @@ class Tool {
       app_.parse(std::move(words));
     } catch (const CLI::ParseError& error) {
       if (error.get_exit_code() == 0) return app_.exit(error);
-      const auto parsed = app_.get_subcommands();
-      return complain({2, fmt::format("{}; see greymx {}--help", error.what(),
-                                      parsed.empty() ? "" : parsed.front()->get_name() + " ")});
+      const std::vector<std::string> unknown = app_.remaining(true);
+      if (unknown.empty() || unknown.front() != "help") return complain({2, explain(error, unknown)});
+      fmt::print("{}", app_.help());  // of the command before or after it
+      return 0;
     }
     const Ending usage = complete_request();
     if (usage.exit != 0) return complain(usage);
@@ -127,6 +129,23 @@ class Tool {
   // Others only ask the daemon, which keeps its own configuration.
   static bool needs_file(std::string_view command) {
     return command == "check" || command == "greylist import" || command.starts_with("spool ");
+  }
+
+  std::string explain(const CLI::ParseError& error, const std::vector<std::string>& unknown) const {
+    const CLI::App* at = &app_;
+    std::string path;
+    while (!at->get_subcommands().empty()) {
+      at = at->get_subcommands().front();
+      path += at->get_name() + " ";
+    }
+    std::vector<std::string> known;
+    for (const CLI::App* sub : at->get_subcommands([](const CLI::App*) { return true; }))
+      known.push_back(sub->get_name());
+    if (known.empty() || unknown.empty()) return fmt::format("{}; see greymx {}--help", error.what(), path);
+    const std::string meant = config::nearest(unknown.front(), known);
+    return fmt::format("unknown {} \"{}\"; {} greymx {}--help", unknown.front().starts_with('-') ? "option" : "command",
+                       printable(path + unknown.front(), 100),
+                       meant.empty() ? "see" : fmt::format("did you mean \"{}{}\"? See", path, meant), path);
   }
 
   void print_errors() const {

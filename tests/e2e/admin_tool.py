@@ -44,8 +44,15 @@ with open(mx.file) as old, open(broken, "w") as new:
 done = subprocess.run([os.path.join(BUILD, "greymx"), "-c", broken, "reload"], capture_output=True, text=True)
 tap.check(done.returncode == 75 and "broken.conf:" in done.stderr and "nonsense" in done.stderr,
           "reload without a daemon still tells what is wrong with relay.conf", done.stderr)
-done = mx.tool("frobnicate")
-tap.check(done.returncode == 2 and "--help" in done.stderr, "an unknown command is wrong usage", done.stderr)
+for words, said in (("frobnicate", 'unknown command "frobnicate"; see greymx --help'),
+                    ("mailqq", 'unknown command "mailqq"; did you mean "mailq"? See greymx --help'),
+                    ("greylist lst", 'unknown command "greylist lst"; did you mean "greylist list"? See greymx greylist --help'),
+                    ("greylist pass", "subject is required; see greymx greylist pass --help")):
+    done = mx.tool(*words.split())
+    tap.equal((done.returncode, done.stderr), (2, f"greymx: {said}\n"), f"'{words}' is wrong usage")
+for words in ([], ["greylist", "pass"]):
+    done = mx.tool("help", *words)
+    tap.check(done.returncode == 0 and done.stdout == mx.tool(*words, "--help").stdout, f"help {' '.join(words)} is --help", done)
 done = mx.tool("mailq", "not-an-id")
 tap.equal(done.returncode, 2, "what is no queue ID is wrong usage")
 
