@@ -285,6 +285,7 @@ Task<Ending> reload(Call& call) {
   std::string text = "Reloaded " + services.config()->file + "\n";
   for (const std::string& key : result->needs_restart) text += key + " has changed: restart greymxd\n";
   if (!result->advice.empty()) text += result->advice + "\n";
+  for (const std::string& warning : result->warnings) text += "warning: " + warning + "\n";
   co_await call.sink.send(reply::text(text));
   if (!result->problems.empty()) co_return failed(fmt::format("{}", fmt::join(result->problems, "\n")));
   co_return Ending{};

@@ -47,6 +47,7 @@ struct Reloaded {
   std::vector<std::string> needs_restart;  // keys that differ from those that greymxd started with
   std::string advice;                      // what to do besides, if anything
   std::vector<std::string> problems;       // what could not be used: what was there before stays
+  std::vector<std::string> warnings;       // lines that were left out of what is in use
 };
 
 // Functions that return a Task resume on the caller's executor. All others: any thread.

@@ -134,7 +134,8 @@ Result<admin::Reloaded> Daemon::Parts::reload() {
     const std::string text = tables.errors.empty() ? "a list cannot be read" : tables.errors.front().to_string();
     return refuse_reload(fail(ErrorKind::invalid, text).error());
   }
-  admin::Reloaded result{.needs_restart = config::needs_restart(*started_with_, *wanted), .advice = {}, .problems = {}};
+  admin::Reloaded result{
+      .needs_restart = config::needs_restart(*started_with_, *wanted), .advice = {}, .problems = {}, .warnings = {}};
   for (const config::Diagnostic& error : tables.errors) result.problems.push_back(error.to_string());
   if (auto ok = log.reconfigure(wanted->log); !ok) {
     log.error("master", ok.error().text);
@@ -159,7 +160,7 @@ Result<admin::Reloaded> Daemon::Parts::reload() {
   }
   use_resolvers(*wanted);
   spool->limit(wanted->limits.min_free_space, wanted->limits.buffer_memory);
-  std::ranges::move(greylister->reload(wanted), std::back_inserter(result.problems));
+  std::ranges::move(greylister->reload(wanted, result.warnings), std::back_inserter(result.problems));
   relay->reload(wanted);
   alerts.configure(wanted->hostname, wanted->alerts_to);
   asio::post(workers.front()->thread.executor(), [this, wanted] { policy_service->reload(wanted); });

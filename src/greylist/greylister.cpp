@@ -143,10 +143,10 @@ struct Greylister::Impl {
   Impl(std::unique_ptr<Store> s, const Clock& c, Log& l, Metrics& m, Alerts& a)
       : store(std::move(s)), clock(c), log(l), metrics(m), alerts(a) {}
 
-  std::vector<std::string> load(config::ConfigPtr config);
+  std::vector<std::string> load(config::ConfigPtr config, std::vector<std::string>& left_out);
   std::shared_ptr<const Whitelist> load_list(Whitelist::Of of, const config::Greylist& config,
                                              const std::shared_ptr<const Whitelist>& old,
-                                             std::vector<std::string>& problems);
+                                             std::vector<std::string>& left_out, std::vector<std::string>& problems);
   WallTime now();
   std::shared_ptr<const Manual> manual(Stamp now);
   std::string_view exemption(const Settings& settings, const Request& request, Stamp now);
@@ -174,10 +174,11 @@ struct Greylister::Impl {
 
 std::shared_ptr<const Whitelist> Greylister::Impl::load_list(Whitelist::Of of, const config::Greylist& config,
                                                              const std::shared_ptr<const Whitelist>& old,
+                                                             std::vector<std::string>& left_out,
                                                              std::vector<std::string>& problems) {
   const bool clients = of == Whitelist::Of::clients;
   auto list = load_whitelist(of, clients ? config.whitelist_clients : config.whitelist_recipients,
-                             config.whitelists_are_default, problems);
+                             config.whitelists_are_default, left_out);
   if (list) return std::make_shared<const Whitelist>(std::move(*list));
   const std::string text = list.error().text + (old ? "; the list read before stays in use" : "; no list is in use");
   problems.push_back(text);
@@ -186,16 +187,19 @@ std::shared_ptr<const Whitelist> Greylister::Impl::load_list(Whitelist::Of of, c
   return std::make_shared<const Whitelist>(of);
 }
 
-std::vector<std::string> Greylister::Impl::load(config::ConfigPtr config) {
+std::vector<std::string> Greylister::Impl::load(config::ConfigPtr config, std::vector<std::string>& left_out) {
   const config::Greylist& greylist = config->greylist;
   const auto old = settings.load();
   auto fresh = std::make_shared<Settings>();
   fresh->rules = rules_of(greylist);
   fresh->keys = {greylist.ipv4_prefix, greylist.ipv6_prefix, greylist.lookup_by_host, greylist.sender_pools};
   std::vector<std::string> problems;
-  fresh->clients = load_list(Whitelist::Of::clients, greylist, old ? old->clients : nullptr, problems);
-  fresh->recipients = load_list(Whitelist::Of::addresses, greylist, old ? old->recipients : nullptr, problems);
-  for (const std::string& problem : problems) log.warning(program, problem);
+  fresh->clients = load_list(Whitelist::Of::clients, greylist, old ? old->clients : nullptr, left_out, problems);
+  fresh->recipients =
+      load_list(Whitelist::Of::addresses, greylist, old ? old->recipients : nullptr, left_out, problems);
+  for (const auto& texts : {left_out, problems}) {
+    for (const std::string& text : texts) log.warning(program, text);
+  }
   fresh->config = std::move(config);
   store->reload(fresh->rules);
   settings = std::move(fresh);
@@ -329,7 +333,8 @@ Answer Greylister::Impl::answer(const Settings& current, const Request& request,
 Greylister::Greylister(config::ConfigPtr config, std::unique_ptr<Store> store, const Clock& clock, Log& log,
                        Metrics& metrics, Alerts& alerts)
     : impl_(std::make_unique<Impl>(std::move(store), clock, log, metrics, alerts)) {
-  impl_->load(std::move(config));
+  std::vector<std::string> left_out;  // logged
+  impl_->load(std::move(config), left_out);
 }
 
 Greylister::~Greylister() = default;
@@ -355,8 +360,8 @@ Task<Answer> Greylister::check(Request request, SpfDomain spf_domain) {
   co_return impl_->answer(*settings, request, *outcome);
 }
 
-std::vector<std::string> Greylister::reload(config::ConfigPtr config) {
-  return impl_->load(std::move(config));
+std::vector<std::string> Greylister::reload(config::ConfigPtr config, std::vector<std::string>& left_out) {
+  return impl_->load(std::move(config), left_out);
 }
 void Greylister::stop() {
   impl_->store->stop();

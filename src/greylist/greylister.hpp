@@ -56,9 +56,9 @@ class Greylister {
   // `spf_domain` looks up what Request::spf_domain wants; it is called only if the mail would have to wait without it.
   using SpfDomain = std::function<Task<std::string>(Request)>;
   Task<Answer> check(Request request, SpfDomain spf_domain = {});
-  // Rereads the whitelist files too (blocks) and returns what is wrong with them, which is also logged; a file that
-  // cannot be read keeps the old list.
-  std::vector<std::string> reload(config::ConfigPtr config);
+  // Rereads the whitelist files too (blocks) and returns which cannot be used, so that the old list stays; lines that
+  // make no sense are `left_out`. All of it is logged too.
+  std::vector<std::string> reload(config::ConfigPtr config, std::vector<std::string>& left_out);
   void stop();  // flushes and closes the store
 
   // For greylist/operate.hpp.

@@ -382,6 +382,9 @@ TEST_CASE("a reload that leaves something out or to a restart says so") {
   world.reload_result->advice = "3 messages are in /old: stop greymxd, move /old to /new, start";
   CHECK(world.run("reload").exit == 0);
   CHECK(world.sink.text.find("3 messages are in /old: stop greymxd, move /old to /new, start\n") != std::string::npos);
+  world.reload_result->warnings = {"/etc/list:2: no address"};
+  CHECK(world.run("reload").exit == 0);
+  CHECK(world.sink.text.ends_with("\nwarning: /etc/list:2: no address\n"));
   world.reload_result->problems = {"clients:3:1: no such action", "log.target: cannot open /no/log"};
   const Ending ending = world.run("reload");
   CHECK(ending.exit == 1);

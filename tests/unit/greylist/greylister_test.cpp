@@ -153,9 +153,12 @@ TEST_CASE("whitelist files are asked first, clients before recipients, and rerea
   request.client_name = "unknown";
   CHECK(f.check(request).reason == "recipient whitelist");
 
-  REQUIRE(replace_file(clients, "other.example\n").has_value());
+  REQUIRE(replace_file(clients, "other.example\na b\n").has_value());
   std::filesystem::remove(recipients);
-  f.greylister->reload(f.greylister->config());
+  std::vector<std::string> left_out;
+  const std::vector<std::string> problems = f.greylister->reload(f.greylister->config(), left_out);
+  CHECK((problems.size() == 1 && problems[0].find(recipients) != std::string::npos));
+  CHECK((left_out.size() == 1 && left_out[0].starts_with(clients + ":2: ")));
   CHECK(f.check(mail()).reason == "recipient whitelist");  // a list that cannot be read stays as it was
   CHECK(f.log.contains("the list read before stays in use"));
   CHECK(f.alerts.contains("greylist whitelist cannot be read"));
