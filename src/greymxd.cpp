@@ -2,6 +2,8 @@
 #include <ares.h>
 #include <db.h>
 #include <fmt/format.h>
+#include <idn2.h>
+#include <libpsl.h>
 #include <openssl/crypto.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -11,6 +13,7 @@
 #include <boost/version.hpp>
 #include <csignal>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "access/tables.hpp"
 #include "config/load.hpp"
@@ -25,9 +28,11 @@ using namespace greymx;
 void print_version(bool verbose) {
   fmt::print("greymxd {}\n", GREYMX_VERSION);
   if (!verbose) return;
-  fmt::print("{}\nc-ares {}\n{}\nBoost {}.{}.{}\nfmt {}\ncompiler {}\n", OpenSSL_version(OPENSSL_VERSION),
-             ares_version(nullptr), db_version(nullptr, nullptr, nullptr), BOOST_VERSION / 100000,
-             BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100, FMT_VERSION, __VERSION__);
+  fmt::print("{}\nc-ares {}\n{}\nlibpsl {}\nlibidn2 {}\n", OpenSSL_version(OPENSSL_VERSION), ares_version(nullptr),
+             db_version(nullptr, nullptr, nullptr), psl_get_version(), idn2_check_version(nullptr));
+  fmt::print("{}\nnlohmann-json {}.{}.{}\nCLI11 {}\nBoost {}.{}.{}\nfmt {}\ncompiler {}\n", GREYMX_BUILT_WITH,
+             NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH, CLI11_VERSION,
+             BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100, FMT_VERSION, __VERSION__);
 }
 
 bool complain(const std::string& text) {
