@@ -197,13 +197,16 @@ void Destinations::start() {
   add_known();
 }
 
-// The history is lost, or came without the queue: whatever is in the queue may have waited through an outage.
+// The history is lost, or came without the queue: whatever is in the queue may have waited through an outage, and what
+// it waited for may have come back half dead.
 void Destinations::assume_outage() {
   const config::Config& config = *parts_.config;
   Remembered unknown;
   const WallTime end = parts_.clock.now() - std::chrono::seconds(1);  // an outage that begins now is another
   unknown.downtime.restore({{WallTime(), end}});
   for (const config::Domain& domain : config.domains) memory_[shown_name(domain)] = unknown;
+  unknown.since = end;
+  unknown.on_trial = true;
   for (const queue::DomainSummary& summary : parts_.spool.domains()) memory_[name_of(config, summary.domain)] = unknown;
   parts_.log.warning("qmgr", "no outage is remembered: the time until now does not count towards queue.lifetime");
 }

@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/files.hpp"
 #include "queue/spool.hpp"
+#include "relay/memory.hpp"
 #include "relay/relay.hpp"
 #include "support/catch.hpp"
 #include "support/fake_clock.hpp"
@@ -40,6 +42,8 @@ class Harness {
     state_ = ::mkdtemp(name);
     config.hostname = "mx2.example.net";
     config.state_path = state_;
+    // No history of outages is lost where a test begins with mail.
+    (void)replace_file(state_ + "/primaries.json", to_json({{"known.example", {}}}));
     config.delivery.probe_interval = std::chrono::seconds(1);
     config.queue.retry_max = config.queue.retry_min;
     config.delivery.connect_timeout = std::chrono::seconds(10);

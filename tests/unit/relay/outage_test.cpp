@@ -176,6 +176,29 @@ TEST_CASE_METHOD(OnePrimary, "a half dead primary does not bounce the backlog") 
   }
 }
 
+TEST_CASE_METHOD(OnePrimary, "a half dead primary does not bounce what waited for it before the outage was forgotten") {
+  FakePrimary other(io);
+  add_domain("other.example", {other.endpoint()});
+  primary.down();
+  for (int i = 0; i < 25; ++i) put({.change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  start();
+  until_health(Health::down);
+  stop();
+  std::filesystem::remove(config.state_path + "/primaries.json");
+  refuse_all();
+  primary.up();
+  start();
+  until_health(Health::suspect);
+  CHECK(log.count("status=bounced") == 0);
+  CHECK(spool->totals().messages == 25);
+  CHECK_FALSE(alerts.contains("refused mail since its outage"));
+  // Nothing waited for the other one.
+  other.misbehave(Step::rcpt, {Kind::reply, "550 5.1.1 unknown"});
+  put({.to = {"user@other.example"}});
+  until_logged("status=bounced");
+  stop();
+}
+
 TEST_CASE_METHOD(OnePrimary, "one message that is refused for ever does not make a primary suspect") {
   put({.change = [](Envelope& e) { e.authorised = Authorised::no; }});
   refuse_all();
@@ -274,7 +297,7 @@ TEST_CASE_METHOD(OnePrimary, "what is learnt of primaries is kept at once, and a
   io.run_for(std::chrono::milliseconds(1500));
   CHECK(log.count("state not saved: ") == 1);
   std::filesystem::rename(config.state_path + ".away", config.state_path);
-  until([&] { return std::filesystem::exists(file); });
+  until([&] { return load_memory(file)->contains("example.com"); });
   CHECK(load_memory(file)->at("example.com").hosts.size() == 1);
 }
 
