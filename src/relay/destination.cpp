@@ -30,6 +30,12 @@ SteadyTime now() {
   return std::chrono::steady_clock::now();
 }
 
+// A connection that was idle: the server had closed it meanwhile.
+bool closed_unused(const smtp::Answer& answer) {
+  const bool says_so = answer.kind == smtp::Answer::Kind::reply && answer.reply.code == 421;
+  return answer.stage <= smtp::Stage::mail && (says_so || answer.kind == smtp::Answer::Kind::lost);
+}
+
 class Counted {
  public:
   explicit Counted(unsigned& counter) : counter_(counter) { ++counter_; }
@@ -391,26 +397,37 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
   last_wanted_ = now();
   if (!own() || health_.health() == Health::down || callouts_ >= most_callouts) co_return result;
   const Counted counted(callouts_);
-  // Connections are opened beside the callout: one that comes too late for it serves the next, and where none comes
-  // soon there are no more than callouts.
-  std::unique_ptr<Connection> connection = idle_connection({});
-  for (bool asked = false; !connection; connection = idle_connection({})) {
-    if (asked && probes_ == 0) co_return result;
-    if (!asked && probes_ < callouts_) parts_.background.spawn("probe of " + settings_.label, probe(self));
-    asked = true;
-    const bool changed = co_await wakes_.wait(deadline);
-    if (!changed || parts_.stopping) co_return result;
+  std::optional<smtp::Answer> answer;
+  for (bool asked = false; !answer || closed_unused(*answer);) {
+    std::unique_ptr<Connection> connection = co_await connection_by(deadline, asked);
+    if (!connection) co_return result;
+    Task<smtp::Answer> question = connection->session->verify(address);
+    answer = co_await with_deadline(std::move(question), deadline);
+    if (!answer) co_return result;
+    if (answer->kind == smtp::Answer::Kind::reply) heard();
+    result.detail = judge(*answer, connection->host).reason;
+    give_back(std::move(connection));
   }
-  Task<smtp::Answer> question = connection->session->verify(std::move(address));
-  const std::optional<smtp::Answer> answer = co_await with_deadline(std::move(question), deadline);
-  if (!answer) co_return result;
-  if (answer->kind == smtp::Answer::Kind::reply) heard();
-  result.detail = judge(*answer, connection->host).reason;
-  give_back(std::move(connection));
   if (answer->positive()) result.outcome = ProbeOutcome::accepted;
   // What it says while it is suspect teaches nothing.
   if (refuses_recipient(*answer) && health_.refusals_count()) result.outcome = ProbeOutcome::refused;
   co_return result;
+}
+
+// For a callout. Connections are opened beside it, one at most: what comes too late for it serves the next, and where
+// none comes soon there are no more than callouts.
+Task<std::unique_ptr<Connection>> Destination::connection_by(SteadyTime deadline, bool& asked) {
+  std::unique_ptr<Connection> connection = idle_connection({});
+  for (; !connection; connection = idle_connection({})) {
+    if (asked && probes_ == 0) co_return nullptr;
+    if (!asked && probes_ < callouts_) {
+      parts_.background.spawn("probe of " + settings_.label, probe(shared_from_this()));
+    }
+    asked = true;
+    const bool changed = co_await wakes_.wait(deadline);
+    if (!changed || parts_.stopping) co_return nullptr;
+  }
+  co_return connection;
 }
 
 PrimaryStatus Destination::status() const {

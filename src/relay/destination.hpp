@@ -91,6 +91,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   void kick();
   std::unique_ptr<Connection> idle_connection(const std::vector<Endpoint>& avoid);
   Task<Connected> connect(std::vector<Endpoint> avoid);
+  Task<std::unique_ptr<Connection>> connection_by(SteadyTime deadline, bool& asked);
   void reached(const smtp::ClientSession& session);
   bool serves(const Connected& attempt, SteadyTime since) const;
   void lost(const Connected& attempt, SteadyTime began);

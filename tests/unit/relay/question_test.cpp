@@ -44,6 +44,30 @@ TEST_CASE_METHOD(World, "a callout uses the null sender, sends nothing, and keep
   CHECK(primary.transactions.empty());
 }
 
+TEST_CASE_METHOD(World, "a callout over a connection that the primary has closed is asked again over a new one") {
+  bool served = false;
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::greeting) served = false;
+    if (step == Step::rset || (step == Step::mail && served)) return Act{Kind::close, ""};
+    if (step == Step::mail) served = true;
+    return std::nullopt;
+  };
+  start();
+  for (int i = 0; i < 3; ++i) CHECK(ask("user@example.com").outcome == ProbeOutcome::accepted);
+  SECTION("once, if that is closed as well") {
+    primary.misbehave(Step::mail, {Kind::close, ""}, 1000);
+    const unsigned before = primary.connections;
+    CHECK(ask("user@example.com").outcome == ProbeOutcome::inconclusive);
+    CHECK(primary.connections <= before + 1);
+    CHECK(relay->health("example.com") == Health::up);
+  }
+  SECTION("if it is there") {
+    primary.down();
+    CHECK(ask("user@example.com").outcome == ProbeOutcome::inconclusive);
+    CHECK(relay->health("example.com") == Health::down);  // what is unknown goes by unknown_while_down
+  }
+}
+
 TEST_CASE_METHOD(World, "only a refusal of the recipient is one") {
   struct Row {
     const char* reply;
