@@ -258,10 +258,14 @@ Primaries configured_primaries(const config::Config& config) {
 
 std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued) {
   std::vector<DomainLine> lines;
-  for (const auto& primary : primaries.all()) lines.push_back({primary.domain, primary, {}});
+  for (const auto& primary : primaries.all()) {
+    if (primary.wildcard.empty()) lines.push_back({primary.domain, primary, {}});
+  }
   for (const auto& summary : queued) {
     const auto* primary = primaries.find(summary.domain);
-    const std::string& name = primary != nullptr ? primary->domain : summary.domain;
+    const std::string& name = primary == nullptr          ? summary.domain
+                              : primary->wildcard.empty() ? primary->domain
+                                                          : primary->wildcard;
     auto line = std::ranges::find(lines, name, &DomainLine::domain);
     if (line == lines.end()) line = lines.insert(lines.end(), {name, std::nullopt, {}});
     add(line->queued, summary);

@@ -207,7 +207,7 @@ void Destination::lost(const Connected& attempt, SteadyTime began) {
   const std::string& dsn = attempt.trouble.dsn;
   nobody_ = attempt.no_route && !dsn.ends_with(".4.3") && !dsn.ends_with(".4.6");
   const bool changed = health_.unreachable(now, attempt.trouble.reason);
-  if (doubtful() && !had_mail_) return;  // any stranger can ask for a name that does not exist
+  if (ignored()) return;
   const bool no_route = attempt.no_route || dsn.ends_with(".4.6");
   WallTime& told = parts_.no_route_told[settings_.label];
   if (no_route && ((changed && !unnamed()) || now >= told + again_after)) {

@@ -61,6 +61,8 @@ class Destination : public std::enable_shared_from_this<Destination> {
   bool missed() const;
   // A wildcard's subdomain for which DNS names nobody: it may not exist at all, and is not to be taken for down.
   bool doubtful() const;
+  // …and no mail came for it: any stranger can ask for a name that does not exist.
+  bool ignored() const { return doubtful() && !had_mail_; }
   void work(const std::string& domain);  // there may be something due in this domain of the spool
   void probe_now();                      // if it is down; if it is suspect one message goes
   void flush();                          // the admin's word: no longer suspect, nor on trial

@@ -33,6 +33,7 @@ struct PrimaryStatus {
   unsigned connections = 0;
   std::uint64_t size_limit = 0;  // SIZE last offered; 0 = none or unknown
   Downtime downtime;             // for expires_at() (relay/retry.hpp)
+  std::string wildcard;          // the entry, if `domain` is a subdomain that goes its own way by MX
 };
 
 // A callout: would the primary take RCPT TO this address? (RFC 5321 7.3 has no better way)

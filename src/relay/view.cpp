@@ -6,15 +6,16 @@ namespace greymx::relay {
 
 View::View(config::ConfigPtr config, const std::map<std::string, std::shared_ptr<Destination>>& by_key)
     : config_(std::move(config)) {
-  add_destinations(by_key);
+  Worst worst = add_destinations(by_key);
   bool unlimited = false;
   for (const config::Domain& domain : config_->domains) {
     const auto it = by_key.find(settings_for(*config_, example_of(domain)).key);
     PrimaryStatus status;
-    if (it != by_key.end()) status = it->second->status();
+    const bool one_way = has_one_destination(domain);
+    if (one_way && it != by_key.end()) status = it->second->status();
+    if (!one_way) status = std::move(worst[&domain]);
     status.domain = shown_name(domain);
     status_.push_back(std::move(status));
-    const bool one_way = has_one_destination(domain);
     const Seen mine = one_way && it != by_key.end() ? by_key_[it->first] : Seen();
     if (one_way) by_entry_[&domain] = mine;
     unlimited = unlimited || mine.size_limit == 0;
@@ -23,7 +24,8 @@ View::View(config::ConfigPtr config, const std::map<std::string, std::shared_ptr
   if (unlimited) largest_size_limit_ = 0;
 }
 
-void View::add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key) {
+View::Worst View::add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key) {
+  Worst worst;
   for (const auto& [key, one] : by_key) {
     by_key_[key] = {one->doubtful() ? Health::up : one->health().health(), one->size_limit()};
     const bool named = one->own() && !one->settings().request.hosts.empty();
@@ -32,7 +34,24 @@ void View::add_destinations(const std::map<std::string, std::shared_ptr<Destinat
       if (named) primary_addresses_.insert(host.endpoint.address);
     }
     if (!one->own()) status_.push_back(one->status());
+    if (one->own() && !named) add_subdomain(*one, worst);
   }
+  return worst;
+}
+
+// Its mail waits for a reason and a time of its own.
+void View::add_subdomain(const Destination& one, Worst& worst) {
+  const config::Domain* entry = config_->find_domain(one.settings().request.domain);
+  if (entry == nullptr || has_one_destination(*entry) || one.ignored()) return;
+  PrimaryStatus status = one.status();
+  status.wildcard = shown_name(*entry);
+  status_.push_back(status);
+  if (status.health == Health::up || one.doubtful()) return;
+  const auto [known, first] = worst.try_emplace(entry);
+  if (!first && known->second.health >= status.health) return;
+  known->second = std::move(status);
+  known->second.wildcard.clear();
+  known->second.last_error = known->second.domain + ": " + known->second.last_error;
 }
 
 // Asked at every RCPT: for entries with one destination without building its key.

@@ -27,7 +27,9 @@ class View {
   std::vector<PrimaryStatus> status(const std::vector<queue::DomainSummary>& queued) const;
 
  private:
-  void add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key);
+  using Worst = std::map<const config::Domain*, PrimaryStatus>;  // of the subdomains that are not up
+  Worst add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key);
+  void add_subdomain(const Destination& one, Worst& worst);
 
   config::ConfigPtr config_;
   std::unordered_map<std::string, Seen> by_key_;

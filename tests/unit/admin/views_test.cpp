@@ -230,6 +230,18 @@ TEST_CASE("domains joins primaries with what waits, wildcards included, and keep
   CHECK(domains_text(lines, now, Style{true}).find("\x1b[31mdown") != std::string::npos);
 }
 
+TEST_CASE("subdomains that go their own way explain their mail and count under their wildcard") {
+  relay::PrimaryStatus sub = primary("dead.example.com", relay::Health::down, "timeout");
+  sub.wildcard = "*.example.com";
+  const Primaries primaries({sub, primary("*.example.com", relay::Health::down, "dead.example.com: timeout")});
+  const queue::Message mail = message(id_at(thursday), "a@example.org", {"b@dead.example.com"});
+  CHECK(waiting_reason(mail, 0, primaries) == "delivery temporarily suspended: timeout");
+  const auto lines = join_domains(primaries, {{"dead.example.com", 2, 2048, 0, at(thursday - 60), {}}});
+  REQUIRE(lines.size() == 1);
+  CHECK(lines[0].domain == "*.example.com");
+  CHECK(lines[0].queued.messages == 2);
+}
+
 TEST_CASE("the envelope of a message is told in full") {
   queue::Message mail = message(id_at(thursday), "a@example.org", {"b@example.com"});
   mail.envelope.recipients[0].notify = {false, true, true, false};

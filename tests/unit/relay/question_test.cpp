@@ -321,6 +321,25 @@ TEST_CASE_METHOD(WildWorld, "a wildcard's subdomain by MX is known to be down as
   CHECK(ask("u@" + name).outcome == ProbeOutcome::accepted);
 }
 
+TEST_CASE_METHOD(WildWorld, "a wildcard's subdomains by MX are shown each by itself, and the worst as the entry") {
+  dns.add("dead.wild.example MX 10 mx.dead.example\nmx.dead.example A 127.0.0.9");
+  put({.to = {"u@dead.wild.example"}});
+  put({.to = {"u@" + subdomain(1)}});
+  start();
+  until_health(Health::down, "dead.wild.example");
+  until([&] { return by_mx.transactions.size() == 1; });
+  std::map<std::string, PrimaryStatus> shown;
+  for (const PrimaryStatus& status : relay->status()) shown[status.domain] = status;
+  CHECK(shown.at("dead.wild.example").health == Health::down);
+  CHECK(shown.at("dead.wild.example").wildcard == "*.wild.example");
+  CHECK_FALSE(shown.at("dead.wild.example").downtime.spans().empty());
+  CHECK(shown.at("s1.wild.example").health == Health::up);
+  CHECK(shown.at("*.wild.example").health == Health::down);
+  CHECK(shown.at("*.wild.example").wildcard.empty());
+  CHECK(shown.at("*.wild.example").last_error.starts_with("dead.wild.example: connect to "));
+  CHECK(shown.at("example.com").health == Health::up);
+}
+
 TEST_CASE_METHOD(WildWorld, "few subdomains of a wildcard are kept since they are down") {
   by_mx.down();
   start();
@@ -345,7 +364,10 @@ TEST_CASE_METHOD(World, "subdomains that do not exist leave nothing behind, and 
   put({.to = {"u@s1.wild.example"}});
   io.run_for(2500ms);
   CHECK(alerts.contains("no route to the primary of *.wild.example"));
-  CHECK(relay->status().size() == 2);
+  REQUIRE(relay->status().size() == 3);  // with the one that has mail
+  CHECK(relay->status().at(0).domain == "s1.wild.example");
+  CHECK_FALSE(relay->status().at(0).last_error.empty());
+  CHECK(relay->status().at(2).health == Health::up);  // the entry
   CHECK(relay->health("s1.wild.example") == Health::up);
   CHECK(spool->totals().messages == 1);
   CHECK(log.count("status=") == 0);
