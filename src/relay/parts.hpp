@@ -52,7 +52,9 @@ struct Parts {
   std::map<std::pair<smtp::CertificateCheck, std::string>, std::weak_ptr<smtp::TlsClient>> tls_clients{};
   ClockWatch watch{clock};
   Arrivals arrivals{clock};
+  SteadyTime expiry_from{};  // a reload that gives mail less time leaves some to take that back
 
+  bool may_expire() { return clock_is_sure() && clock.steady() >= expiry_from; }
   // Nothing expires, and no outage is forgotten, by a clock that may be wrong.
   bool clock_is_sure() {
     return watch.settled(std::min({config->queue.lifetime, config->queue.lifetime_max, config->queue.bounce_lifetime}));

@@ -15,6 +15,7 @@ namespace greymx::relay {
 namespace {
 
 constexpr auto tick_length = std::chrono::seconds(1);
+constexpr auto time_to_object = std::chrono::hours(1);  // to mail that is to expire at once after a reload
 
 Identity identity_of(const RelaySettings& settings) {
   return {settings.config->hostname, interface_addresses(), settings.listeners};
@@ -24,6 +25,11 @@ std::function<void(std::string, std::string)> report_exception(Log& log) {
   return [&log](const std::string& name, const std::string& what) {
     log.error("qmgr", fmt::format("{} ended by {}", name, what));
   };
+}
+
+bool gives_less_time(const config::Queue& rules, const config::Queue& before) {
+  return rules.lifetime < before.lifetime || rules.lifetime_max < before.lifetime_max ||
+         rules.bounce_lifetime < before.bounce_lifetime || (rules.count_downtime && !before.count_downtime);
 }
 
 // What an ETRN speaks of: "@NAME" may be covered by an entry "*.NAME" alone.
@@ -89,6 +95,7 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
   Sweep sweep;
   Event wakes;
   bool unsaved = false;
+  bool sweep_now = false;
 
   std::shared_ptr<const View> shown() const;
   mutable std::mutex mutex;  // of all below
@@ -133,6 +140,11 @@ Task<> Relay::Impl::abort_at(SteadyTime deadline) {
 void Relay::Impl::reload(config::ConfigPtr config) {
   if (parts.stopping) return;
   parts.identity.hostname = config->hostname;
+  if (gives_less_time(config->queue, parts.config->queue)) {
+    parts.expiry_from = parts.clock.steady() + time_to_object;
+    sweep_now = true;  // it says what is about to expire
+    wakes.notify_all();
+  }
   destinations.reload(std::move(config));
   tick();
 }
@@ -168,7 +180,7 @@ Task<> Relay::Impl::run_ticks() {
 Task<> Relay::Impl::run_sweeps() {
   SteadyTime next = std::chrono::steady_clock::now();
   while (!parts.stopping) {
-    if (std::chrono::steady_clock::now() < next) {
+    if (!std::exchange(sweep_now, false) && std::chrono::steady_clock::now() < next) {
       co_await wakes.wait(next);
       continue;
     }

@@ -51,7 +51,7 @@ bool expired(Parts& parts, const Job& job) {
   const WallTime now = parts.clock.now();
   const WallTime arrival = parts.arrivals.of(job.taken.id());
   const bool over = now >= expires_at(arrival, now, downtime, rules_for(job.envelope(), parts.config->queue));
-  return over && parts.clock_is_sure();
+  return over && parts.may_expire();
 }
 
 // A primary that may be half dead is believed when it takes an address, not when it refuses one.

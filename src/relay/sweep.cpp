@@ -139,9 +139,10 @@ void Sweep::note_near(const queue::Message& message, const Due& due) {
 
 void Sweep::warn_before() {
   for (const auto& [domain, near] : near_) {
+    const bool overdue = near.expires <= parts_.clock.now();
     parts_.alerts.raise("mail for " + domain + " is about to expire",
                         fmt::format("{} will be given up {}{}: see `greymx mailq`, and queue.lifetime.",
-                                    near.first.to_string(), rfc5322_date(near.expires),
+                                    near.first.to_string(), overdue ? "within the hour" : rfc5322_date(near.expires),
                                     near.messages > 1 ? fmt::format(", and {} more soon", near.messages - 1) : ""));
   }
   near_.clear();
@@ -151,7 +152,7 @@ void Sweep::warn_before() {
 Due Sweep::find(const queue::Message& message) const {
   const WallTime arrival = parts_.arrivals.of(message.id);
   Due due = due_of(message, arrival, parts_.clock.now(), parts_.config->queue, parts_.downtime_of);
-  if (!parts_.clock_is_sure()) {
+  if (!parts_.may_expire()) {
     due.expired.clear();
     due.held_too_long.clear();
   }

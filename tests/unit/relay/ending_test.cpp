@@ -343,6 +343,30 @@ TEST_CASE_METHOD(World, "what is about to expire is told for the recipient that 
   stop();
 }
 
+TEST_CASE_METHOD(World, "a reload that gives mail less time says so before anything expires") {
+  primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.2 mailbox full"}, 1000);
+  const QueueId id = put();
+  start();
+  until_logged("status=deferred");
+  clock.advance(2h);
+  until_logged("status=deferred", 2);
+  SECTION("in lifetime") {
+    config.queue.lifetime = 14min;
+  }
+  SECTION("in lifetime_max") {
+    config.queue.lifetime_max = 14min;
+  }
+  relay->reload(std::make_shared<config::Config>(config));
+  until([&] { return alerts.contains(id.to_string() + " will be given up within the hour"); });
+  clock.advance(58min);
+  until_logged("status=deferred", 3);
+  until([&] { return !spool->active(id); });
+  CHECK(spool->contains(id));
+  clock.advance(3min);
+  until_empty();
+  CHECK(log.contains("status=expired"));
+}
+
 TEST_CASE_METHOD(World, "a delay is reported once, where it is asked for") {
   primary.down();
   const QueueId asked = put({.change = [](Envelope& e) { e.recipients[0].notify.delay = true; }});
