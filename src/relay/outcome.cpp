@@ -116,6 +116,13 @@ Outcome judge(const Answer& answer, const Host& host) {
   return outcome;
 }
 
+std::string quoted_in(const std::string& reason) {
+  static constexpr std::string_view before = "] said: ";
+  const std::size_t begin = reason.find(before), end = reason.rfind(" (in reply to ");
+  if (begin == std::string::npos || end == std::string::npos || end < begin) return {};
+  return reason.substr(begin + before.size(), end - begin - before.size());
+}
+
 std::string_view to_string(Result result) {
   if (result == Result::delivered) return "sent";
   return result == Result::failed ? "bounced" : "deferred";

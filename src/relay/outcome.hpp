@@ -34,6 +34,8 @@ struct Outcome {
 Outcome judge(const smtp::Answer& answer, const Host& host);
 // Nothing answered at `host`.
 Outcome unreachable(const Host& host, const std::string& error);
+// The server's reply that a reason quotes; empty if it quotes none.
+std::string quoted_in(const std::string& reason);
 std::string_view to_string(Outcome::Result result);  // as in the log: "sent" "deferred" "bounced"
 
 // 452, or 552 as RFC 821 had it: it takes no more recipients with this message (RFC 5321 4.5.3.1.10). Not if the status

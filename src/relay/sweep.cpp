@@ -200,6 +200,11 @@ void Sweep::drop_held(const queue::Message& message, const std::vector<std::size
 
 Task<> Sweep::report_delay(const queue::Loaded& loaded, std::vector<std::size_t> recipients, WallTime retry_until) {
   std::vector<ReportedRecipient> delayed = about(parts_, loaded.message, recipients, "4.4.1", "not delivered yet");
+  for (ReportedRecipient& one : delayed) {
+    const RecipientState& state = loaded.message.state.recipients[one.index];
+    if (state.attempts > 0 && !state.dsn.empty()) one.dsn = state.dsn;  // else nothing was tried while it is down
+    one.said = quoted_in(state.reason);
+  }
   Endings endings(parts_);
   const bool told = co_await endings.tell(loaded, ReportKind::delayed, std::move(delayed), retry_until);
   if (!told) co_return;

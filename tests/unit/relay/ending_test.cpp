@@ -368,7 +368,14 @@ TEST_CASE_METHOD(World, "a reload that gives mail less time says so before anyth
 }
 
 TEST_CASE_METHOD(World, "a delay is reported once, where it is asked for") {
-  primary.down();
+  std::string status = "4.4.1", code = "X-greymx; not delivered yet; last: connect to 127.0.0.1";
+  SECTION("with what the primary said") {
+    refuse("450 4.2.2 mailbox full");
+    status = "4.2.2", code = "smtp; 450 4.2.2 mailbox full\r\n";
+  }
+  SECTION("with why it was not asked") {
+    primary.down();
+  }
   const QueueId asked = put({.change = [](Envelope& e) { e.recipients[0].notify.delay = true; }});
   put();  // did not ask
   put({.change = [](Envelope& e) {
@@ -376,6 +383,7 @@ TEST_CASE_METHOD(World, "a delay is reported once, where it is asked for") {
     e.authorised = Authorised::no;
   }});
   start();
+  until([&] { return relay->health("example.com") == Health::down || log.count("status=deferred") == 3; });
   clock.advance(5h);
   for (int i = 0; i < 2; ++i) {
     stop();
@@ -385,6 +393,8 @@ TEST_CASE_METHOD(World, "a delay is reported once, where it is asked for") {
   until([&] { return smart.transactions.size() == 1; });
   CHECK(smart.transactions[0].content.find("Subject: Delayed Mail (still being retried)") != std::string::npos);
   CHECK(smart.transactions[0].content.find("Will-Retry-Until: ") != std::string::npos);
+  CHECK(smart.transactions[0].content.find("\r\nStatus: " + status + "\r\n") != std::string::npos);
+  CHECK(smart.transactions[0].content.find("\r\nDiagnostic-Code: " + code) != std::string::npos);
   CHECK(log.count(": sender delay notification: ") == 1);
   CHECK(peek(asked).state.recipients[0].delay_reported);
   CHECK(spool->totals().messages == 3);
