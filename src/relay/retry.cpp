@@ -10,8 +10,14 @@ bool is_verified(const Envelope& envelope) {
   return envelope.authorised == Authorised::spf || envelope.authorised == Authorised::client_name;
 }
 
+// "double-bounce" is the sender of Postfix's notices about what it could not return: as good as null.
+bool has_sender(const Envelope& envelope) {
+  const std::string_view sender = envelope.reverse_path;
+  return !sender.empty() && !equals_ignoring_case(sender.substr(0, sender.rfind('@')), "double-bounce");
+}
+
 bool may_hear_good_news(const Envelope& envelope, config::BounceMode mode) {
-  return !envelope.reverse_path.empty() && is_verified(envelope) && mode != config::BounceMode::never;
+  return has_sender(envelope) && is_verified(envelope) && mode != config::BounceMode::never;
 }
 
 }  // namespace
@@ -34,7 +40,7 @@ config::Queue rules_for(const Envelope& envelope, config::Queue rules) {
 }
 
 Ending ending_of(const Envelope& envelope, const EnvelopeRecipient& recipient, config::BounceMode mode) {
-  if (envelope.reverse_path.empty()) return Ending::hold_null;
+  if (!has_sender(envelope)) return Ending::hold_null;
   if (recipient.notify.given() && !recipient.notify.failure) return Ending::silent;
   if (mode == config::BounceMode::never) return Ending::hold_never;
   if (mode == config::BounceMode::verified && !is_verified(envelope)) return Ending::hold_unverified;

@@ -20,7 +20,7 @@ config::Queue rules_for(const Envelope& envelope, config::Queue rules);
 enum class Ending : std::uint8_t {
   report,           // a report goes to the sender (RFC 5321 6.1)
   silent,           // the sender asked for none (RFC 3461 4.1)
-  hold_null,        // null sender: nobody to tell (RFC 5321 6.1)
+  hold_null,        // null sender, or as good as that: nobody to tell (RFC 5321 6.1)
   hold_unverified,  // the sender's domain did not authorise the client: a report may hit a stranger
   hold_never,       // queue.bounce = "never"
 };

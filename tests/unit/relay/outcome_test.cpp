@@ -184,6 +184,8 @@ TEST_CASE("who may be told that mail failed") {
       {"a@b.example", Authorised::spf, success, Ending::silent, Ending::silent, Ending::silent},
       {"", Authorised::spf, none, Ending::hold_null, Ending::hold_null, Ending::hold_null},
       {"", Authorised::spf, nobody, Ending::hold_null, Ending::hold_null, Ending::hold_null},
+      {"Double-Bounce@b.example", Authorised::spf, none, Ending::hold_null, Ending::hold_null, Ending::hold_null},
+      {"a.double-bounce@b.example", Authorised::spf, none, Ending::report, Ending::report, Ending::hold_never},
   };
   for (const Row& row : rows) {
     const Envelope envelope = from(row.sender, row.authorised);
