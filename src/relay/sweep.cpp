@@ -146,6 +146,12 @@ void Sweep::warn_before() {
                                     near.messages > 1 ? fmt::format(", and {} more soon", near.messages - 1) : ""));
   }
   near_.clear();
+  if (const std::size_t shed = std::exchange(shed_, 0); shed > 0) {
+    parts_.alerts.raise("held mail fills a quarter of the spool",
+                        fmt::format("To make room {} held messages were deleted, the oldest first: see `greymx mailq`, "
+                                    "and say `greymx delete` of what nobody wants.",
+                                    shed));
+  }
 }
 
 // What is due, and where held mail fills too much of the spool, all of it: the oldest comes first.
@@ -160,7 +166,7 @@ Due Sweep::find(const queue::Message& message) const {
   for (std::size_t i = 0; i < message.state.recipients.size() && !message.state.held; ++i) {
     if (message.state.recipients[i].status == RecipientStatus::held) held.push_back(i);
   }
-  if (!held.empty() && crowded()) due.held_too_long = std::move(held);
+  if (!held.empty() && crowded()) due.held_too_long = std::move(held), due.no_room = true;
   return due;
 }
 
@@ -177,7 +183,7 @@ Task<> Sweep::look_at(queue::Message seen) {
   if (!loaded) co_return;
   // It may have changed since it was seen, but now nobody else touches it.
   Due due = find(loaded->message);
-  drop_held(loaded->message, due.held_too_long);
+  drop_held(loaded->message, due);
   if (!due.expired.empty()) {
     std::vector<ReportedRecipient> expired = about(parts_, loaded->message, due.expired, "4.4.7", "message expired");
     Endings endings(parts_);
@@ -186,13 +192,15 @@ Task<> Sweep::look_at(queue::Message seen) {
   if (!due.delayed.empty()) co_await report_delay(*loaded, std::move(due.delayed), due.first_expiry);
 }
 
-void Sweep::drop_held(const queue::Message& message, const std::vector<std::size_t>& recipients) {
+void Sweep::drop_held(const queue::Message& message, const Due& due) {
+  if (due.no_room) ++shed_;
+  const char* why = due.no_room ? "no room for more held mail" : "held mail expired";
   Changes changes;
-  for (const std::size_t index : recipients) {
+  for (const std::size_t index : due.held_too_long) {
     RecipientState state = message.state.recipients[index];
     state.status = RecipientStatus::done;
     const std::string address = printable(message.envelope.recipients[index].address);
-    parts_.log.info("bounce", message.id, fmt::format("to=<{}>, held mail expired: {}", address, state.reason));
+    parts_.log.info("bounce", message.id, fmt::format("to=<{}>, {}: {}", address, why, state.reason));
     changes.emplace_back(index, std::move(state));
   }
   Endings(parts_).update(message.id, std::move(changes));

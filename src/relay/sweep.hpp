@@ -14,6 +14,7 @@ namespace greymx::relay {
 struct Due {
   std::vector<std::size_t> expired;  // pending, too old
   std::vector<std::size_t> held_too_long;
+  bool no_room = false;              // …but not by its age
   std::vector<std::size_t> delayed;  // a delay report is wanted
   WallTime first_expiry = WallTime::max();
   std::size_t first_to_expire = 0;  // the recipient
@@ -33,7 +34,7 @@ class Sweep {
  private:
   Task<> look_at(queue::Message seen);
   Due find(const queue::Message& message) const;
-  void drop_held(const queue::Message& message, const std::vector<std::size_t>& recipients);
+  void drop_held(const queue::Message& message, const Due& due);
   Task<> report_delay(const queue::Loaded& loaded, std::vector<std::size_t> recipients, WallTime retry_until);
   std::chrono::seconds youngest() const;
   std::optional<std::vector<Taken>> claim(const queue::Message& message, const std::vector<std::size_t>& recipients);
@@ -51,6 +52,7 @@ class Sweep {
 
   Parts& parts_;
   std::map<std::string, Near> near_;
+  std::size_t shed_ = 0;  // held mail for which there was no room, by this walk
 };
 
 }  // namespace greymx::relay
