@@ -39,7 +39,10 @@ tap.equal((done.returncode, done.stdout), (1, ""), "-t exits 1 on mistakes")
 tap.check(re.search(rf"^{re.escape(bad)}:3:1: .*primry.*primary", done.stderr, re.M), "naming the nearest key", done.stderr)
 tap.check(re.search(rf"^{re.escape(bad)}:5:\d+: .*delay", done.stderr, re.M), "and every mistake at once", done.stderr)
 tap.check(re.match(r"greymxd \d+\.\d+", run("--version").stdout), "--version")
-tap.check("OpenSSL" in run("--version", "--verbose").stdout, "--version --verbose lists libraries")
+libraries = run("--version", "--verbose").stdout
+tap.check(all(re.search(rf"\b{re.escape(name)} \d", libraries) for name in
+              ("OpenSSL", "c-ares", "libpsl", "libidn2", "isa-l", "libsystemd", "prometheus-cpp", "nlohmann-json", "CLI11", "Boost")),
+          "--version --verbose lists libraries", libraries)
 tap.check(run("--help").returncode == 0 and "-t" in run("--help").stdout, "--help")
 tap.equal(run("--no-such-option").returncode, 2, "unknown options are wrong usage")
 lists = os.path.join(tap.directory, "lists")
