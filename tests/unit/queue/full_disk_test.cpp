@@ -133,6 +133,39 @@ TEST_CASE("limits can be changed while the spool runs") {
   CHECK(t.files->list("/spool/large")->size() == 1);
 }
 
+TEST_CASE("of little space there is an alert before mail is refused and another then, each once until it is over") {
+  TestSpool t;
+  t.settings.min_free_space = 8 << 20;
+  REQUIRE(t.open().has_value());
+  t.tidy();
+  const std::uint64_t used = (1ULL << 40) - *t.files->free_bytes("/spool");
+  const auto alerts_with = [&](std::uint64_t mebibytes) {
+    t.files->set_capacity(used + (mebibytes << 20));
+    t.spool->maintain();
+    return t.alerts.raised().size();
+  };
+  CHECK(alerts_with(16) == 0);
+  CHECK(alerts_with(12) == 0);
+  CHECK(alerts_with(11) == 1);
+  CHECK(t.alerts.raised().back().first == "space for the queue is low");
+  CHECK(t.alerts.contains("11 MiB are free in /spool, limits.min_free_space is 8 MiB"));
+  CHECK(alerts_with(13) == 1);
+  CHECK(alerts_with(9) == 1);
+  CHECK(t.spool->totals().accepting);
+  CHECK(alerts_with(7) == 2);
+  CHECK(t.alerts.raised().back().first == "no space for the queue");
+  CHECK_FALSE(t.spool->totals().accepting);
+  CHECK(alerts_with(9) == 2);
+  CHECK(alerts_with(7) == 2);
+  CHECK(alerts_with(13) == 2);
+  CHECK(alerts_with(7) == 3);
+  CHECK_FALSE(t.log.contains("there is space for the queue again"));
+  CHECK(alerts_with(17) == 3);
+  CHECK(t.log.contains("there is space for the queue again: 17 MiB"));
+  CHECK(alerts_with(7) == 4);
+  CHECK(t.alerts.raised().back().first == "no space for the queue");
+}
+
 TEST_CASE("damage that cannot be copied to corrupt/ does not keep the spool from opening, and stays where it is") {
   TestSpool t;
   REQUIRE(t.open().has_value());
