@@ -71,8 +71,11 @@ bool check_files(const config::Loaded& loaded, const std::optional<daemon::Ident
   if (tables.tables) {  // these are warnings
     for (const std::string& text : tables.tables->held_back()) complain(loaded.about(text).to_string());
   }
-  if (auto tls = smtp::TlsServer::check(loaded.config->tls); !tls)
+  if (auto tls = smtp::TlsServer::check(loaded.config->tls); !tls) {
     ok = complain(loaded.about(tls.error().text).to_string());
+  } else if (!tls->empty()) {
+    complain(loaded.about(*tls).to_string());
+  }
   ok = check_whitelist(greylist::Whitelist::Of::clients, loaded) && ok;
   return check_whitelist(greylist::Whitelist::Of::addresses, loaded) && ok;
 }

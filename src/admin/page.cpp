@@ -145,7 +145,7 @@ std::string health_table(const Status& status) {
   };
   row("connections now", fmt::format("{}", status.connections), false);
   row("free for the queue", human_size(status.totals.free_bytes), !status.totals.accepting);
-  if (const auto days = status.certificate_days) row("certificate", fmt::format("{} days left", *days), *days < 14);
+  if (const auto days = status.certificate_days) row("certificate", certificate_text(*days), *days < 14);
   for (const dnsbl::ListStatus& list : status.lists) {
     row(list.zone,
         list.up ? fmt::format("on, {} of {} listed", list.listed, list.lookups) : "off: " + printable(list.reason, 200),

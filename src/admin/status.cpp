@@ -60,6 +60,10 @@ std::uint64_t greylist_records(const Services& services) {
 
 }  // namespace
 
+std::string certificate_text(std::int64_t days) {
+  return days < 0 ? "expired" : fmt::format("{} days left", days);
+}
+
 std::uint64_t sum(const std::vector<std::uint64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), std::uint64_t{0});
 }
@@ -163,7 +167,7 @@ std::string to_text(const Status& status, Style style) {
   }
   line("greylist", fmt::format("{} records", status.greylist_records));
   if (const auto days = status.certificate_days) {
-    line("certificate", style.verdict(*days < 14 ? "fail" : "ok", fmt::format("{} days left", *days)));
+    line("certificate", style.verdict(*days < 14 ? "fail" : "ok", certificate_text(*days)));
   }
   for (std::size_t i = 0; i < std::min<std::size_t>(5, status.events.size()); ++i) {
     line("event", human_age(status.events[i].time, status.now) + " ago: " + status.events[i].text);

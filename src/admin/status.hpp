@@ -37,6 +37,7 @@ struct Status {
 Status gather(const Services& services);  // takes locks for a moment; any thread, better not a network one
 Json to_json(const Status& status);
 std::string to_text(const Status& status, Style style);
+std::string certificate_text(std::int64_t days);  // "61 days left", "expired"
 std::uint64_t sum(const std::vector<std::uint64_t>& counts);
 
 // What is done before each scrape and every few seconds: gauges are set; counters go into the history, primaries that

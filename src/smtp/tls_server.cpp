@@ -15,6 +15,8 @@ namespace greymx::smtp {
 namespace {
 
 constexpr std::size_t max_pem = 1UL << 20;
+constexpr auto soon = std::chrono::days(14);  // when the admin is told
+constexpr auto warn_again = std::chrono::hours(24);
 
 struct Free {
   void operator()(BIO* bio) const { BIO_free(bio); }
@@ -109,6 +111,13 @@ WallTime expiry_of(const X509* certificate) {
   return WallTime(std::chrono::seconds(::timegm(&time)));
 }
 
+// Empty unless it expires soon.
+std::string warning_about(const config::Tls& tls, WallTime expiry, WallTime now) {
+  if (expiry - now >= soon) return {};
+  const auto left = std::chrono::floor<std::chrono::seconds>(expiry - now);
+  return tls.certificate + (left.count() <= 0 ? ": it has expired" : ": it expires in " + human_duration(left));
+}
+
 }  // namespace
 
 // One context a set of names; the first serves whoever names nothing that we know.
@@ -179,10 +188,11 @@ TlsServer::TlsServer(const Clock& clock, Log& log, Metrics& metrics, Alerts& ale
     : clock_(clock), log_(log), metrics_(metrics), alerts_(alerts) {}
 TlsServer::~TlsServer() = default;
 
-Result<> TlsServer::check(const config::Tls& tls) {
+Result<std::string> TlsServer::check(const config::Tls& tls) {
   if (tls.certificate.empty()) return {};
   const auto pair = Pair::read(tls);
-  return pair ? Result<>() : std::unexpected(pair.error());
+  if (!pair) return std::unexpected(pair.error());
+  return warning_about(tls, (*pair)->expiry, SystemClock().now());
 }
 
 Result<> TlsServer::load(const config::Tls& tls) {
@@ -206,6 +216,7 @@ Result<> TlsServer::load(const config::Tls& tls) {
     const std::scoped_lock lock(mutex_);
     pair_ = std::move(*pair);
   }
+  next_warning_ = clock_.steady();
   show_expiry();
   return {};
 }
@@ -222,7 +233,14 @@ void TlsServer::refresh() {
 void TlsServer::show_expiry() {
   const auto end = expiry();
   if (!end) return;
-  metrics_.set("certificate_expiry_seconds", std::chrono::duration<double>(*end - clock_.now()).count());
+  const WallTime now = clock_.now();
+  metrics_.set("certificate_expiry_seconds", std::chrono::duration<double>(*end - now).count());
+  const std::string warning = warning_about(tls_, *end, now);
+  if (warning.empty() || clock_.steady() < next_warning_) return;
+  const bool expired = *end <= now;
+  alerts_.raise(expired ? "TLS certificate has expired" : "TLS certificate expires soon",
+                warning + ". Renew it; it is read again by itself.");
+  next_warning_ = clock_.steady() + (expired ? warn_again : std::min<WallTime::duration>(warn_again, *end - now));
 }
 
 std::shared_ptr<SSL_CTX> TlsServer::context() const {

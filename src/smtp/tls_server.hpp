@@ -35,8 +35,9 @@ class TlsServer {
   TlsServer(const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts);
   ~TlsServer();
 
-  // Would these files do? For `-t`; the error names file and remedy.
-  static Result<> check(const config::Tls& tls);
+  // Would these files do? For `-t`; the error names file and remedy. What it gives is a warning, empty if there is
+  // none.
+  static Result<std::string> check(const config::Tls& tls);
   // At start and on reload. No certificate configured: no TLS, said once.
   Result<> load(const config::Tls& tls);
   // Now and then (a minute): reads the files again if they have changed and are still, updates the time left.
@@ -46,7 +47,7 @@ class TlsServer {
   std::optional<WallTime> expiry() const;  // of the certificate that expires first
 
  private:
-  void show_expiry();
+  void show_expiry();  // in the metrics, and by an alert when it comes near
 
   const Clock& clock_;
   Log& log_;
@@ -55,6 +56,7 @@ class TlsServer {
   config::Tls tls_;
   std::vector<FileStamp> seen_;       // what the files looked like when last read
   std::vector<FileStamp> last_look_;  // and at the last refresh()
+  SteadyTime next_warning_;           // of a certificate that is about to expire
   mutable std::mutex mutex_;
   std::shared_ptr<const Pair> pair_;
 };

@@ -118,6 +118,8 @@ TEST_CASE("the page has its figures without a script and may run none but its ow
 
 TEST_CASE("status.json is what the page shows") {
   Server server;
+  server.expiry = server.clock.now() - std::chrono::hours(1);
+  CHECK(has(server.get("/"), "<td class=\"bad\">expired</td>"));
   server.metrics.count("messages_accepted_total", {}, 3);
   const std::string reply = server.get("/status.json?x=1");
   const Json json = Json::parse(reply.substr(reply.find("\r\n\r\n") + 4));

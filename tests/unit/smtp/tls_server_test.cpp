@@ -24,6 +24,7 @@ struct Rig {
   Rig() {
     settings.certificate = directory / "cert.pem";
     settings.key = directory / "key.pem";
+    clock.set(std::chrono::floor<std::chrono::microseconds>(std::chrono::system_clock::now()));
   }
   void write(const std::string& certificate, const std::string& key) {
     std::ofstream(settings.certificate, std::ios::trunc) << certificate;
@@ -135,7 +136,7 @@ TEST_CASE("files that do not do are errors that name the file") {
   Rig rig;
   const Certificate pem = make_certificate("mx2.example.net");
   const auto problem = [&] {
-    const Result<> checked = TlsServer::check(rig.settings);
+    const auto checked = TlsServer::check(rig.settings);
     const Result<> loaded = rig.tls.load(rig.settings);
     REQUIRE_FALSE(checked);
     REQUIRE_FALSE(loaded);
@@ -180,11 +181,41 @@ TEST_CASE("the time left is a metric, of the certificate that expires first") {
   Rig rig;
   const Certificate longer = make_certificate("mx2.example.net", KeyType::ecdsa, std::chrono::hours(1000));
   const Certificate shorter = make_certificate("mx.example.org", KeyType::ecdsa, std::chrono::hours(100));
-  rig.clock.set(std::chrono::floor<std::chrono::microseconds>(std::chrono::system_clock::now()));
   rig.write(longer.certificate + shorter.certificate, longer.key + shorter.key);
   REQUIRE(rig.tls.load(rig.settings));
   CHECK(rig.metrics.value("certificate_expiry_seconds") == Approx(360000).margin(100));
   rig.clock.advance(std::chrono::hours(200));
   rig.tls.refresh();
   CHECK(rig.metrics.value("certificate_expiry_seconds") == Approx(-360000).margin(100));
+}
+
+TEST_CASE("of a certificate that expires within two weeks there is an alert a day, and at once when it has expired") {
+  using std::chrono::hours;
+  Rig rig;
+  rig.write(make_certificate("mx2.example.net", KeyType::ecdsa, hours(24 * 15 + 1)));
+  CHECK(TlsServer::check(rig.settings)->empty());
+  REQUIRE(rig.tls.load(rig.settings));
+  const auto alerts_after = [&](hours time) {
+    rig.clock.advance(time);
+    rig.tls.refresh();
+    rig.tls.refresh();
+    return rig.alerts.raised().size();
+  };
+  CHECK(alerts_after(hours(24)) == 0);
+  CHECK(alerts_after(hours(2)) == 1);
+  CHECK(alerts_after(hours(23)) == 1);
+  CHECK(alerts_after(hours(1)) == 2);
+  CHECK(rig.alerts.raised().back().first == "TLS certificate expires soon");
+  CHECK(rig.alerts.contains(rig.settings.certificate + ": it expires in 12d22h"));
+  CHECK(alerts_after(hours(24 * 12)) == 3);
+  CHECK(alerts_after(hours(23)) == 4);  // it had 22 hours and some minutes
+  CHECK(rig.alerts.raised().back().first == "TLS certificate has expired");
+  CHECK(alerts_after(hours(24)) == 5);
+  rig.write(make_certificate("mx2.example.net", KeyType::ecdsa, hours(24 * 90)));
+  CHECK(alerts_after(hours(0)) == 5);
+  CHECK(alerts_after(hours(48)) == 5);
+  rig.write(make_certificate("mx2.example.net", KeyType::ecdsa, hours(24)));
+  CHECK(TlsServer::check(rig.settings)->find(": it expires in ") != std::string::npos);
+  rig.write(make_certificate("mx2.example.net", KeyType::ecdsa, hours(-1)));
+  CHECK(TlsServer::check(rig.settings) == rig.settings.certificate + ": it has expired");
 }
