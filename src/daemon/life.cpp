@@ -219,6 +219,7 @@ admin::Services Daemon::Parts::services() {
 void Daemon::Parts::stop() {
   const auto grace = std::chrono::seconds(config()->shutdown_grace);
   const SteadyTime deadline = std::chrono::steady_clock::now() + grace;
+  http->leave();  // a balancer sends nobody here any more
   admin_thread.wait(listener->stop(deadline));
   // Deliveries under way may take what is left of the grace, and a moment in any case.
   const SteadyTime relay_deadline = std::max(deadline, std::chrono::steady_clock::now() + 2s);

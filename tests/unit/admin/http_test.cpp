@@ -62,6 +62,10 @@ TEST_CASE("healthz is 200 only while mail can be stored, and says nothing more")
   const std::string reply = server.get("/healthz");
   CHECK(reply.starts_with("HTTP/1.1 503 "));
   CHECK_FALSE(has(reply, "EIO"));
+  server.spool.state.accepting = true;
+  CHECK(server.get("/healthz").starts_with("HTTP/1.1 200 "));
+  server.http->leave();  // the daemon ends
+  CHECK(server.get("/healthz").starts_with("HTTP/1.1 503 "));
 }
 
 TEST_CASE("metrics come with gauges as they are now") {
