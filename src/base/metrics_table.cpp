@@ -1,5 +1,6 @@
 // Every metric there is, one row each: name, type, help, labels, for histograms the upper bounds of the buckets, and
-// which series with labels there are from the start, so that an alert on their rate sees the first one.
+// which series with labels there are from the start, so that an alert on their rate sees the first one (not the codes
+// that an access file makes up).
 #include "base/metrics.hpp"
 
 namespace greymx {
@@ -18,7 +19,7 @@ const std::vector<Metrics::Description>& Metrics::table() {
       {"greymx_connections", "gauge", "SMTP connections that are open now", ""},
       {"greymx_sessions_total", "counter", "SMTP sessions begun", ""},
       {"greymx_tls_sessions_total", "counter", "TLS handshakes completed, by direction (in, out) and protocol version", "direction,version", {}, "in,TLSv1.2;in,TLSv1.3;out,TLSv1.2;out,TLSv1.3"},
-      {"greymx_rejects_total", "counter", "Commands refused, by check and reply code", "check,code", {}, "relay_control,554;recipients,550;dnsbl,554;greylist,450;callout,550"},
+      {"greymx_rejects_total", "counter", "Commands refused, by check and reply code", "check,code", {}, "access.clients,450;access.clients,554;access.helo,450;access.helo,554;access.senders,450;access.senders,554;access.recipients,450;access.recipients,554;relay_control,554;invalid_helo,501;unauth_pipelining,503;non_fqdn_sender,504;unknown_sender_domain,450;unknown_sender_domain,550;non_fqdn_recipient,504;early_talker,550;recipients,550;verify_recipients,450;verify_recipients,550;dnsbl,554;greylist,450;callout,450;callout,550;message_size,552;min_free_space,452;recipients_per_message,452;bare_lf,550;hops,554;write_error,451"},
       {"greymx_messages_accepted_total", "counter", "Messages that were answered with 250 after their end", ""},
       {"greymx_dns_lookups_total", "counter", "Questions asked of DNS servers, by type and outcome", "type,outcome"},
       {"greymx_dns_cache_hits_total", "counter", "Lookups answered from the DNS cache", ""},
@@ -27,7 +28,7 @@ const std::vector<Metrics::Description>& Metrics::table() {
       {"greymx_dnsbl_list_up", "gauge", "1 if the block list is in use, 0 if it was switched off after failing", "list"},
       {"greymx_callouts_total", "counter", "Questions asked of primaries about recipients, by outcome", "outcome", {}, "accepted;refused;inconclusive"},
       {"greymx_recipient_memory_records", "gauge", "Recipients remembered from callouts and deliveries", ""},
-      {"greymx_greylist_decisions_total", "counter", "Greylist decisions, by verdict and reason", "verdict,reason", {}, "greylist,new;greylist,early-retry;pass,triplet found;pass,client AWL;pass,client whitelist;pass,recipient whitelist;pass,store error;greylist,store error"},
+      {"greymx_greylist_decisions_total", "counter", "Greylist decisions, by verdict and reason", "verdict,reason", {}, "greylist,new;greylist,early-retry;pass,triplet found;pass,client AWL;pass,client whitelist;pass,recipient whitelist;pass,pass entry;pass,expected;pass,dry-run;pass,store error;greylist,store error"},
       {"greymx_greylist_records", "gauge", "Records in the greylist store", ""},
       {"greymx_greylist_first_retry_seconds", "histogram", "Time from a first attempt to the first retry, passed or not", "", waits},
       {"greymx_queue_messages", "gauge", "Messages in the queue, by recipient domain", "domain"},

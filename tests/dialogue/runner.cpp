@@ -8,6 +8,7 @@
 
 #include "dialogue/stack.hpp"
 #include "support/catch.hpp"
+#include "support/late_series.hpp"
 
 namespace greymx::test {
 
@@ -142,6 +143,8 @@ class Dialogue {
   void end() {
     const std::string unread = stack_ ? stack_->unread() : std::string();
     if (!unread.empty()) throw Failure("replies that nobody expected: " + unread);
+    const std::string late = stack_ ? late_series(stack_->metrics, "greymx_rejects_total") : std::string();
+    if (!late.empty()) throw Failure("not in the table of metrics from the start: " + late);
   }
   std::string log_text() { return stack_ ? stack_->log.text() : std::string(); }
 

@@ -32,6 +32,7 @@ TEST_CASE("so do the series with labels that the table names") {
   const std::string text = Metrics().text();
   CHECK(text.find("greymx_greylist_decisions_total{reason=\"triplet found\",verdict=\"pass\"} 0") != std::string::npos);
   CHECK(text.find("greymx_greylist_decisions_total{reason=\"store error\",verdict=\"pass\"} 0") != std::string::npos);
+  CHECK(text.find("greymx_rejects_total{check=\"access.helo\",code=\"554\"} 0") != std::string::npos);
   CHECK(text.find("greymx_tls_sessions_total{direction=\"out\",version=\"TLSv1.3\"} 0") != std::string::npos);
   CHECK(text.find("greymx_callouts_total{outcome=\"refused\"} 0") != std::string::npos);
 }

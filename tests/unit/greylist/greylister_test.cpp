@@ -6,6 +6,7 @@
 #include "greylist/store.hpp"
 #include "support/catch.hpp"
 #include "support/fake_clock.hpp"
+#include "support/late_series.hpp"
 #include "support/memory_store.hpp"
 #include "support/recording_alerts.hpp"
 #include "support/recording_log.hpp"
@@ -25,6 +26,7 @@ struct Fixture {
     greylister.emplace(std::make_shared<const config::Config>(configuration), std::move(owned), clock, log, metrics,
                        alerts);
   }
+  ~Fixture() { CHECK(test::late_series(metrics, "greymx_greylist_decisions_total").empty()); }
   Answer check(Request request) { return test::run(greylister->check(std::move(request))); }
   double decisions(const std::string& verdict, const std::string& reason) const {
     return metrics.value("greylist_decisions_total", {{"verdict", verdict}, {"reason", reason}});
