@@ -61,6 +61,7 @@ Result<> Daemon::Parts::bind_policy() {
   const char* test_clock = std::getenv("GREYMX_TEST_CLOCK");
   settings.test_clock = test_clock != nullptr && std::string_view(test_clock) == "1";
   settings.spf_domain = [this](greylist::Request request) { return spf_domain(std::move(request)); };
+  settings.is_primary = [this](const IpAddress& client) { return bridge.is_primary_address(client); };
   auto opened = greylist::PolicyService::open(workers.front()->thread.executor(), config(), log, std::move(settings));
   if (!opened) return std::unexpected(opened.error());
   policy_service = std::move(*opened);

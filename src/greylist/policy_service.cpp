@@ -166,7 +166,7 @@ Task<std::string> PolicyService::Impl::answer(PolicyRequest request) {
   auto question = to_question(request, *config, settings.test_clock);
   if (!question) warn(question.error().text);
   std::string action = "DUNNO";
-  if (question && *question) {
+  if (question && *question && !settings.is_primary((*question)->client)) {
     Request asked = std::move(**question);
     const std::string queue_id = asked.queue_id;
     const Answer answer = co_await greylister->check(std::move(asked), settings.spf_domain);

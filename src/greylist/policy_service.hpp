@@ -19,6 +19,7 @@ struct PolicySettings {
   std::size_t connections = 1000;
   std::chrono::seconds idle{300};
   Greylister::SpfDomain spf_domain{};  // see Greylister::check; empty: pool keys go by client name alone
+  std::function<bool(const IpAddress&)> is_primary = [](const IpAddress&) { return false; };  // exempt, as in SMTP
 };
 
 class PolicyService {

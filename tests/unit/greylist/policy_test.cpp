@@ -227,6 +227,17 @@ TEST_CASE("strangers are not answered") {
   CHECK(f.log.contains("refused 127.0.0.1: not in access.trusted_networks"));
 }
 
+TEST_CASE("an address of an explicit primary is exempt, as in SMTP") {
+  PolicySettings settings{.test_clock = true};
+  settings.is_primary = [](const IpAddress& client) { return client.to_string() == "192.0.2.77"; };
+  Fixture f(std::move(settings));
+  auto socket = f.connect();
+  CHECK(f.ask(socket, full) == "action=DUNNO\n\n");
+  std::string other = full;
+  other.replace(other.find("192.0.2.77"), 10, "192.0.2.78");
+  CHECK(f.ask(socket, other).starts_with("action=DEFER_IF_PERMIT "));
+}
+
 TEST_CASE("at the most connections the one idle for longest makes way") {
   Fixture f({.test_clock = true, .connections = 2});
   auto first = f.connect(), second = f.connect();
