@@ -319,7 +319,7 @@ Task<Ending> run_command(Request request, Services& services, Source& source, Si
     co_return co_await read(call);
   }
   if (command.starts_with("greylist ")) {
-    co_return co_await run_greylist(call.request, services, source, sink);
+    co_return co_await run_greylist(call.request, services, source, sink, call.who);
   }
   co_return Ending{
       2, "the daemon does not know the command \"" + printable(command, 40) + "\"; is it older than the tool?"};

@@ -25,30 +25,49 @@ Task<bool> show(std::string lines, bool json, WallTime now, Sink& sink) {
   co_return co_await sink.send(reply::text(text));
 }
 
-Task<Ending> import_all(greylist::Greylister& greylister, Source& source, Sink& sink) {
+std::string skipped_text(const greylist::ImportReport& report) {
+  std::string text;
+  for (const auto& [reason, count] : report.skipped) text += fmt::format(", {} skipped: {}", count, printable(reason));
+  return text;
+}
+
+void log_change(Services& services, const std::string& text, const std::string& who) {
+  services.log.info("postsuper", fmt::format("greylist: {} ({})", text, who));
+}
+
+Task<Ending> import_all(Services& services, Source& source, Sink& sink, std::string who) {
   greylist::ImportReport sum;
+  std::string trouble;
   for (;;) {
     Result<std::string> lines = co_await source.more();
-    if (!lines) co_return failed(fmt::format("{}; imported so far: {}", lines.error().text, sum.imported));
-    if (lines->empty()) break;
-    const auto report = co_await operate::import_lines(greylister, std::move(*lines));
-    if (!report) co_return failed(report.error().text);
+    if (!lines) trouble = lines.error().text;
+    if (!lines || lines->empty()) break;
+    const auto report = co_await operate::import_lines(*services.greylister, std::move(*lines));
+    if (!report) {
+      trouble = report.error().text;
+      break;
+    }
     sum.read += report->read;
     sum.imported += report->imported;
     for (const auto& [reason, count] : report->skipped) sum.skipped[reason] += count;
   }
-  co_await sink.send(reply::text(import_text(sum)));
+  const std::string text = fmt::format("{} imported{}", sum.imported, skipped_text(sum));
+  log_change(services, text, who);
+  if (!trouble.empty()) co_return failed(fmt::format("{}; imported so far: {}", trouble, sum.imported));
+  co_await sink.send(reply::text(text + "\n"));
   co_return sum.read > 0 && sum.imported == 0 ? failed("nothing could be imported") : Ending{};
 }
 
-Task<Ending> steer(const Request& request, greylist::Greylister& greylister, Sink& sink) {
+Task<Ending> steer(const Request& request, Services& services, Sink& sink, std::string who) {
+  greylist::Greylister& greylister = *services.greylister;
   const std::string& subject = request.arg("subject");
   if (request.command == "greylist forget") {
     const auto count = co_await operate::forget(greylister, subject);
     if (!count) co_return failed(count.error().text);
     if (*count == 0) co_return failed("nothing is known of " + printable(subject, 100));
-    const std::string text = fmt::format("{} record{} forgotten\n", *count, *count == 1 ? "" : "s");
-    co_await sink.send(reply::text(text));
+    const std::string records = fmt::format("{} record{}", *count, *count == 1 ? "" : "s");
+    log_change(services, fmt::format("{} of {} forgotten", records, printable(subject, 200)), who);
+    co_await sink.send(reply::text(records + " forgotten\n"));
     co_return Ending{};
   }
   const bool expecting = request.command == "greylist expect";
@@ -66,13 +85,15 @@ Task<Ending> steer(const Request& request, greylist::Greylister& greylister, Sin
   if (!done) co_return failed(done.error().text);
   const std::string whom = expecting ? "mail to " + request.arg("rcpt") : subject;
   const std::string until = length.count() == 0 ? "for good" : "for " + human_duration(length);
-  co_await sink.send(reply::text(fmt::format("{} passes {}\n", printable(whom, 200), until)));
+  const std::string text = fmt::format("{} passes {}", printable(whom, 200), until);
+  log_change(services, text, who);
+  co_await sink.send(reply::text(text + "\n"));
   co_return Ending{};
 }
 
 }  // namespace
 
-Task<Ending> run_greylist(Request request, Services& services, Source& source, Sink& sink) {
+Task<Ending> run_greylist(Request request, Services& services, Source& source, Sink& sink, std::string who) {
   using List = Task<Result<>> (*)(greylist::Greylister&, operate::Sink);
   static const std::map<std::string, List> lists{{"greylist list", operate::list},
                                                  {"greylist stats", operate::stats},
@@ -80,11 +101,11 @@ Task<Ending> run_greylist(Request request, Services& services, Source& source, S
                                                  {"greylist export", operate::export_all}};
   greylist::Greylister& greylister = *services.greylister;
   if (request.command == "greylist import") {
-    co_return co_await import_all(greylister, source, sink);
+    co_return co_await import_all(services, source, sink, std::move(who));
   }
   const auto list = lists.find(request.command);
   if (list == lists.end()) {
-    co_return co_await steer(request, greylister, sink);
+    co_return co_await steer(request, services, sink, std::move(who));
   }
   const bool json = request.json || request.command == "greylist export";
   operate::Sink each = [&, now = greylister.now()](std::string lines) {
@@ -116,7 +137,7 @@ std::string greylist_text(const Json& line, WallTime now) {
                        text("comment").empty() ? "" : "  (" + text("comment") + ")");
   }
   if (type == "proposal") {
-    return fmt::format("always comes back: {} ({} passed from {} networks): add it to whitelist_clients\n",
+    return fmt::format("always comes back: {} ({} passed, from {} networks or more): add it to whitelist_clients\n",
                        text("subject"), text("passed"), text("networks"));
   }
   if (type == "first_retries") {
@@ -130,12 +151,6 @@ std::string greylist_text(const Json& line, WallTime now) {
   std::string all;  // stats
   for (const auto& [key, value] : line.items()) all += fmt::format("{:<16} {}\n", key, text(key.c_str()));
   return all;
-}
-
-std::string import_text(const greylist::ImportReport& report) {
-  std::string text = fmt::format("{} read, {} imported", report.read, report.imported);
-  for (const auto& [reason, count] : report.skipped) text += fmt::format(", {} skipped: {}", count, printable(reason));
-  return text + (report.remark.empty() ? "" : " (" + report.remark + ")") + "\n";
 }
 
 Result<std::string> read_import(const std::string& path, const config::Greylist& config, std::chrono::seconds delay,
@@ -158,13 +173,11 @@ Result<std::string> read_import(const std::string& path, const config::Greylist&
       lines.clear();
     });
     if (!report) return std::unexpected(report.error());
-    std::string told = path + ": " + import_text(*report);
-    if (report->read > 0 && report->imported == 0) {
-      told.pop_back();
-      return fail(ErrorKind::invalid, std::move(told));
-    }
+    std::string told = fmt::format("{}: {} read{}", path, report->read, skipped_text(*report));
+    if (!report->remark.empty()) told += " (" + report->remark + ")";
+    if (report->read > 0 && report->imported == 0) return fail(ErrorKind::invalid, std::move(told));
     if (!taken || !send(lines)) return not_taken;
-    return told;
+    return told + "\n";
   }
   std::ifstream file(path, std::ios::binary);
   for (std::string line; std::getline(file, line);) {
