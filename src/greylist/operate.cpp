@@ -4,6 +4,7 @@
 
 #include <array>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/mailbox.hpp"
 #include "greylist/store.hpp"
@@ -16,7 +17,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t slice = 500;
-constexpr std::size_t most_domains = 100'000;   // that a report counts
+constexpr std::size_t most_domains = 100'000;  // that a report counts
+constexpr std::size_t most_networks = 1'000'000;
 constexpr std::size_t most_entries = 10'000;    // pass and expect
 constexpr std::uint64_t enough_to_propose = 5;  // triplets that all came back
 constexpr std::array<std::uint32_t, 14> within{10,   30,   60,   120,  180,   300,   600,
@@ -66,20 +68,25 @@ Json entry_json(Kind kind, const Stored& stored) {
   return json;
 }
 
-// A triplet that has not passed, by the name that people know it by: pool keys say the same again.
+// A triplet that has not passed, by the name that people know it by.
 bool is_waiting(Kind kind, const Record& record) {
-  return (kind == Kind::plain || kind == Kind::hashed) && !record.passed;
+  return is_triplet(kind) && !is_pool(kind) && !record.passed;
+}
+bool is_over(const Record& record, Stamp now, const Rules& rules) {
+  return now - record.first > rules.retry_window;
 }
 
 struct Domain {
   std::uint64_t passed = 0, waiting = 0;
-  unsigned networks = 1;
+  unsigned most = 1;             // networks that one record names
+  std::set<IpAddress> networks;  // of the clients that were the last
 };
 
 struct Report {
   std::map<std::string, Domain, std::less<>> domains;  // of confirmed client names
   std::array<std::uint64_t, within.size()> retries{};
   std::uint64_t later = 0;
+  std::size_t networks = 0;  // of all domains
 
   void add(Kind kind, const Stored& stored) {
     if (kind == Kind::plain && stored.record.retry_after > 0) {
@@ -91,7 +98,10 @@ struct Report {
     if (domains.size() >= most_domains && !domains.contains(name)) return;
     Domain& domain = domains[name];
     ++(stored.record.passed ? domain.passed : domain.waiting);
-    domain.networks = std::max<unsigned>(domain.networks, stored.record.networks);
+    domain.most = std::max<unsigned>(domain.most, stored.record.networks);
+    if (networks < most_networks) {
+      networks += domain.networks.insert(counted_network(stored.record.client).address).second ? 1 : 0;
+    }
   }
   std::string lines() const {
     Json counts = Json::array();
@@ -99,8 +109,8 @@ struct Report {
     std::string text = line_of({{"type", "first_retries"}, {"within", counts}, {"later", later}});
     for (const auto& [name, domain] : domains) {
       if (domain.passed < enough_to_propose || domain.waiting > 0) continue;
-      text +=
-          line_of({{"type", "proposal"}, {"subject", name}, {"passed", domain.passed}, {"networks", domain.networks}});
+      const std::size_t known = std::max<std::size_t>(domain.most, domain.networks.size());
+      text += line_of({{"type", "proposal"}, {"subject", name}, {"passed", domain.passed}, {"networks", known}});
     }
     return text;
   }
@@ -237,22 +247,35 @@ Task<Result<>> list(Greylister& greylister, Sink sink) {
     const Kind kind = kind_of(stored.key);
     const bool ended = kind >= Kind::pass && stored.record.last != 0 && stored.record.last <= now;
     if (kind >= Kind::pass) return ended ? "" : line_of(entry_json(kind, stored));
-    const bool open = is_waiting(kind, stored.record) && now - stored.record.first <= rules.retry_window;
+    const bool open = is_waiting(kind, stored.record) && !is_over(stored.record, now, rules);
     return open ? line_of(triplet_json("waiting", stored, rules)) : "";
   };
   return walk(greylister, std::move(visit), std::move(sink));
 }
 
 Task<Result<>> stats(Greylister& greylister, Sink sink) {
+  struct Counts {
+    std::uint64_t waiting = 0, gone = 0;
+  };
+  const auto counts = std::make_shared<Counts>();
+  auto visit = [now = now_of(greylister), rules = rules_of(greylister.config()->greylist),
+                counts](const Stored& stored) {
+    if (is_waiting(kind_of(stored.key), stored.record)) {
+      ++(is_over(stored.record, now, rules) ? counts->gone : counts->waiting);
+    }
+    return std::string();
+  };
+  const std::string trouble = greylister.store().trouble();
+  const auto walked = co_await walk(greylister, std::move(visit), sink);
+  if (!walked && trouble.empty()) co_return walked;
   const Totals totals = greylister.store().totals();
-  Json json{{"waiting", totals.waiting},
+  Json json{{"waiting", counts->waiting},
             {"passed", totals.passed},
             {"clients", totals.clients},
             {"records", totals.records()},
             {"hashed", totals.hashed},
-            {"never_returned", totals.never_returned},
+            {"never_returned", totals.never_returned + counts->gone},
             {"entries", greylister.store().manual()->size()}};
-  const std::string trouble = greylister.store().trouble();
   if (!trouble.empty()) json["trouble"] = trouble;
   co_await sink(line_of(json));
   co_return Result<>{};
@@ -265,7 +288,7 @@ Task<Result<>> report(Greylister& greylister, Sink sink) {
   auto visit = [now, rules, sums](const Stored& stored) -> std::string {
     const Kind kind = kind_of(stored.key);
     sums->add(kind, stored);
-    const bool gone = is_waiting(kind, stored.record) && now - stored.record.first > rules.retry_window;
+    const bool gone = is_waiting(kind, stored.record) && is_over(stored.record, now, rules);
     return gone ? line_of(triplet_json("never_returned", stored, rules)) : "";
   };
   const auto walked = co_await walk(greylister, std::move(visit), sink);

@@ -22,12 +22,13 @@ using Sink = std::function<Task<bool>(std::string lines)>;
 // {"type":"pass","subject":"192.0.2.0/24","since":T,"until":T,"comment":"…"}   without "until": for good
 Task<Result<>> list(Greylister& greylister, Sink sink);
 
-// One object: records by state, entries, and what is wrong with the store, if anything.
+// One object: what list says waits, records by state, who never came back (ever, those whom report names among them),
+// entries, and what is wrong with the store, if anything.
 Task<Result<>> stats(Greylister& greylister, Sink sink);
 
 // {"type":"never_returned", as "waiting"}: its retry window is over. Then {"type":"first_retries","within":[{"seconds":
 // 60,"count":2},…],"later":0} and {"type":"proposal","subject":"example.org","passed":12,"networks":3}: client domains
-// whose mail always comes back, worth a line in whitelist_clients.
+// whose mail always comes back, from so many networks at least, worth a line in whitelist_clients.
 Task<Result<>> report(Greylister& greylister, Sink sink);
 
 // Lets a client address, a network, a domain (of the client's name or the sender) or a sender address through, for

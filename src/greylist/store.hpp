@@ -27,7 +27,7 @@ struct Totals {
   std::uint64_t passed = 0;
   std::uint64_t clients = 0;         // counted towards automatic whitelisting, or beyond
   std::uint64_t hashed = 0;          // of all these, those with postgrey --privacy's hashed keys
-  std::uint64_t never_returned = 0;  // triplets that expired unpassed or made way, ever
+  std::uint64_t never_returned = 0;  // mails that expired unpassed or made way, ever
   std::uint64_t records() const { return waiting + passed + clients; }
   bool operator==(const Totals&) const = default;
 };

@@ -168,7 +168,7 @@ Result<> Table::drop(const std::string& key) {
   auto record = find(key);
   if (!record) return std::unexpected(record.error());
   if (!*record) return fail(ErrorKind::permanent, "index.db names a record that is not there");
-  if (!(*record)->passed) ++totals_.never_returned;
+  if (!(*record)->passed && !is_pool(kind_of(key))) ++totals_.never_returned;
   return change(key, *record, std::nullopt);
 }
 

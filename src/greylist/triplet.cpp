@@ -132,6 +132,10 @@ bool is_triplet(Kind kind) {
   return kind <= Kind::hashed;
 }
 
+bool is_pool(Kind kind) {
+  return kind == Kind::spf || kind == Kind::ptr;
+}
+
 std::string normalise_sender(std::string_view sender) {
   const std::size_t at = sender.find('@');
   if (at == std::string_view::npos) return std::string(sender);

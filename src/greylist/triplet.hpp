@@ -37,6 +37,7 @@ struct Mail {
 enum class Kind : std::uint8_t { plain, spf, ptr, hashed, client, hashed_client, pass, expect };
 Kind kind_of(std::string_view key);
 bool is_triplet(Kind kind);  // plain, spf, ptr, hashed
+bool is_pool(Kind kind);     // spf, ptr: what a plain key says, said again
 
 // BATV undone, "+extension" cut, numbers that stand alone in the local part as '#'. Case is kept.
 std::string normalise_sender(std::string_view sender);

@@ -1,5 +1,7 @@
 #include "greylist/operate.hpp"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "greylist/store.hpp"
@@ -173,18 +175,21 @@ TEST_CASE("report names who never came back, how long retries take, and who coul
   f.check("198.51.100.1", "gone@spam.example");
   f.clock.advance(49h);
   f.check("198.51.100.1", "waiting@spam.example");
-  for (const char* sender : {"a@x.example", "b@x.example", "c@x.example", "d@x.example", "e@x.example"}) {
-    f.waits_then_passes("192.0.2.1", sender, "out.pool.example");
+  for (int i = 1; i <= 5; ++i) {
+    f.waits_then_passes(fmt::format("10.0.{}.1", i), fmt::format("{}@x.example", "-abcde"[i]), "out.pool.example");
   }
   f.waits_then_passes("192.0.2.1", "f@x.example", "out.other.example");  // too few to propose
   const auto shown = f.lines(operate::report);
+  const auto stats = f.lines(operate::stats).at(0);  // tells the same
+  CHECK(stats["waiting"] == 1);
+  CHECK(stats["never_returned"] == 1);
   REQUIRE(shown.size() == 3);
   CHECK(shown[0]["type"] == "never_returned");
   CHECK(shown[0]["sender"] == "gone@spam.example");
   CHECK(shown[1]["type"] == "first_retries");
   CHECK(shown[1]["within"][6] == Json{{"seconds", 600}, {"count", 6}});
   CHECK(shown[1]["later"] == 0);
-  CHECK(shown[2] == Json{{"type", "proposal"}, {"subject", "pool.example"}, {"passed", 5}, {"networks", 1}});
+  CHECK(shown[2] == Json{{"type", "proposal"}, {"subject", "pool.example"}, {"passed", 5}, {"networks", 5}});
 }
 
 TEST_CASE("stats counts records and says what is wrong") {
