@@ -37,7 +37,7 @@ constexpr Change changes[] = {
     {"release", "released from hold", "Released from hold"},
     {"delete", "removed", "Deleted"},
     {"requeue", "requeued", "Requeued"},
-    {"bounce", "returned to sender", "Bounced"},
+    {"bounce", "bounced", "Bounced"},
 };
 
 // The message as a whole, or recipients whose bounce may not go out while others are still tried.

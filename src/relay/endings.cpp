@@ -106,6 +106,7 @@ Task<bool> Endings::end(const queue::Loaded& loaded, std::vector<ReportedRecipie
                                 reported.empty() ? "not returned" : "returned to sender"));
   }
   if (!held.empty()) parts_.log.info("bounce", message.id, fmt::format("held, {}", held));
+  if (why == Why::admin && reported.empty()) parts_.log.info("bounce", message.id, "ended without a report");
   update(message.id, std::move(changes));
   if (reported.empty()) co_return true;
   const std::optional<QueueId> queued = co_await report(loaded, ReportKind::failed, std::move(reported), WallTime{});

@@ -460,6 +460,8 @@ TEST_CASE_METHOD(World, "an admin's bounce ends what is open, held or not") {
   CHECK(test::run(io, relay->bounce(waiting, "again")).error().kind == ErrorKind::not_found);
   until_empty();
   CHECK(smart.transactions.size() == 2);
+  CHECK(log.contains("bounce: " + null.to_string() + ": ended without a report"));
+  CHECK(log.count("ended without a report") == 1);
   CHECK(smart.transactions[0].content.find(
             "<user@example.com>: returned by the administrator; last: connect to 127.0.0.1") != std::string::npos);
 }
