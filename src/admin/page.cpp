@@ -70,7 +70,7 @@ std::string primaries(const Status& status) {
                                                           : "nothing waiting";
     text += fmt::format("<div class=\"primary\"><span class=\"dot {}\"></span><b>{}</b><span>{}</span><p>{}</p>", state,
                         escape_html(line.domain), waiting,
-                        line.primary ? health_text(*line.primary, status.now) : "reports of ours");
+                        line.primary ? health_text(*line.primary, status.now) : "not in relay.conf");
     if (line.primary && line.primary->health != relay::Health::up && !line.primary->last_error.empty()) {
       text += fmt::format("<p class=\"error\">{}</p>", escape_html(printable(line.primary->last_error)));
     }

@@ -275,13 +275,15 @@ std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vect
 
 namespace {
 
+// Only primaries are watched.
 std::string state_of(const DomainLine& line) {
-  return line.primary && line.asked ? std::string(relay::to_string(line.primary->health)) : "unknown";
+  return line.primary && line.asked && line.configured ? std::string(relay::to_string(line.primary->health))
+                                                       : "unknown";
 }
 
 std::string hosts_of(const DomainLine& line) {
   if (line.primary && !line.primary->hosts.empty()) return fmt::format("{}", fmt::join(line.primary->hosts, ", "));
-  return line.configured ? "by MX" : "by MX, not in relay.conf";
+  return line.configured ? "by MX" : "not in relay.conf: kept, but for reports";
 }
 
 }  // namespace
