@@ -106,7 +106,7 @@ Task<Ending> change(Call& call) {
   if (!problem.empty()) co_return failed(std::move(problem));
   const queue::Totals totals = services.spool.totals();
   if (totals.unsaved > 0) co_return failed("not on disk yet, lost by a restart: " + totals.problem);
-  if (done == 0 && !request.select.all && walk.ending().exit == 0)
+  if (done == 0 && request.select.narrows() && walk.ending().exit == 0)
     co_return failed(releasing ? "no held message matches" : "no message matches");
   co_return walk.ending();
 }

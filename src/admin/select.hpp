@@ -23,7 +23,8 @@ struct Selection {
   std::optional<std::string> domain;  // of any recipient that is still waiting, subdomains included; "*.…": only they
   std::optional<std::chrono::seconds> older;  // than this since arrival
 
-  bool empty() const { return ids.empty() && !all && !from && !to && !domain && !older; }
+  bool narrows() const { return !ids.empty() || from || to || domain || older; }  // not merely ALL, or nothing
+  bool empty() const { return !all && !narrows(); }
   // Everything but the IDs, which decide what is looked at in the first place.
   bool matches(const queue::Message& message, WallTime now) const;
 

@@ -133,7 +133,7 @@ std::string Mailq::add(const Message& message, bool active) {
 
 std::string Mailq::end(bool empty_queue) const {
   if (json_) return {};
-  if (count_ == 0 && empty_queue) return "Mail queue is empty\n";
+  if (count_ == 0) return empty_queue ? "Mail queue is empty\n" : "";
   return fmt::format("\n-- {} Kbytes in {} Request{}.\n", bytes_ / 1024, count_, count_ == 1 ? "" : "s");
 }
 

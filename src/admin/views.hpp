@@ -60,6 +60,7 @@ class Mailq {
       : json_(json), primaries_(std::move(primaries)), rules_(rules), now_(now) {}
   std::string add(const queue::Message& message, bool active);  // an entry, the heading before the first
   // "-- 12 Kbytes in 3 Requests."; of an empty queue, as opposed to one where nothing was selected, that it is empty.
+  // Else nothing if there was no entry.
   std::string end(bool empty_queue) const;
   Json object(const queue::Message& message, bool active) const;  // fields of postqueue -j, then ours
 

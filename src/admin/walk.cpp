@@ -23,6 +23,7 @@ std::vector<queue::Message> Walk::page() {
     ++looked_at_;
     auto message = source_.peek(id);
     if (message && select_.matches(*message, now_)) {
+      matched_ = true;
       recipients += message->envelope.recipients.size();
       found.push_back(std::move(*message));
     } else if (!message) {
@@ -42,7 +43,7 @@ void Walk::trouble(QueueId id, const Error& error) {
 }
 
 Ending Walk::ending() const {
-  if (problems_ == 0) return {};
+  if (problems_ == 0) return matched_ || !select_.narrows() ? Ending() : failed("no message matches");
   return failed(problems_ == 1 ? problem_ : fmt::format("{} (and {} more)", problem_, problems_ - 1));
 }
 

@@ -18,7 +18,9 @@ class Walk {
   std::uint64_t looked_at() const { return looked_at_; }
   std::uint64_t total() const { return std::max(total_, looked_at_); }
   void trouble(QueueId id, const Error& error);  // with one of a page's messages; none if it left meanwhile
-  Ending ending() const;  // names what was asked for by ID but is not there, and what could not be read
+  // Names what was asked for by ID but is not there, and what could not be read; a failure too if nothing matched what
+  // narrows.
+  Ending ending() const;
 
  private:
   bool by_id() const { return !select_.ids.empty(); }
@@ -29,6 +31,7 @@ class Walk {
   WallTime now_;
   std::uint64_t total_ = 0;
   std::uint64_t looked_at_ = 0;
+  bool matched_ = false;
   QueueId after_{};
   bool done_ = false;
   std::string problem_;  // the first one
