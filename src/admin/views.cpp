@@ -172,8 +172,9 @@ Json Mailq::object(const Message& message, bool active) const {
   const auto unless_held = [&](WallTime time) {  // by an admin: for as long as it takes
     return message.state.held || time == WallTime::max() ? Json() : Json(unix_seconds(time));
   };
+  const bool pending = next != WallTime::max();
   json["next_attempt"] = unless_held(next);
-  json["expires"] = unless_held(expires);
+  json["expires"] = pending && primaries_.all().empty() ? Json() : unless_held(expires);  // downtime is not known
   json["attempts"] = attempts;
   json["client"] = message.envelope.client.to_string();
   json["primary_state"] = primary != nullptr ? std::string(relay::to_string(primary->health)) : "unknown";
