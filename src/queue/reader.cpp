@@ -250,6 +250,8 @@ Result<> verify_segment(const std::string& path, Files& files, std::uint32_t num
     report.failures.push_back(
         fmt::format("{}: {} bytes at {} are damaged", segment.name(), damage.bytes, damage.offset));
   }
+  if (walk->shortened) report.failures.push_back(lost_end(segment));
+  if (walk->cut) report.warnings.push_back(may_have_lost_end(segment));
   if (!seal->summary || !walk->damage.empty()) return {};
   const auto read = read_summary(*seal->summary, [&](const Entry& entry) { summed_up.push_back(entry); });
   if (!read || summed_up != records)

@@ -71,10 +71,12 @@ class Recovery {
         seal.log_end);
     if (!walk) return std::unexpected(walk.error());
     senseless.insert(senseless.end(), walk->damage.begin(), walk->damage.end());
+    if (walk->shortened) quarantine_.report(lost_end(*segment));
+    if (walk->cut) quarantine_.warn(may_have_lost_end(*segment));
     const bool untouched = !quarantine_.secure(*segment, seal.unread || walk->unread, senseless);
     if (untouched) books_.segments.leave(segment->number());
     untouched_ |= untouched;
-    damaged_ |= !senseless.empty();
+    damaged_ |= !senseless.empty() || walk->shortened;
     // The last batch, if it is torn, can never be told from damage.
     const bool whole = senseless.empty() && !walk->torn;
     books_.segments.find(segment->number())->evacuate = !whole;

@@ -23,6 +23,7 @@ class Quarantine {
   // Moves a file of the spool (path below its directory) as a whole.
   Result<> keep(const std::string& file, const std::string& why);
   void report(const std::string& text);
+  void warn(const std::string& text) { log_.warning("spool", text); }
 
  private:
   Result<> make_directory();

@@ -174,7 +174,9 @@ Result<Segment::Walk> Segment::walk(const Visit& visit, std::uint64_t log_end) {
     at = walk.end = round_up(at + (*batch)->length(), block);
   }
   walk.torn = !unsure.empty() && unsure.front().offset < walk.end;
-  if (log_end > 0) confirm();
+  walk.shortened = log_end == 0 && (limit < walk.end || limit % block != 0);
+  walk.cut = log_end == 0 && limit == walk.end && !walk.torn;
+  if (log_end > 0 || walk.shortened) confirm();
   return walk;
 }
 
@@ -218,6 +220,18 @@ Result<> Segment::blank(std::uint64_t end) {
   if (!file) return std::unexpected(file.error());
   if (auto written = (*file)->write(end, std::string(block, '\0')); !written) return written;
   return (*file)->sync();
+}
+
+std::string lost_end(const Segment& segment) {
+  return fmt::format("{}: the file ends too early, at {}; what stood behind that is lost", segment.name(),
+                     segment.size());
+}
+
+std::string may_have_lost_end(const Segment& segment) {
+  return fmt::format(
+      "{}: the file ends at {} without a seal, as after a failed write; if none was logged, what stood "
+      "behind that is lost",
+      segment.name(), segment.size());
 }
 
 SegmentStore::SegmentStore(Files& files, std::string directory, std::uint64_t segment_size)

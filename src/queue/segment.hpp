@@ -70,10 +70,14 @@ class Segment {
 
   // Calls back for every intact record but batches. Damage is reported unless it is the tail of the log: what lies
   // after the last batch, or in that, was never acknowledged. With `log_end` (of a sealed segment) nothing is tail.
+  // Nor is it in a file that ends within a batch or block: files get their length before they get mail, and are only
+  // ever cut behind a batch, so the disk has lost the end of that one.
   struct Walk {
     std::uint64_t last = log_begin;  // where the last batch begins
     std::uint64_t end = log_begin;   // of it, rounded up to a block
     bool torn = false;               // not all of it is there
+    bool shortened = false;          // the file has lost its end
+    bool cut = false;                // not sealed, it ends behind that batch: a write has failed, or it lost its end
     bool unread = false;             // and what it was counts as damaged
     std::vector<Damage> damage;
   };
@@ -98,6 +102,10 @@ class Segment {
   std::shared_ptr<File> file_;
   bool used_ = false;
 };
+
+// Of a walk: shortened, cut.
+std::string lost_end(const Segment& segment);
+std::string may_have_lost_end(const Segment& segment);
 
 // Makes segments ready ahead of need and takes back those that are not needed. next() is called by the writer, the
 // rest by one other thread.

@@ -128,5 +128,6 @@ tap.note(f"{len(acknowledged)} acknowledged, {len(arrived)} arrived, {twice} cop
 tap.check(twice <= explained, f"duplicates stay within the {explained} that kills can explain", twice)
 verify = mx.tool("spool", "verify")
 tap.equal(verify.returncode, 0, "greymx spool verify finds nothing wrong")
+tap.check("the file ends" not in mx.log(), "no segment is said to have lost its end")
 tap.equal(mx.stop(), 0, "stops")
 tap.done()

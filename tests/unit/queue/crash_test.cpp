@@ -47,6 +47,7 @@ void live(unsigned seed) {
     INFO(t.log.text());
     model.compare();
     CHECK(t.log.count("damaged") == 0);
+    CHECK(t.log.count("too early") == 0);
   }
 }
 
@@ -99,6 +100,7 @@ TEST_CASE("power fails at each operation of a busy spool, with nothing, all or a
     t.crash(crash);
     REQUIRE(t.open().has_value());
     model.compare();
+    CHECK(t.log.count("too early") == 0);
   }
 }
 

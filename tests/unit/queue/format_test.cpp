@@ -229,8 +229,30 @@ TEST_CASE("torn_record_at_tail_is_end, what is whole in the last batch lives") {
       const auto walked = walk(bytes);
       REQUIRE(walked.has_value());
       CHECK(walked->ids == Ids{1});
-      CHECK(walked->walk.damage.empty());
+      CHECK(walked->walk.shortened == short_file);  // then it is damage
+      CHECK(walked->walk.damage.empty() == !short_file);
     }
+  }
+}
+
+TEST_CASE("a file that ends in a batch, a block or its header has lost its end, and may have where a batch ends") {
+  const std::string bytes = SegmentFile().batch({an_end}).batch({an_end}).padded(65536).bytes();
+  const std::size_t end = log_begin + 2 * block;
+  for (const std::size_t size :
+       {segment_header_length, log_begin - 1, log_begin + 20, end - block + 10, end - 1, end + 1}) {
+    INFO(size);
+    const auto walked = walk(bytes.substr(0, size));
+    REQUIRE(walked.has_value());
+    CHECK(walked->walk.shortened);
+    CHECK_FALSE(walked->walk.cut);
+  }
+  for (const std::size_t size : {log_begin, end - block, end, end + block, bytes.size()}) {
+    INFO(size);
+    const auto walked = walk(bytes.substr(0, size));
+    REQUIRE(walked.has_value());
+    CHECK_FALSE(walked->walk.shortened);
+    CHECK(walked->walk.cut == (size <= end));
+    CHECK(walked->walk.damage.empty());
   }
 }
 

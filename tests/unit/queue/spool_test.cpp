@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "fixture.hpp"
+#include "queue/reader.hpp"
 
 using namespace greymx;
 using namespace greymx::test;
@@ -509,6 +510,44 @@ TEST_CASE("damage found at start is copied to corrupt/ and reported in bytes; th
   REQUIRE(t.open().has_value());
   CHECK(t.spool->ids({}, 10) == std::vector<QueueId>{first, third});
   CHECK_FALSE(t.log.contains("damaged"));
+}
+
+TEST_CASE("a file that has lost its end with the seal is damage, what is whole in it lives") {
+  OpenSpool t;
+  const QueueId first = t.must_accept({"user@example.com"}, "first message");
+  t.must_accept({"user@example.com"}, std::string(8000, '2'));
+  const QueueId large = t.must_accept({"user@example.com"}, std::string(50000, 'L'));
+  t.clean_restart();
+  const std::string path = "/spool/" + t.logs().front(), sound = *t.files->content(path);
+  const std::size_t second = sound.find(std::string(8000, '2'));
+  t.spool->stop();
+  t.files->put(path, sound.substr(0, second + 5000));
+  auto report = verify_spool("/spool", *t.files);
+  REQUIRE(report.has_value());
+  CHECK(report->failures.size() == 2);  // what is damaged, and that more is lost
+  t.clean_restart();
+  CHECK(t.spool->ids({}, 10) == std::vector<QueueId>{first});
+  CHECK(t.alerts.contains("00000003.log: the file ends too early, at " + std::to_string(second + 5000)));
+  CHECK(t.files->content("/spool/corrupt/00000003-12328")->ends_with("2222"));
+  CHECK(t.files->content("/spool/corrupt/" + large.to_string()) == std::string(50000, 'L'));
+  t.tidy();
+  CHECK(t.content(first) == "first message");
+  t.log.clear();
+  t.clean_restart();
+  CHECK(t.spool->contains(first));
+  CHECK_FALSE(t.log.contains("too early"));
+
+  // Behind a batch it may have been cut by us.
+  t.spool->stop();
+  t.files->put(path, sound.substr(0, log_begin + block));
+  report = verify_spool("/spool", *t.files);
+  REQUIRE(report.has_value());
+  CHECK(report->failures.empty());
+  CHECK(std::ranges::any_of(report->warnings, [](const auto& text) { return text.contains("without a seal"); }));
+  t.clean_restart();
+  CHECK(t.log.count("without a seal") == 1);
+  t.clean_restart();
+  CHECK(t.log.count("without a seal") == 1);
 }
 
 TEST_CASE("damage in what a crash left open is no torn tail once it has been read") {
