@@ -270,8 +270,8 @@ bool knows_control(std::string_view text, bool whole, const Report& report) {
 }  // namespace
 
 std::string Diagnostic::to_string() const {
-  if (line == 0) return fmt::format("{}: {}", file, text);
   if (file.empty()) return text;
+  if (line == 0) return fmt::format("{}: {}", file, text);
   return fmt::format("{}:{}:{}: {}", file, line, column, text);
 }
 
