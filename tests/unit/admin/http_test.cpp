@@ -25,6 +25,10 @@ struct Server : test::FakeDaemon {
     http = std::move(*opened);
     http->start(services);
     thread = std::thread([this] { io.run(); });
+    // Once the first sample for the history is taken, what a test changes is its own.
+    std::promise<void> sampled;
+    asio::post(io, [&] { asio::post(pool, [&] { sampled.set_value(); }); });
+    sampled.get_future().wait();
   }
   ~Server() {
     std::promise<void> stopped;
