@@ -56,8 +56,9 @@ struct Parts {
 
   bool may_expire() { return clock_is_sure() && clock.steady() >= expiry_from; }
   // Nothing expires, and no outage is forgotten, by a clock that may be wrong.
-  bool clock_is_sure() {
-    return watch.settled(std::min({config->queue.lifetime, config->queue.lifetime_max, config->queue.bounce_lifetime}));
+  bool clock_is_sure() { return watch.settled(shortest_lifetime()); }
+  std::chrono::seconds shortest_lifetime() const {
+    return std::min({config->queue.lifetime, config->queue.lifetime_max, config->queue.bounce_lifetime});
   }
 };
 

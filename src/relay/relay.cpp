@@ -15,7 +15,8 @@ namespace greymx::relay {
 namespace {
 
 constexpr auto tick_length = std::chrono::seconds(1);
-constexpr auto time_to_object = std::chrono::hours(1);  // to mail that is to expire at once after a reload
+// Left to an admin, at most, before mail expires that a reload gave less time.
+constexpr std::chrono::seconds time_to_object = std::chrono::hours(1);
 
 Identity identity_of(const RelaySettings& settings) {
   return {settings.config->hostname, interface_addresses(), settings.listeners};
@@ -140,12 +141,13 @@ Task<> Relay::Impl::abort_at(SteadyTime deadline) {
 void Relay::Impl::reload(config::ConfigPtr config) {
   if (parts.stopping) return;
   parts.identity.hostname = config->hostname;
-  if (gives_less_time(config->queue, parts.config->queue)) {
-    parts.expiry_from = parts.clock.steady() + time_to_object;
+  const bool less_time = gives_less_time(config->queue, parts.config->queue);
+  destinations.reload(std::move(config));
+  if (less_time) {
+    parts.expiry_from = parts.clock.steady() + std::min(time_to_object, parts.shortest_lifetime());
     sweep_now = true;  // it says what is about to expire
     wakes.notify_all();
   }
-  destinations.reload(std::move(config));
   tick();
 }
 

@@ -358,7 +358,8 @@ TEST_CASE_METHOD(World, "a reload that gives mail less time says so before anyth
   }
   relay->reload(std::make_shared<config::Config>(config));
   until([&] { return alerts.contains(id.to_string() + " will be given up within the hour"); });
-  clock.advance(58min);
+  clock.advance(12min);
+  relay->flush();
   until_logged("status=deferred", 3);
   until([&] { return !spool->active(id); });
   CHECK(spool->contains(id));
