@@ -62,11 +62,11 @@ Task<Ending> steer(const Request& request, Services& services, Sink& sink, std::
   greylist::Greylister& greylister = *services.greylister;
   const std::string& subject = request.arg("subject");
   if (request.command == "greylist forget") {
-    const auto count = co_await operate::forget(greylister, subject);
-    if (!count) co_return failed(count.error().text);
-    if (*count == 0) co_return failed("nothing is known of " + printable(subject, 100));
-    const std::string records = fmt::format("{} record{}", *count, *count == 1 ? "" : "s");
+    const auto [count, done] = co_await operate::forget(greylister, subject);
+    if (count == 0) co_return failed(done ? "nothing is known of " + printable(subject, 100) : done.error().text);
+    const std::string records = fmt::format("{} record{}", count, count == 1 ? "" : "s");
     log_change(services, fmt::format("{} of {} forgotten", records, printable(subject, 200)), who);
+    if (!done) co_return failed(fmt::format("{}; forgotten so far: {}", done.error().text, count));
     co_await sink.send(reply::text(records + " forgotten\n"));
     co_return Ending{};
   }

@@ -254,28 +254,15 @@ Task<Result<>> list(Greylister& greylister, Sink sink) {
 }
 
 Task<Result<>> stats(Greylister& greylister, Sink sink) {
-  struct Counts {
-    std::uint64_t waiting = 0, gone = 0;
-  };
-  const auto counts = std::make_shared<Counts>();
-  auto visit = [now = now_of(greylister), rules = rules_of(greylister.config()->greylist),
-                counts](const Stored& stored) {
-    if (is_waiting(kind_of(stored.key), stored.record)) {
-      ++(is_over(stored.record, now, rules) ? counts->gone : counts->waiting);
-    }
-    return std::string();
-  };
-  const std::string trouble = greylister.store().trouble();
-  const auto walked = co_await walk(greylister, std::move(visit), sink);
-  if (!walked && trouble.empty()) co_return walked;
   const Totals totals = greylister.store().totals();
-  Json json{{"waiting", counts->waiting},
+  Json json{{"waiting", totals.waiting},
             {"passed", totals.passed},
             {"clients", totals.clients},
             {"records", totals.records()},
             {"hashed", totals.hashed},
-            {"never_returned", totals.never_returned + counts->gone},
+            {"never_returned", totals.never_returned},
             {"entries", greylister.store().manual()->size()}};
+  const std::string trouble = greylister.store().trouble();
   if (!trouble.empty()) json["trouble"] = trouble;
   co_await sink(line_of(json));
   co_return Result<>{};
@@ -311,14 +298,14 @@ Task<Result<>> expect(Greylister& greylister, std::string recipient, std::chrono
   co_return put;
 }
 
-Task<Result<std::size_t>> forget(Greylister& greylister, std::string subject) {
+Task<Forgotten> forget(Greylister& greylister, std::string subject) {
   const auto parsed = Subject::parse(subject);
-  if (!parsed) co_return std::unexpected(parsed.error());
+  if (!parsed) co_return Forgotten{0, std::unexpected(parsed.error())};
   std::size_t count = 0;
   for (std::string after;;) {
     const auto some = co_await greylister.store().scan(after, slice);
-    if (!some) co_return std::unexpected(some.error());
-    if (some->empty()) co_return count;
+    if (!some) co_return Forgotten{count, std::unexpected(some.error())};
+    if (some->empty()) co_return Forgotten{count, {}};
     after = some->back().key;
     std::vector<std::string> keys;
     for (const Stored& stored : *some) {
@@ -326,7 +313,7 @@ Task<Result<std::size_t>> forget(Greylister& greylister, std::string subject) {
     }
     if (keys.empty()) continue;
     const auto erased = co_await greylister.store().erase(std::move(keys));
-    if (!erased) co_return std::unexpected(erased.error());
+    if (!erased) co_return Forgotten{count, std::unexpected(erased.error())};
     count += *erased;
   }
 }

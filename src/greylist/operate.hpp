@@ -22,8 +22,8 @@ using Sink = std::function<Task<bool>(std::string lines)>;
 // {"type":"pass","subject":"192.0.2.0/24","since":T,"until":T,"comment":"…"}   without "until": for good
 Task<Result<>> list(Greylister& greylister, Sink sink);
 
-// One object: what list says waits, records by state, who never came back (ever, those whom report names among them),
-// entries, and what is wrong with the store, if anything.
+// One object: records by state as long as they are kept (one that waits: until twice its retry window is over),
+// entries, and what is wrong with the store, if anything. It is what the metrics say, and costs no look at the records.
 Task<Result<>> stats(Greylister& greylister, Sink sink);
 
 // {"type":"never_returned", as "waiting"}: its retry window is over. Then {"type":"first_retries","within":[{"seconds":
@@ -36,8 +36,12 @@ Task<Result<>> report(Greylister& greylister, Sink sink);
 Task<Result<>> pass(Greylister& greylister, std::string subject, std::chrono::seconds duration, std::string comment);
 // Lets everything to one recipient through for a while.
 Task<Result<>> expect(Greylister& greylister, std::string recipient, std::chrono::seconds duration);
-// Removes entries and records of a client, network, domain or address; how many there were.
-Task<Result<std::size_t>> forget(Greylister& greylister, std::string subject);
+// Removes entries and records of a client, network, domain or address.
+struct Forgotten {
+  std::size_t records = 0;  // so far, if it failed
+  Result<> done;
+};
+Task<Forgotten> forget(Greylister& greylister, std::string subject);
 
 // All records, and the reverse. Lines as export writes them; what does not parse is skipped and counted.
 Task<Result<>> export_all(Greylister& greylister, Sink sink);

@@ -1,4 +1,5 @@
-// A greylist store in memory, for tests: every call completes at once on the caller's thread. `broken` makes it fail.
+// A greylist store in memory, for tests: every call completes at once on the caller's thread. `broken` makes it fail,
+// `breaks_at_erase` from the first erase on.
 #pragma once
 
 #include <map>
@@ -11,7 +12,7 @@ namespace greymx::test {
 class MemoryStore final : public greylist::Store {
  public:
   std::map<std::string, greylist::Record> records;
-  bool broken = false;
+  bool broken = false, breaks_at_erase = false;
 
   Task<Result<greylist::Outcome>> decide(greylist::Question question, SteadyTime) override {
     if (broken) co_return fail(ErrorKind::temporary, "the store is broken");
@@ -51,6 +52,7 @@ class MemoryStore final : public greylist::Store {
     std::size_t count = 0;
     for (const std::string& key : keys) count += records.erase(key);
     refresh_manual();
+    broken = breaks_at_erase;
     co_return count;
   }
 

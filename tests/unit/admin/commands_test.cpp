@@ -437,7 +437,11 @@ TEST_CASE("greylist pass, expect, list and forget steer the running greylist") {
   CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", ""}}; }).exit == 2);
   CHECK(world.run("greylist pass", [](Request& r) { r.args = {{"subject", "example.org"}, {"for", "0s"}}; }).exit == 2);
   CHECK(world.run("greylist expect", [](Request& r) { r.args = {{"rcpt", "nobody"}, {"time", "15m"}}; }).exit == 1);
-  world.store->broken = true;
+  world.store->breaks_at_erase = true;
+  const Ending ending = world.run("greylist forget", [](Request& r) { r.args["subject"] = "bob@example.com"; });
+  CHECK(ending.exit == 1);
+  CHECK(ending.error == "the store is broken; forgotten so far: 1");
+  CHECK(world.log.contains("postsuper: greylist: 1 record of bob@example.com forgotten (uid 0)"));
   CHECK(world.run("greylist list").exit == 1);
 }
 
