@@ -257,7 +257,7 @@ class Machine {
     const auto free = system_files()->free_bytes(config_->queue_path);
     if (free) report_(judge_space(*free, config_->limits.min_free_space));
     for (const std::string& path : {config_->queue_path, config_->state_path}) may_write(path);
-    if (const auto log = check_log_as_daemon(); !log) say("log", CheckResult::fail, log.error().text);
+    if (const auto log = check_log_as_daemon(); !log) say_log_trouble(log.error().text);
     if (!config_->tls.key.empty()) {
       struct stat found{};
       const bool read = stat(config_->tls.key.c_str(), &found) == 0 && (found.st_mode & S_IROTH) != 0;
@@ -265,6 +265,16 @@ class Machine {
         say("permissions", CheckResult::fail, config_->tls.key + " can be read by everybody",
             "chmod o-rwx " + config_->tls.key);
     }
+  }
+
+  // A greymxd that root starts makes the file, or takes over root's.
+  void say_log_trouble(const std::string& text) {
+    struct stat found{};
+    const bool there = stat(config_->log.target.c_str(), &found) == 0;
+    const bool by_root = geteuid() == 0 && (there ? S_ISREG(found.st_mode) && found.st_uid == 0 : errno == ENOENT) &&
+                         std::filesystem::is_directory(std::filesystem::path(config_->log.target).parent_path());
+    say("log", by_root ? CheckResult::warn : CheckResult::fail, text,
+        by_root ? "only a greymxd that root starts, not as its user, can do so" : "");
   }
 
   // Root may write any file, and a stranger perhaps none that greymxd may.
