@@ -110,8 +110,8 @@ Result<> check_rights(const std::string& key, const std::filesystem::path& path,
     return fail_errno(ENOTDIR, fmt::format("{}: {}", key, found.native()));
   const bool there = found == path;
   const bool given = !there || (!std::filesystem::is_symlink(path, code) && std::filesystem::is_empty(path, code));
-  const std::filesystem::path needed = !given ? existing(path / inside) : there ? path.parent_path() : found;
-  return act_as(identity, [&]() -> Result<> {
+  return act_as(identity, [&]() -> Result<> {  // who may see more here than a container's root
+    const std::filesystem::path needed = !given ? existing(path / inside) : there ? path.parent_path() : found;
     if (eaccess(needed.c_str(), given ? X_OK : W_OK | X_OK) == 0) return {};
     return fail_errno(errno, fmt::format("{}: user {} cannot {} {}", key, config.user, given ? "enter" : "write to",
                                          needed.native()));

@@ -93,7 +93,7 @@ if os.geteuid() == 0:
     tap.equal(os.stat(os.path.join(mx.directory, "control")).st_uid, nobody, "the control socket is the user's")
     contained = Greymx(tap, BASE + '[log]\ntarget = "/dev/fd/1"\n', name="contained")
     for directory in ("queue", "state"):
-        os.mkdir(os.path.join(contained.directory, directory))
+        os.mkdir(os.path.join(contained.directory, directory), 0o700)
         os.chown(os.path.join(contained.directory, directory), nobody, grp.getgrnam("nogroup").gr_gid)
     contained.wrapper = ["setpriv", "--bounding-set", "-all,+setuid,+setgid,+net_bind_service", "--inh-caps", "-all"]
     for turn in ("in a container, without most of root's capabilities", "again, where the last socket was left behind"):
