@@ -119,7 +119,7 @@ Result<Unix::acceptor> bind_unix(asio::any_io_executor executor, const std::stri
   Unix::acceptor acceptor(executor);
   boost::system::error_code error = asio::error::access_denied;
   if (owner) acceptor = bind_unix_as(*owner, executor, path, mode, error);
-  if (error == asio::error::access_denied) {  // only root may
+  if (error == asio::error::access_denied || error == asio::error::no_permission) {  // only root may
     acceptor = bind_here(executor, path, mode, error);
     if (!error && owner && !give(path, *owner)) error.assign(errno, boost::system::system_category());
   }

@@ -69,10 +69,12 @@ TEST_CASE_METHOD(Fixture, "root gives a Unix socket away, with the rights it sha
   if (geteuid() != 0) return;
   const test::TempDir dir;
   const mode_t usual = umask(0027);
-  const bool owners_directory = GENERATE(false, true);
-  if (owners_directory) REQUIRE(chown(dir.path().c_str(), 12, 34) == 0);
-  for (int i = 0; i < 2; ++i) {  // the second time it is left behind
-    const auto socket = bind_unix(io.get_executor(), dir / "socket", "listen.some", 0666, SocketOwner{12, 34});
+  const std::string directory = GENERATE("root's", "the owner's", "everybody's");
+  if (directory == "the owner's") REQUIRE(chown(dir.path().c_str(), 12, 34) == 0);
+  if (directory == "everybody's") REQUIRE(chmod(dir.path().c_str(), 01777) == 0);
+  for (const uid_t before : {56U, 12U, 12U}) {  // each is left behind
+    const auto socket = bind_unix(io.get_executor(), dir / "socket", "listen.some", 0666, SocketOwner{before, 34});
+    INFO(directory);
     CHECK(geteuid() == 0);
     CHECK(getegid() == 0);
     REQUIRE(socket);
