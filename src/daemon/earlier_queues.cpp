@@ -31,7 +31,8 @@ std::string move_advice(std::uint64_t messages, const std::string& from, const s
   if (!std::filesystem::exists(target, none)) {
     return fmt::format("{}stop greymxd, move {} to {}, start", found, from, target);
   }
-  const std::string aside = target + ".aside";
+  std::string aside = target + ".aside";
+  while (std::filesystem::exists(aside, none)) aside += "2";  // which mv would move into
   const bool within = from.starts_with(target + "/");
   return fmt::format("{0}when no mail is left in {1} itself, stop greymxd, move {1} to {2}, move {3} to {1}, start",
                      found, target, aside, within ? aside + from.substr(target.size()) : from);

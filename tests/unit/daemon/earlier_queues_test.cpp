@@ -80,6 +80,7 @@ TEST_CASE("what is moved as the alert says is the queue from then on") {
   }
   SECTION("where the old one is within it, by an mv of old to new") {
     std::filesystem::rename(world.old_queue, within);
+    std::filesystem::create_directory(aside);  // from another time
     do_as_told(world.start(world.new_queue + "/").at(0));
   }
   CHECK(std::filesystem::exists(world.new_queue + "/mail"));
