@@ -175,7 +175,7 @@ Result<Segment::Walk> Segment::walk(const Visit& visit, std::uint64_t log_end) {
   }
   walk.torn = !unsure.empty() && unsure.front().offset < walk.end;
   walk.shortened = log_end == 0 && (limit < walk.end || limit % block != 0);
-  walk.cut = log_end == 0 && limit == walk.end && !walk.torn;
+  walk.cut = log_end == 0 && limit == walk.end && !walk.torn && walk.damage.empty();
   if (log_end > 0 || walk.shortened) confirm();
   return walk;
 }

@@ -254,6 +254,12 @@ TEST_CASE("a file that ends in a batch, a block or its header has lost its end, 
     CHECK(walked->walk.cut == (size <= end));
     CHECK(walked->walk.damage.empty());
   }
+  std::string damaged = bytes.substr(0, end);  // as recovery leaves it, which cuts what is damaged
+  damaged[log_begin + 2 * record_header_length - 1] ^= 1;
+  const auto walked = walk(damaged);
+  REQUIRE(walked.has_value());
+  CHECK_FALSE(walked->walk.damage.empty());
+  CHECK_FALSE(walked->walk.cut);
 }
 
 TEST_CASE("stale_generation_is_end") {
