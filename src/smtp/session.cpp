@@ -181,6 +181,7 @@ Effect Session::on_bad_line(LineReader::Status status) {
   ++counts_[static_cast<std::size_t>(verb_)].total;
   switch (status) {
     case LineReader::Status::bare_lf:
+      log_.info("smtpd", "bare <LF> in a command from " + client());
       answer(replies::bad_command_bytes, "bare <LF>");
       return Effect::close;
     case LineReader::Status::bare_cr:
