@@ -33,13 +33,18 @@ std::optional<std::uint64_t> whole_number(std::string_view text, std::uint64_t m
   return value;
 }
 
+constexpr std::uint64_t most_in_a_rate = 1ULL << 40;
+constexpr Seconds longest_of_a_rate = std::chrono::days(366);
+
 template <class ParseCount>
 std::optional<Rate> parse_rate(std::string_view text, ParseCount parse_count) {
   const std::size_t slash = text.find('/');
   if (slash == std::string_view::npos) return std::nullopt;
   const std::optional<std::uint64_t> count = parse_count(text.substr(0, slash));
   const auto period = parse_duration(text.substr(slash + 1));
-  if (!count || !period || *period == Seconds(0)) return std::nullopt;
+  if (!count || *count > most_in_a_rate || !period || *period == Seconds(0) || *period > longest_of_a_rate) {
+    return std::nullopt;
+  }
   return Rate{*count, *period};
 }
 

@@ -45,6 +45,8 @@ TEST_CASE("rates are a count or a size per duration") {
     CHECK_FALSE(parse_count_rate(text));
   }
   CHECK_FALSE(parse_byte_rate("60/1m"));
+  CHECK_FALSE(parse_byte_rate("99999999999999999999999GiB/1s"));
+  CHECK_FALSE(parse_count_rate("60/99999999999d"));
 }
 
 TEST_CASE("hosts have an optional port, IPv6 has brackets") {
