@@ -16,12 +16,17 @@ std::string list_key(const config::Domain& domain) {
   return (domain.wildcard ? "*." : "") + domain.name + " " + domain.recipients;
 }
 
-std::vector<std::string> access_paths(const config::Config& config) {
-  std::vector<std::string> paths;
-  for (const std::string* path :
-       {&config.access.clients, &config.access.helo, &config.access.senders, &config.access.recipients}) {
-    if (!path->empty()) paths.push_back(*path);
-  }
+std::string recipients_key(const config::Domain& domain) {
+  return fmt::format("domains.\"{}{}\".recipients", domain.wildcard ? "*." : "", domain.name);
+}
+
+// By the keys that name them.
+std::vector<std::pair<std::string, std::string>> access_paths(const config::Access& access) {
+  std::vector<std::pair<std::string, std::string>> paths{{"access.clients", access.clients},
+                                                         {"access.helo", access.helo},
+                                                         {"access.senders", access.senders},
+                                                         {"access.recipients", access.recipients}};
+  std::erase_if(paths, [](const auto& path) { return path.second.empty(); });
   return paths;
 }
 
@@ -66,14 +71,14 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
     }
     usable = usable && (piece.file || piece.list || !piece.held_back.empty());
   };
-  const auto unreadable = [&](const Error& error) {
-    loaded.errors.push_back({{}, 0, 0, error.text});  // names the file
+  const auto unreadable = [&](const std::string& key, const Error& error) {
+    loaded.errors.push_back({{}, 0, 0, key + ": " + error.text});
     return false;
   };
-  for (const std::string& path : access_paths(config)) {
+  for (const auto& [key, path] : access_paths(config.access)) {
     refresh(path, path, [&](Piece& piece) {
       const auto text = read_file(path);
-      if (!text) return unreadable(text.error());
+      if (!text) return unreadable(key, text.error());
       const std::size_t errors = loaded.errors.size();
       auto file = AccessFile::parse(*text, path, loaded.errors);
       const bool good = loaded.errors.size() == errors;
@@ -85,7 +90,7 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
     if (domain.recipients.empty()) continue;
     refresh(list_key(domain), domain.recipients, [&](Piece& piece) {
       auto list = RecipientList::read(domain.recipients, domain);
-      if (!list) return unreadable(list.error());
+      if (!list) return unreadable(recipients_key(domain), list.error());
       const std::size_t before = piece.size, now = (*list)->size();
       const bool believed = explicit_reload || (now > 0 && now * 5 >= before * 4);
       if (believed) {

@@ -311,7 +311,9 @@ Loaded load(const std::string& path) {
 
 Diagnostic Loaded::about(std::string text) const {
   std::string key = text.substr(0, text.find_first_of(": "));
-  if (std::ranges::find(config_keys(), key, &Key::name) == config_keys().end()) key.clear();
+  const bool global = std::ranges::find(config_keys(), key, &Key::name) != config_keys().end();
+  const auto of_domain = places.lower_bound(key + " /");
+  if (!global && (of_domain == places.end() || !of_domain->first.starts_with(key + " /"))) key.clear();
   const std::string words = ' ' + text;
   const auto named = std::ranges::find_if(places, [&](const auto& place) {
     const std::string& name = place.first;  // "KEY /PATH"

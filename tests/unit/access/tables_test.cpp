@@ -97,8 +97,8 @@ TEST_CASE("a bad or vanished file keeps what was read before, and says so") {
   CHECK(world.rejects("bad@example.org"));
   CHECK(world.listed() == 10);
   CHECK(world.log.count("No such file") == 2);
-  CHECK(world.log.contains("error: " + (world.directory / "list") + ": No such file"));
-  CHECK(world.log.contains("error: open " + (world.directory / "senders") + ": No such file"));
+  CHECK(world.log.contains("error: domains.\"example.com\".recipients: " + (world.directory / "list") + ": No such"));
+  CHECK(world.log.contains("error: access.senders: open " + (world.directory / "senders") + ": No such file"));
   world.write("senders", "good@example.org REJECT\n");
   world.pass(6s);
   CHECK(world.rejects("good@example.org"));

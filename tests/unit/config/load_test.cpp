@@ -652,7 +652,8 @@ TEST_CASE("what is wrong with a file is said where the configuration names it") 
   const Loaded loaded = read("group = \"g\"\n" + minimal +
                              "recipients = \"lists/users\"\n[tls]\nkey = \"/etc/key\"\ncertificate = \"c\"\n"
                              "[paths]\nqueue = \"/q\"\n[greylist]\nwhitelist_clients = [\"/a\", \"/b\"]\n"
-                             "whitelist_recipients = [\"/b\"]\n");
+                             "whitelist_recipients = [\"/b\"]\n"
+                             "[domains.\"z.example\"]\nrecipients = \"lists/users\"\n");
   REQUIRE(loaded.config);
   const auto about = [&](const std::string& text) { return loaded.about(text).to_string(); };
   CHECK(about("open /etc/greymx/lists/users: No such file or directory") ==
@@ -667,4 +668,6 @@ TEST_CASE("what is wrong with a file is said where the configuration names it") 
   is_at("12:28", "greylist.whitelist_clients: open /b: No such file or directory");
   is_at("13:25", "greylist.whitelist_recipients: open /b: No such file or directory");
   is_at("12:21", "greylist.whitelist_clients: too large");
+  is_at("15:14", "domains.\"z.example\".recipients: /etc/greymx/lists/users: No such file or directory");
+  is_at("5:14", "domains.\"example.com\".recipients: /etc/greymx/lists/users: No such file or directory");
 }
