@@ -58,6 +58,29 @@ std::uint64_t greylist_records(const Services& services) {
   return services.greylister != nullptr ? services.greylister->store().totals().records() : 0;
 }
 
+constexpr const char* reports = "reports";  // they go where strangers choose: they share one series
+
+// When the first message of each line expires. Subdomains of a wildcard have outages of their own.
+std::map<std::string, WallTime> first_ends(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued,
+                                           const config::Config& config, WallTime now) {
+  const std::set<std::string> ours = our_domains(config);
+  std::map<std::string, WallTime> ends;
+  for (const queue::DomainSummary& summary : queued) {
+    std::string name = line_name(primaries, summary.domain);
+    config::Queue rules = config.queue;
+    if (!ours.contains(name)) {
+      name = reports;
+      rules.lifetime = std::min(rules.lifetime, rules.bounce_lifetime);
+    }
+    const relay::PrimaryStatus* primary = primaries.find(summary.domain);
+    const WallTime end =
+        relay::expires_at(summary.oldest, now, primary != nullptr ? &primary->downtime : nullptr, rules);
+    const auto first = ends.emplace(name, end).first;
+    first->second = std::min(first->second, end);
+  }
+  return ends;
+}
+
 }  // namespace
 
 std::string certificate_text(std::int64_t days) {
@@ -180,14 +203,17 @@ void Sampler::refresh_gauges() {
   const config::ConfigPtr config = services_.config();
   Metrics& metrics = services_.metrics;
   const auto age = [&](WallTime then) { return std::chrono::duration<double>(now - then).count(); };
+  const Primaries primaries(services_.relay.status());
+  const std::vector<queue::DomainSummary> queued = services_.spool.domains();
+  const std::map<std::string, WallTime> ends = first_ends(primaries, queued, *config, now);
   std::map<std::string, DomainLine> lines;
   for (const std::string& name : our_domains(*config)) lines[name];
-  for (DomainLine& line : join_domains(Primaries(services_.relay.status()), services_.spool.domains())) {
+  for (DomainLine& line : join_domains(primaries, queued)) {
     const auto ours = lines.find(line.domain);
     if (ours != lines.end()) {
       ours->second = std::move(line);
-    } else if (line.queued.messages != 0) {  // reports go where strangers choose: they share one series
-      add(lines["reports"].queued, line.queued);
+    } else if (line.queued.messages != 0) {
+      add(lines[reports].queued, line.queued);
     }
   }
   for (const auto& [name, line] : lines) {
@@ -196,11 +222,9 @@ void Sampler::refresh_gauges() {
     metrics.set("queue_messages", domain, static_cast<double>(line.queued.messages));
     metrics.set("queue_bytes", domain, static_cast<double>(line.queued.bytes));
     metrics.set("queue_oldest_seconds", domain, oldest);
-    const relay::Downtime* downtime = line.primary ? &line.primary->downtime : nullptr;
-    const WallTime arrival = line.queued.messages != 0 ? line.queued.oldest : now;
-    config::Queue rules = config->queue;
-    if (name == "reports") rules.lifetime = std::min(rules.lifetime, rules.bounce_lifetime);
-    metrics.set("queue_expiry_seconds", domain, -age(relay::expires_at(arrival, now, downtime, rules)));
+    const auto end = ends.find(name);
+    metrics.set("queue_expiry_seconds", domain,
+                -age(end != ends.end() ? end->second : relay::expires_at(now, now, nullptr, config->queue)));
     if (!line.primary) continue;
     for (const char* result : {"sent", "deferred", "bounced"}) {
       metrics.count("deliveries_total", {{"domain", name}, {"result", result}}, 0);

@@ -257,16 +257,19 @@ Primaries configured_primaries(const config::Config& config) {
   return Primaries(std::move(all));
 }
 
+std::string line_name(const Primaries& primaries, const std::string& domain) {
+  const auto* primary = primaries.find(domain);
+  if (primary == nullptr) return domain;
+  return primary->wildcard.empty() ? primary->domain : primary->wildcard;
+}
+
 std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued) {
   std::vector<DomainLine> lines;
   for (const auto& primary : primaries.all()) {
     if (primary.wildcard.empty()) lines.push_back({primary.domain, primary, {}});
   }
   for (const auto& summary : queued) {
-    const auto* primary = primaries.find(summary.domain);
-    const std::string& name = primary == nullptr          ? summary.domain
-                              : primary->wildcard.empty() ? primary->domain
-                                                          : primary->wildcard;
+    const std::string name = line_name(primaries, summary.domain);
     auto line = std::ranges::find(lines, name, &DomainLine::domain);
     if (line == lines.end()) line = lines.insert(lines.end(), {name, std::nullopt, {}});
     add(line->queued, summary);

@@ -97,6 +97,7 @@ std::set<std::string> our_domains(const config::Config& config);  // as the rela
 // Domains as relay.conf has them: all that is known without a daemon.
 Primaries configured_primaries(const config::Config& config);
 void add(queue::DomainSummary& sum, const queue::DomainSummary& more);
+std::string line_name(const Primaries& primaries, const std::string& domain);  // of the line under which it counts
 std::vector<DomainLine> join_domains(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued);
 std::string domains_text(const std::vector<DomainLine>& lines, WallTime now, Style style);
 Json domain_json(const DomainLine& line, WallTime now);

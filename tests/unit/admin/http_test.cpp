@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read.hpp>
@@ -100,6 +102,34 @@ TEST_CASE("metrics come with gauges as they are now") {
   CHECK(has(later, "greymx_deliveries_total{domain=\"example.net\",result=\"bounced\"} 0\n"));
   CHECK(has(later, "greymx_certificate_expiry_seconds 0\n"));
   CHECK_FALSE(has(later, "greymx_primary_changed_timestamp_seconds{domain=\"example.net\"}"));
+}
+
+TEST_CASE("mail under a wildcard expires by the outages of its own subdomain") {
+  Server server;
+  const auto hours_ago = [&](int hours) { return server.clock.now() - std::chrono::hours(hours); };
+  server.config->domains.emplace_back().name = "example.org";
+  server.config->domains.back().wildcard = true;
+  relay::PrimaryStatus back = test::primary("a.example.org", relay::Health::up), down = back, wildcard = back;
+  back.wildcard = down.wildcard = "*.example.org";
+  back.downtime.restore({{hours_ago(260), hours_ago(20)}});
+  down.domain = "b.example.org";
+  down.health = relay::Health::down;
+  down.downtime.restore({{hours_ago(300), WallTime::max()}});
+  wildcard.domain = "*.example.org";  // as the worst that is not up: nothing yet
+  server.primaries = {back, wildcard};
+  const auto put = [&](const char* recipient, int hours) {
+    const QueueId id = test::id_at(unix_seconds(hours_ago(hours)));
+    server.spool.put(test::message(id, "a@b.org", {recipient}, 500), "x");
+  };
+  const auto expires_in = [&](int hours) {
+    return fmt::format("greymx_queue_expiry_seconds{{domain=\"*.example.org\"}} {}\n", hours * 3600);
+  };
+  put("x@a.example.org", 312);  // of 14 days, 240 hours of them down
+  CHECK(has(server.get("/metrics"), expires_in(336 - 312 + 240)));
+  wildcard.downtime = down.downtime;
+  server.primaries = {back, down, wildcard};
+  put("x@b.example.org", 310);
+  CHECK(has(server.get("/metrics"), expires_in(336 - 312 + 240)));
 }
 
 TEST_CASE("the page has its figures without a script and may run none but its own") {
