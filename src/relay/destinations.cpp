@@ -190,10 +190,11 @@ void Destinations::start() {
     memory_ = std::move(*loaded);
     set_memory_back();
   } else {
-    const std::string& why = loaded.error().text;
-    parts_.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", state_file_, why));
+    const Error& why = loaded.error();
+    if (why.kind != ErrorKind::not_found)
+      parts_.log.warning("qmgr", fmt::format("{}: {}; the history of outages begins anew", state_file_, why.text));
+    if (parts_.spool.totals().messages > 0) assume_outage();
   }
-  if (memory_.empty() && parts_.spool.totals().messages > 0) assume_outage();
   add_known();
 }
 

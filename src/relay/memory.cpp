@@ -58,8 +58,8 @@ std::string to_json(const Memory& memory) {
 Result<Memory> memory_from_json(const std::string& text) {
   try {
     Memory memory;
-    const json all = json::parse(text);
-    for (const auto& [name, entry] : all.items()) memory[name] = remembered(entry);
+    const auto all = json::parse(text).get<json::object_t>();
+    for (const auto& [name, entry] : all) memory[name] = remembered(entry);
     return memory;
   } catch (const json::exception& error) {
     return fail(ErrorKind::invalid, error.what());
@@ -68,7 +68,6 @@ Result<Memory> memory_from_json(const std::string& text) {
 
 Result<Memory> load_memory(const std::string& path) {
   const Result<std::string> text = read_file(path, 64UL << 20);
-  if (!text && text.error().kind == ErrorKind::not_found) return Memory();
   if (!text) return std::unexpected(text.error());
   return memory_from_json(*text);
 }

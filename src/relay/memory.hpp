@@ -23,7 +23,7 @@ using Memory = std::map<std::string, Remembered>;  // by name_of() a domain
 
 std::string to_json(const Memory& memory);
 Result<Memory> memory_from_json(const std::string& text);
-// No file is an empty memory. Blocks.
+// No file is an error (not_found), for only one that is there can say that there was no outage. Blocks.
 Result<Memory> load_memory(const std::string& path);
 
 }  // namespace greymx::relay

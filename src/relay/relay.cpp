@@ -108,6 +108,7 @@ struct Relay::Impl : std::enable_shared_from_this<Impl> {
 
 void Relay::Impl::start() {
   destinations.start();
+  unsaved = true;  // what is known or assumed now: without a file the next start takes the history for lost
   publish();
   parts.spool.on_work([weak = weak_from_this()](std::string domain) {
     if (const auto self = weak.lock()) self->on_work(std::move(domain));

@@ -43,7 +43,7 @@ class Harness {
     config.hostname = "mx2.example.net";
     config.state_path = state_;
     // No history of outages is lost where a test begins with mail.
-    (void)replace_file(state_ + "/primaries.json", to_json({{"known.example", {}}}));
+    (void)replace_file(state_ + "/primaries.json", to_json({}));
     config.delivery.probe_interval = std::chrono::seconds(1);
     config.queue.retry_max = config.queue.retry_min;
     config.delivery.connect_timeout = std::chrono::seconds(10);

@@ -287,6 +287,24 @@ TEST_CASE_METHOD(OnePrimary, "where the memory of outages is lost, the time unti
   until([&] { return !spool->contains(id); });
 }
 
+TEST_CASE_METHOD(OnePrimary, "an abrupt end does not put a primary on trial that was up all the time") {
+  const std::string file = config.state_path + "/primaries.json";
+  std::filesystem::remove(file);
+  start();
+  refuse_all("451 4.3.0 later");
+  put();
+  until_logged("status=deferred");
+  const auto left_behind = read_file(file, 1 << 20);
+  REQUIRE(left_behind.has_value());
+  stop();
+  REQUIRE(replace_file(file, *left_behind).has_value());
+  refuse_all();
+  start();
+  const SteadyTime deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  CHECK(test::run(io, relay->probe("no@example.com", deadline)).outcome == ProbeOutcome::refused);
+  CHECK_FALSE(log.contains("no outage is remembered"));
+}
+
 TEST_CASE_METHOD(OnePrimary, "what is learnt of primaries is kept at once, and again if that fails") {
   const std::string file = config.state_path + "/primaries.json";
   config.domains[0].primary = {{"mx.example.com", primary.endpoint().port}};

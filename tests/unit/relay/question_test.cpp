@@ -478,10 +478,11 @@ TEST_CASE("what is remembered over a restart comes back as it was, and rubbish i
   CHECK(same.on_trial);
   CHECK(same.downtime.spans() == one.downtime.spans());
   CHECK(same.hosts == one.hosts);
-  for (const char* bad : {"", "{", "[]x", "{\"k\": {}}", "{\"k\": {\"health\": 5}}"}) {
+  for (const char* bad : {"", "{", "[]", "null", "[]x", "{\"k\": {}}", "{\"k\": {\"health\": 5}}"}) {
     CHECK_FALSE(memory_from_json(bad).has_value());
   }
-  CHECK(load_memory("/no/such/file")->empty());
+  CHECK(memory_from_json(to_json({})).has_value());
+  CHECK(load_memory("/no/such/file").error().kind == ErrorKind::not_found);
 }
 
 }  // namespace
