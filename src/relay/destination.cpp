@@ -246,7 +246,8 @@ void Destination::announce() {
 }
 
 void Destination::watch_downtime() {
-  if (alerted_ || health_.health() != Health::down || doubtful()) return;
+  const bool asked_only = unnamed() && !had_mail_;  // any stranger can ask for one that is down
+  if (alerted_ || health_.health() != Health::down || doubtful() || asked_only) return;
   const auto length = std::chrono::floor<std::chrono::seconds>(parts_.clock.now() - health_.since());
   if (length < alert_after) return;
   alerted_ = true;

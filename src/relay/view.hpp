@@ -27,16 +27,17 @@ class View {
   std::vector<PrimaryStatus> status(const std::vector<queue::DomainSummary>& queued) const;
 
  private:
-  using Worst = std::map<const config::Domain*, PrimaryStatus>;  // of the subdomains that are not up
-  Worst add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key);
-  void add_subdomain(const Destination& one, Worst& worst);
+  void add_destinations(const std::map<std::string, std::shared_ptr<Destination>>& by_key);
+  void add_subdomain(const Destination& one);
+  using Worst = std::map<std::string, const PrimaryStatus*>;  // by the shown name of the entry
+  Worst worst_of(const std::set<std::string>& waiting) const;
 
   config::ConfigPtr config_;
   std::unordered_map<std::string, Seen> by_key_;
   std::unordered_map<const config::Domain*, Seen> by_entry_;  // of config_, with one destination
   std::uint64_t largest_size_limit_ = 0;
   std::set<IpAddress> primary_addresses_, own_addresses_;
-  std::vector<PrimaryStatus> status_;  // without the next deliveries
+  std::vector<PrimaryStatus> status_;  // without what depends on the queue
 };
 
 }  // namespace greymx::relay

@@ -316,6 +316,15 @@ TEST_CASE_METHOD(WildWorld, "a wildcard's subdomain by MX is known to be down as
   CHECK(relay->health(name) == Health::down);
   io.run_for(2500ms);
   CHECK(relay->health(name) == Health::down);
+  // The wildcard is not, without mail for it.
+  clock.advance(20min);
+  io.run_for(1500ms);
+  CHECK(relay->status().back().domain == "*.wild.example");
+  CHECK(relay->status().back().health == Health::up);
+  CHECK(alerts.raised().empty());
+  put({.to = {"u@" + name}});
+  CHECK(relay->status().back().health == Health::down);
+  until([&] { return alerts.contains("primary of *.wild.example is down"); });
   by_mx.up();
   until_health(Health::up, name);
   CHECK(ask("u@" + name).outcome == ProbeOutcome::accepted);
