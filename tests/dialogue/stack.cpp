@@ -223,6 +223,12 @@ void Stack::connect(const Endpoint& client) {
   gate_.spawn("session", session_->run());
 }
 
+void Stack::resize_disk(std::uint64_t bytes) {
+  disk_.set_capacity(bytes);
+  if (bytes <= config_->limits.min_free_space) return;
+  wait_for([&] { return spool_->totals().accepting; });  // the spool may just have looked, and does so each second
+}
+
 void Stack::disconnect() {
   if (!client_) return;
   client_->close();

@@ -58,7 +58,7 @@ class Stack {
   bool hung_up();        // within 20 s
   std::string unread();  // what the server has said since
   void advance(std::chrono::microseconds by);
-  void resize_disk(std::uint64_t bytes) { disk_.set_capacity(bytes); }
+  void resize_disk(std::uint64_t bytes);
   void break_disk() { disk_.fail_at(1, Fault::io_error, true); }
   void shut_down();
   void delay(const std::string& name, std::chrono::seconds by) { resolver.delay(name, by, clock_); }
