@@ -177,7 +177,7 @@ Result<std::string> read_import(const std::string& path, const config::Greylist&
     if (!report->remark.empty()) told += " (" + report->remark + ")";
     if (report->read > 0 && report->imported == 0) return fail(ErrorKind::invalid, std::move(told));
     if (!taken || !send(lines)) return not_taken;
-    return told + "\n";
+    return told + ", ";  // the daemon ends the line
   }
   std::ifstream file(path, std::ios::binary);
   for (std::string line; std::getline(file, line);) {

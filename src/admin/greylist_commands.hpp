@@ -14,7 +14,7 @@ std::string greylist_text(const Json& line, WallTime now);
 
 // Reads a postgrey database (a directory) or what export wrote (a file), in the tool, since the daemon may have no
 // right to; hands over complete lines as export writes them, and fails if `send` says false. What was read and left
-// out, for people; what of the rest is imported, the daemon tells.
+// out, for people: the beginning of a line that the daemon ends with what it imported.
 Result<std::string> read_import(const std::string& path, const config::Greylist& config, std::chrono::seconds delay,
                                 WallTime now, const std::function<bool(std::string_view lines)>& send);
 
