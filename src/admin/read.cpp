@@ -158,7 +158,8 @@ Task<Ending> write_out(Walk& walk, const Request& request, const QueueSource& so
     const bool heard = co_await sink.send(reply::progress(walk.looked_at(), walk.total()));
     if (!heard) co_return Ending{};
   }
-  co_return walk.ending();
+  Ending ending = walk.ending();
+  co_return ending.exit == 0 && !walk.matched() ? failed("no message matches") : std::move(ending);
 }
 
 Task<Ending> domains(const Request& request, const QueueSource& source, WallTime now, asio::thread_pool& pool,

@@ -43,7 +43,7 @@ void Walk::trouble(QueueId id, const Error& error) {
 }
 
 Ending Walk::ending() const {
-  if (problems_ == 0) return matched_ || !select_.narrows() ? Ending() : failed("no message matches");
+  if (problems_ == 0) return {};
   return failed(problems_ == 1 ? problem_ : fmt::format("{} (and {} more)", problem_, problems_ - 1));
 }
 

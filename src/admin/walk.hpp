@@ -18,9 +18,9 @@ class Walk {
   std::uint64_t looked_at() const { return looked_at_; }
   std::uint64_t total() const { return std::max(total_, looked_at_); }
   void trouble(QueueId id, const Error& error);  // with one of a page's messages; none if it left meanwhile
-  // Names what was asked for by ID but is not there, and what could not be read; a failure too if nothing matched what
-  // narrows.
-  Ending ending() const;
+  Ending ending() const;  // names what was asked for by ID but is not there, and what could not be read
+  // Did anything match what narrows? If not, whatever does something with it has failed; a look at it has not.
+  bool matched() const { return matched_ || !select_.narrows(); }
 
  private:
   bool by_id() const { return !select_.ids.empty(); }
