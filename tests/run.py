@@ -50,9 +50,9 @@ SANITIZERS = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:abort_on_error=1:
               "LSAN_OPTIONS": f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"}
 
 
-def catch(path, name, limit):
+def catch(path, name, limit, words=(), env=None):
     begin = time.monotonic()
-    code, output = run([path], limit, SANITIZERS)
+    code, output = run([path, *words], limit, {**SANITIZERS, **(env or {})})
     all_passed = re.search(r"All tests passed \(\d+ assertions? in (\d+) test cases?\)", output)
     some = re.search(r"test cases:\s*(\d+)\s*\|(?:\s*(\d+) passed\s*\|)?\s*(\d+) failed", output)
     if code == 0 and all_passed:
@@ -93,6 +93,11 @@ def units(build, label, limit):
     return [(catch, path, f"{label}/{os.path.basename(path)}", limit) for path in paths]
 
 
+def long_outage():
+    return [(catch, f"{ROOT}/build-asan/tests/unit/relay/unit_relay", "outage of 50,000 messages", 7200, ("two weeks*",),
+             {"GREYMX_OUTAGE_MESSAGES": "50000"})]
+
+
 def corpora():
     return [(exit_code, path, f"corpus/{os.path.basename(path)}", 600) for path in programs("build-asan/tests/fuzz/*_replay")]
 
@@ -129,7 +134,7 @@ def main():
     if FULL:
         together(cores, units("build-tsan", "tsan", 3600))
         together(cores, fuzz_campaign())
-        together(1, scripts(7200, "full"))
+        together(1, long_outage() + scripts(7200, "full"))
     if failures:
         print("failed: " + ", ".join(failures))
     print(f"{passed} passed, {failed} failed", flush=True)

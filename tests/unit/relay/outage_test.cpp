@@ -375,11 +375,11 @@ TEST_CASE_METHOD(OnePrimary, "an outage that began by a clock that was ahead cou
   CHECK(relay->status().at(0).downtime.within(right, clock.now()) == std::chrono::minutes(20));
 }
 
-// As many as wanted: GREYMX_OUTAGE_MESSAGES=1000000 unit_relay "two weeks*" takes minutes and some GB.
+// As many as wanted: GREYMX_OUTAGE_MESSAGES=100000 unit_relay "two weeks*" takes minutes and 1.4 GB with sanitizers.
 TEST_CASE_METHOD(OnePrimary, "two weeks of outage expire nothing, and then everything arrives") {
   const char* wanted = std::getenv("GREYMX_OUTAGE_MESSAGES");
   const std::size_t count = wanted != nullptr ? std::stoul(wanted) : 20;
-  const auto limit = std::chrono::seconds(60 + count / 500);
+  const auto limit = std::chrono::seconds(60 + count / 100);
   FakePrimary busy(io);  // is there, and never ready: what it has for it does expire
   busy.script = [](Step step, const std::string&) -> std::optional<Act> {
     if (step == Step::rcpt) return Act{Kind::reply, "450 4.2.0 later"};
