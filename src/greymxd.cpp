@@ -54,7 +54,7 @@ bool check_whitelist(greylist::Whitelist::Of of, const config::Loaded& loaded) {
 }
 
 // -t: the files that the configuration names, read as the user that will run (as whoever we are if there is none).
-bool check_files(const config::Loaded& loaded, const std::optional<daemon::Identity>& identity) {
+bool check_files(const config::Loaded& loaded, const std::optional<Account>& identity) {
   bool ok = true;
   const auto directories = daemon::check_directories(*loaded.config, identity);
   if (!directories) ok = complain(loaded.about(directories.error().text).to_string());

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "admin/views.hpp"
+#include "base/account.hpp"
 #include "base/files.hpp"
 #include "base/mailbox.hpp"
 #include "base/metrics.hpp"
@@ -279,19 +280,26 @@ class Machine {
 
   // Root may write any file, and a stranger perhaps none that greymxd may.
   Result<> check_log_as_daemon() {
-    const std::string& target = config_->log.target;
-    const bool own_file = target.starts_with('/') && !target.starts_with("/dev/");
     const passwd* user = getpwnam(config_->user.c_str());
-    if (!own_file || user == nullptr || user->pw_uid == geteuid()) return check_log(config_->log);
+    if (!in_file(config_->log) || user == nullptr || user->pw_uid == geteuid()) return check_log(config_->log);
     if (geteuid() != 0) return {};
+    bool asked = false;
+    const Result<> result = act_as(account_of(*user), [&] {
+      asked = true;
+      return check_log(config_->log);
+    });
+    return asked ? result : check_log(config_->log);  // a container's root may lack the right
+  }
+
+  // With all of its groups, as systemd starts it.
+  Account account_of(const passwd& user) const {
     const group* found = getgrnam(config_->group.c_str());
-    const gid_t gid = found != nullptr ? found->gr_gid : user->pw_gid;
-    // a container's root may lack the right
-    [[maybe_unused]] const bool lowered =
-        initgroups(config_->user.c_str(), gid) == 0 && setegid(gid) == 0 && seteuid(user->pw_uid) == 0;
-    Result<> result = check_log(config_->log);
-    if (seteuid(0) != 0 || setegid(0) != 0) return fail_errno(errno, "cannot act as root again");
-    return result;
+    Account account{user.pw_uid, found != nullptr ? found->gr_gid : user.pw_gid};
+    int count = 0;
+    getgrouplist(user.pw_name, account.gid, nullptr, &count);
+    account.groups.resize(static_cast<std::size_t>(count));
+    getgrouplist(user.pw_name, account.gid, account.groups.data(), &count);
+    return account;
   }
 
   void may_write(const std::string& path) {

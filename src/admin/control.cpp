@@ -129,7 +129,7 @@ ControlServer::~ControlServer() {
 }
 
 Result<std::unique_ptr<ControlServer>> ControlServer::open(asio::any_io_executor executor, const std::string& path,
-                                                           std::optional<SocketOwner> owner) {
+                                                           std::optional<Account> owner) {
   auto acceptor = bind_unix(executor, path, "listen.control", 0660, owner);
   if (!acceptor) return std::unexpected(acceptor.error());
   return std::unique_ptr<ControlServer>(new ControlServer(std::make_unique<Impl>(path, std::move(*acceptor))));

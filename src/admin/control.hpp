@@ -19,7 +19,7 @@ class ControlServer {
   // Binds; who asks before start() is told that no daemon runs. A socket that nobody listens on is replaced; one that
   // answers means another daemon runs (permanent). `owner`: whom root becomes afterwards.
   static Result<std::unique_ptr<ControlServer>> open(asio::any_io_executor executor, const std::string& path,
-                                                     std::optional<SocketOwner> owner = {});
+                                                     std::optional<Account> owner = {});
   ~ControlServer();  // after stop(); removes the socket, if it may
   void start(Services& services);
   Task<> stop();

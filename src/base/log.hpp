@@ -45,6 +45,7 @@ class TargetLog : public Log {
   virtual Result<> reconfigure(const LogSettings& settings) = 0;  // on reload, by one thread; the same change nothing
   virtual void flush() = 0;
 };
+bool in_file(const LogSettings& settings);  // of ours; what is below /dev, such as a container's stdout, is root's
 // A file that cannot be opened is an error with the remedy.
 Result<std::unique_ptr<TargetLog>> open_log(const LogSettings& settings);
 // Whether that would do; makes no file.

@@ -281,6 +281,10 @@ std::string rotation_trouble(const LogSettings& settings) {
 
 namespace greymx {
 
+bool in_file(const LogSettings& settings) {
+  return settings.target.starts_with('/') && !settings.target.starts_with("/dev/");
+}
+
 Result<> check_log(const LogSettings& settings) {
   const bool file = settings.target.starts_with('/') && detail::standard_descriptor(settings.target) < 0;
   if (file) return detail::check_file(settings);

@@ -27,7 +27,7 @@ std::unexpected<Error> unix_problem(std::string_view key, const std::string& pat
 }
 
 // A link that somebody has put in its place leads root nowhere.
-bool give(const std::string& path, const SocketOwner& owner) {
+bool give(const std::string& path, const Account& owner) {
   return lchown(path.c_str(), owner.uid, owner.gid) == 0;
 }
 
@@ -52,18 +52,6 @@ Unix::acceptor bind_here(const asio::any_io_executor& executor, const std::strin
   const mode_t usual = umask(~mode & 0777);
   if (!error) acceptor.bind(endpoint, error);
   umask(usual);
-  return acceptor;
-}
-
-// A container's root may lack the right to write where others may, and to give away.
-Unix::acceptor bind_unix_as(const SocketOwner& owner, const asio::any_io_executor& executor, const std::string& path,
-                            mode_t mode, boost::system::error_code& error) {
-  const uid_t uid = geteuid();
-  const gid_t gid = getegid();
-  Unix::acceptor acceptor(executor);
-  error = asio::error::access_denied;
-  if (setegid(owner.gid) == 0 && seteuid(owner.uid) == 0) acceptor = bind_here(executor, path, mode, error);
-  if (seteuid(uid) != 0 || setegid(gid) != 0) error.assign(errno, boost::system::system_category());
   return acceptor;
 }
 
@@ -112,13 +100,19 @@ Result<std::optional<tcp::acceptor>> listen_tcp(asio::any_io_executor executor, 
 }
 
 Result<Unix::acceptor> bind_unix(asio::any_io_executor executor, const std::string& path, std::string_view key,
-                                 mode_t mode, std::optional<SocketOwner> owner) {
+                                 mode_t mode, std::optional<Account> owner) {
   if (path.size() >= sizeof(sockaddr_un::sun_path)) {
     return unix_problem(key, path, "the path is too long for a socket (107 bytes)");
   }
   Unix::acceptor acceptor(executor);
   boost::system::error_code error = asio::error::access_denied;
-  if (owner) acceptor = bind_unix_as(*owner, executor, path, mode, error);
+  if (owner) {  // a container's root may lack the right to write where others may, and to give away
+    const auto acted = act_as(*owner, [&]() -> Result<> {
+      acceptor = bind_here(executor, path, mode, error);
+      return {};
+    });
+    if (!acted && error != asio::error::access_denied) return unix_problem(key, path, acted.error().text);
+  }
   if (error == asio::error::access_denied || error == asio::error::no_permission) {  // only root may
     acceptor = bind_here(executor, path, mode, error);
     if (!error && owner && !give(path, *owner)) error.assign(errno, boost::system::system_category());

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/account.hpp"
 #include "base/async.hpp"
 #include "base/ip.hpp"
 #include "base/log.hpp"
@@ -29,16 +30,11 @@ bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error
 Result<std::optional<asio::ip::tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
                                                           std::string_view key, Log& log);
 
-struct SocketOwner {
-  uid_t uid;
-  gid_t gid;
-};
-
 // The socket that a dead process left behind is replaced, one that answers is not. `owner`: whom root gives it to. Its
 // rights are made by the process's umask: not while other threads make files. The caller is to listen().
 Result<asio::local::stream_protocol::acceptor> bind_unix(asio::any_io_executor executor, const std::string& path,
                                                          std::string_view key, mode_t mode,
-                                                         std::optional<SocketOwner> owner = {});
+                                                         std::optional<Account> owner = {});
 Result<asio::local::stream_protocol::acceptor> listen_unix(asio::any_io_executor executor, const std::string& path,
                                                            std::string_view key, mode_t mode);
 

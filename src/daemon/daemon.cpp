@@ -33,7 +33,7 @@ void hold_signals() {
 Daemon::Daemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Daemon::~Daemon() = default;
 
-Result<std::unique_ptr<Daemon>> Daemon::start(config::ConfigPtr config, std::optional<Identity> identity,
+Result<std::unique_ptr<Daemon>> Daemon::start(config::ConfigPtr config, std::optional<Account> identity,
                                               TargetLog& log) {
   auto parts = std::make_unique<Parts>(std::move(config), log);
   if (const WallTime now = parts->clock.now(); now < earliest) {

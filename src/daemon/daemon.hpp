@@ -19,7 +19,7 @@ void hold_signals();
 class Daemon {
  public:
   // Binds, gives up root (`identity`), opens queue and stores, starts the threads. Errors name the remedy.
-  static Result<std::unique_ptr<Daemon>> start(config::ConfigPtr config, std::optional<Identity> identity,
+  static Result<std::unique_ptr<Daemon>> start(config::ConfigPtr config, std::optional<Account> identity,
                                                TargetLog& log);
   ~Daemon();
   // Until SIGTERM or SIGINT: then finishes what is in flight, within shutdown_grace. SIGHUP reloads, SIGUSR1 flushes.

@@ -68,7 +68,7 @@ Result<> Daemon::Parts::bind_policy() {
   return {};
 }
 
-Result<> Daemon::Parts::bind(const std::optional<Identity>& identity) {
+Result<> Daemon::Parts::bind(const std::optional<Account>& identity) {
   const config::ConfigPtr config = this->config();
   std::vector<smtp::Worker> targets;
   for (const auto& worker : workers) targets.push_back({worker->thread.executor(), &worker->policy});
@@ -79,9 +79,7 @@ Result<> Daemon::Parts::bind(const std::optional<Identity>& identity) {
   if (!opened) return std::unexpected(opened.error());
   http = std::move(*opened);
   if (auto bound = bind_policy(); !bound) return bound;
-  std::optional<SocketOwner> owner;
-  if (identity) owner = {identity->uid, identity->gid};
-  auto socket = admin::ControlServer::open(admin_thread.executor(), config->listen.control, owner);
+  auto socket = admin::ControlServer::open(admin_thread.executor(), config->listen.control, identity);
   if (!socket) return std::unexpected(socket.error());
   control = std::move(*socket);
   return {};

@@ -52,9 +52,9 @@ struct Daemon::Parts {
   Parts(config::ConfigPtr config, TargetLog& log);
 
   // In the order of start-up.
-  Result<> bind(const std::optional<Identity>& identity);  // sockets, while we may
-  Result<> open();                                         // queue, stores, files; as the user we run as
-  void begin();                                            // threads run, mail is taken
+  Result<> bind(const std::optional<Account>& identity);  // sockets, while we may
+  Result<> open();                                        // queue, stores, files; as the user we run as
+  void begin();                                           // threads run, mail is taken
   void stop();
   // Reads the file again; what is wrong is logged, and handed back. Blocks.
   Result<admin::Reloaded> reload();

@@ -12,13 +12,12 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <functional>
 #include <set>
 #include <tuple>
 
 namespace greymx::daemon {
 
-Result<std::optional<Identity>> find_identity(const config::Config& config) {
+Result<std::optional<Account>> find_identity(const config::Config& config) {
   if (geteuid() != 0) return std::nullopt;
   const passwd* user = getpwnam(config.user.c_str());
   if (user == nullptr) {
@@ -27,7 +26,7 @@ Result<std::optional<Identity>> find_identity(const config::Config& config) {
                             "user = \"…\"",
                             config.user, config.queue_path));
   }
-  Identity identity{.uid = user->pw_uid, .gid = user->pw_gid};
+  Account identity{.uid = user->pw_uid, .gid = user->pw_gid};
   const group* group = getgrnam(config.group.c_str());
   if (group == nullptr) {
     return fail(ErrorKind::invalid,
@@ -40,7 +39,7 @@ Result<std::optional<Identity>> find_identity(const config::Config& config) {
 
 namespace {
 
-Result<> give(int descriptor, const Identity& identity, const std::string& path) {
+Result<> give(int descriptor, const Account& identity, const std::string& path) {
   struct stat found{};
   const bool has = fstat(descriptor, &found) == 0 && found.st_uid == identity.uid && found.st_gid == identity.gid;
   const int given = has ? 0 : fchown(descriptor, identity.uid, identity.gid);  // a container's root may lack CAP_CHOWN
@@ -50,7 +49,7 @@ Result<> give(int descriptor, const Identity& identity, const std::string& path)
 }
 
 // Its parents are for everybody to pass through, the directory itself is not.
-Result<> prepare(const std::string& path, const std::optional<Identity>& identity) {
+Result<> prepare(const std::string& path, const std::optional<Account>& identity) {
   const auto problem = [&](int error) { return fail_errno(error, fmt::format("cannot make the directory {}", path)); };
   std::error_code code;
   const mode_t usual = umask(0022);
@@ -82,20 +81,6 @@ bool is_read_only(const std::filesystem::path& path) {
   return (file_system.f_flags & ST_RDONLY) != 0 || type == PROC_SUPER_MAGIC || type == SYSFS_MAGIC;
 }
 
-// `work` with the rights of the identity.
-Result<> act_as(const Identity& identity, const std::function<Result<>()>& work) {
-  const bool lowered = setgroups(0, nullptr) == 0 && setegid(identity.gid) == 0 && seteuid(identity.uid) == 0;
-  if (!lowered) return fail_errno(errno, "cannot act as the user that greymxd runs as");
-  Result<> result = work();
-  if (seteuid(0) != 0 || setegid(0) != 0) return fail_errno(errno, "cannot act as root again");
-  return result;
-}
-
-bool is_own_file(const LogSettings& settings) {
-  // What is below /dev, such as a container's /dev/stdout, only root has put there.
-  return settings.target.find('/') != std::string::npos && !settings.target.starts_with("/dev/");
-}
-
 std::string without_slash(const std::string& path) {
   return path.substr(0, path.size() - (path.ends_with('/') ? 1 : 0));
 }
@@ -103,7 +88,7 @@ std::string without_slash(const std::string& path) {
 // Root makes what is missing and gives away what is empty: the identity need only get there. Elsewhere it must be able
 // to make `inside`.
 Result<> check_rights(const std::string& key, const std::filesystem::path& path, const char* inside,
-                      const config::Config& config, const Identity& identity) {
+                      const config::Config& config, const Account& identity) {
   const std::filesystem::path found = existing(path);
   std::error_code code;
   if (!std::filesystem::is_directory(found, code))
@@ -119,7 +104,7 @@ Result<> check_rights(const std::string& key, const std::filesystem::path& path,
 }
 
 // What is there already, and is more than a file of its own, is left to the identity's rights.
-Result<> prepare_log_file(const std::string& path, const Identity& identity) {
+Result<> prepare_log_file(const std::string& path, const Account& identity) {
   constexpr int flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   const int file = open(path.c_str(), flags, 0640);
   if (file < 0) return {};
@@ -132,7 +117,7 @@ Result<> prepare_log_file(const std::string& path, const Identity& identity) {
 
 }  // namespace
 
-Result<> check_directories(const config::Config& config, const std::optional<Identity>& identity) {
+Result<> check_directories(const config::Config& config, const std::optional<Account>& identity) {
   const std::tuple<const char*, const std::string&, const char*> all[] = {
       {"paths.queue", config.queue_path, ""}, {"paths.state", config.state_path, "recipients"}};
   for (const auto& [key, path, inside] : all) {
@@ -147,7 +132,7 @@ Result<> check_directories(const config::Config& config, const std::optional<Ide
   return {};
 }
 
-Result<> prepare_directories(const config::Config& config, const std::optional<Identity>& identity) {
+Result<> prepare_directories(const config::Config& config, const std::optional<Account>& identity) {
   if (auto writable = check_directories(config, identity); !writable) return writable;
   // in order: one within the other comes after it, which is then no longer empty
   for (const std::string& path : std::set{config.queue_path, config.state_path}) {
@@ -160,8 +145,8 @@ Result<> prepare_directories(const config::Config& config, const std::optional<I
   return std::filesystem::exists(home, code) ? Result<>{} : prepare(home, identity);
 }
 
-Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, const std::optional<Identity>& identity) {
-  if (!identity || !is_own_file(settings)) return open_log(settings);
+Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, const std::optional<Account>& identity) {
+  if (!identity || !in_file(settings)) return open_log(settings);
   if (auto prepared = prepare_log_file(settings.target, *identity); !prepared) return std::unexpected(prepared.error());
   std::unique_ptr<TargetLog> log;
   const auto opened = act_as(*identity, [&]() -> Result<> {
@@ -174,9 +159,9 @@ Result<std::unique_ptr<TargetLog>> open_log_as(const LogSettings& settings, cons
   return log;
 }
 
-Result<> check_log_as(const LogSettings& settings, const std::optional<Identity>& identity) {
+Result<> check_log_as(const LogSettings& settings, const std::optional<Account>& identity) {
   const Result<> as_root = check_log(settings);
-  if (!as_root || !identity || !is_own_file(settings)) return as_root;
+  if (!as_root || !identity || !in_file(settings)) return as_root;
   return act_as(*identity, [&]() -> Result<> {
     struct stat found{};
     const bool there = lstat(settings.target.c_str(), &found) == 0;
@@ -186,7 +171,7 @@ Result<> check_log_as(const LogSettings& settings, const std::optional<Identity>
   });
 }
 
-Result<> drop_privileges(const Identity& identity) {
+Result<> drop_privileges(const Account& identity) {
   if (setgroups(0, nullptr) != 0) return fail_errno(errno, "setgroups");
   if (setresgid(identity.gid, identity.gid, identity.gid) != 0) return fail_errno(errno, "setresgid");
   if (setresuid(identity.uid, identity.uid, identity.uid) != 0) return fail_errno(errno, "setresuid");

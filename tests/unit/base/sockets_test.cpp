@@ -73,7 +73,7 @@ TEST_CASE_METHOD(Fixture, "root gives a Unix socket away, with the rights it sha
   if (directory == "the owner's") REQUIRE(chown(dir.path().c_str(), 12, 34) == 0);
   if (directory == "everybody's") REQUIRE(chmod(dir.path().c_str(), 01777) == 0);
   for (const uid_t before : {56U, 12U, 12U}) {  // each is left behind
-    const auto socket = bind_unix(io.get_executor(), dir / "socket", "listen.some", 0666, SocketOwner{before, 34});
+    const auto socket = bind_unix(io.get_executor(), dir / "socket", "listen.some", 0666, Account{before, 34});
     INFO(directory);
     CHECK(geteuid() == 0);
     CHECK(getegid() == 0);

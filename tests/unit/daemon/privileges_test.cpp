@@ -20,7 +20,7 @@ using test::TempDir;
 
 namespace {
 
-constexpr Identity somebody{65534, 65534};
+const Account somebody{65534, 65534};
 
 struct Directory : TempDir {
   Directory() { chmod(path().c_str(), 0755); }
