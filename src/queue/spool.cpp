@@ -39,12 +39,12 @@ SpoolImpl::SpoolImpl(SpoolSettings settings, Files& files, const Clock& clock, L
       clock_(clock),
       log_(log),
       metrics_(metrics),
-      alerts_(alerts),
       threads_(threads),
       store_(files, settings_.path, settings_.segment_size),
       quarantine_(files, settings_.path, log, alerts),
       writer_(settings_, books_, store_, clock, log, metrics, alerts),
-      compactor_(settings_, books_, writer_, quarantine_, log) {
+      compactor_(settings_, books_, writer_, quarantine_, log),
+      space_warning_(space_, settings_.path, log, alerts) {
   limit(settings_.min_free_space, settings_.buffer_memory);
   writer_.on_arrival = [this](const Entry& entry) {
     for (const Entry::Recipient& recipient : entry.recipients) tell(recipient.domain);
@@ -185,29 +185,7 @@ void SpoolImpl::look_at_space() {
   if (!free) return;
   space_.free = static_cast<std::int64_t>(*free);
   metrics_.set("spool_free_bytes", static_cast<double>(*free));
-  warn_of_space();
-}
-
-// Before mail is refused, while an alert can still be queued, and when it is. With twice the reserve it is over.
-void SpoolImpl::warn_of_space() {
-  const std::uint64_t reserve = space_.reserve;
-  const Room now = !space_.room(0) ? Room::none : !space_.room(reserve / 2) ? Room::low : Room::enough;
-  const Room told = told_;
-  if (space_.room(reserve)) {
-    told_ = Room::enough;
-  } else {
-    told_ = now == Room::enough ? std::min(told, Room::low) : std::max(told, now);
-  }
-  if (told_ == told || (told_ < told && told_ != Room::enough)) return;
-  const std::string numbers = fmt::format("{} MiB are free in {}, limits.min_free_space is {} MiB",
-                                          std::max<std::int64_t>(0, space_.free) >> 20, settings_.path, reserve >> 20);
-  if (told_ == Room::none) {
-    alerts_.raise("no space for the queue", numbers + ". New mail is answered with 452. Make room.");
-  } else if (told_ == Room::low) {
-    alerts_.raise("space for the queue is low", numbers + ": below that new mail is answered with 452. Make room.");
-  } else {
-    log_.info("spool", "there is space for the queue again: " + numbers);
-  }
+  space_warning_.look();
 }
 
 void SpoolImpl::remove_ended_files() {

@@ -49,7 +49,6 @@ class SpoolImpl final : public Spool {
   bool pause(std::uint64_t bytes);
   void flush();
   void look_at_space();
-  void warn_of_space();
   void remove_ended_files();
   void cut_failed();
   bool retire_one();
@@ -66,7 +65,6 @@ class SpoolImpl final : public Spool {
   const Clock& clock_;
   Log& log_;
   Metrics& metrics_;
-  Alerts& alerts_;
   const bool threads_;
   std::unique_ptr<File> lock_;
   QueueIdSource ids_;
@@ -76,7 +74,7 @@ class SpoolImpl final : public Spool {
   Writer writer_;
   Compactor compactor_;
   Space space_;
-  enum class Room : std::uint8_t { enough, low, none } told_ = Room::enough;  // of space; background thread
+  SpaceWarning space_warning_;       // background thread
   std::uint64_t most_messages_ = 0;  // since memory was given back; background thread
   asio::thread_pool pool_{4};        // blocking reads, and bodies in files of their own
   IntakeParts intake_{settings_, files_, clock_, space_, writer_, pool_};
