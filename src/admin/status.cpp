@@ -62,12 +62,12 @@ constexpr const char* reports = "reports";  // they go where strangers choose: t
 
 // When the first message of each line expires. Subdomains of a wildcard have outages of their own.
 std::map<std::string, WallTime> first_ends(const Primaries& primaries, const std::vector<queue::DomainSummary>& queued,
-                                           const config::Config& config, WallTime now) {
-  const std::set<std::string> ours = our_domains(config);
+                                           const std::set<std::string>& ours, const config::Queue& lifetimes,
+                                           WallTime now) {
   std::map<std::string, WallTime> ends;
   for (const queue::DomainSummary& summary : queued) {
     std::string name = line_name(primaries, summary.domain);
-    config::Queue rules = config.queue;
+    config::Queue rules = lifetimes;
     if (!ours.contains(name)) {
       name = reports;
       rules.lifetime = std::min(rules.lifetime, rules.bounce_lifetime);
@@ -205,13 +205,14 @@ void Sampler::refresh_gauges() {
   const auto age = [&](WallTime then) { return std::chrono::duration<double>(now - then).count(); };
   const Primaries primaries(services_.relay.status());
   const std::vector<queue::DomainSummary> queued = services_.spool.domains();
-  const std::map<std::string, WallTime> ends = first_ends(primaries, queued, *config, now);
+  const std::set<std::string> ours = our_domains(*config);
+  const std::map<std::string, WallTime> ends = first_ends(primaries, queued, ours, config->queue, now);
   std::map<std::string, DomainLine> lines;
-  for (const std::string& name : our_domains(*config)) lines[name];
+  for (const std::string& name : ours) lines[name];
   for (DomainLine& line : join_domains(primaries, queued)) {
-    const auto ours = lines.find(line.domain);
-    if (ours != lines.end()) {
-      ours->second = std::move(line);
+    const auto own = lines.find(line.domain);
+    if (own != lines.end()) {
+      own->second = std::move(line);
     } else if (line.queued.messages != 0) {
       add(lines[reports].queued, line.queued);
     }
