@@ -166,7 +166,10 @@ Due Sweep::find(const queue::Message& message) const {
   for (std::size_t i = 0; i < message.state.recipients.size() && !message.state.held; ++i) {
     if (message.state.recipients[i].status == RecipientStatus::held) held.push_back(i);
   }
-  if (!held.empty() && crowded()) due.held_too_long = std::move(held), due.no_room = true;
+  if (!held.empty() && crowded()) {
+    due.held_too_long = std::move(held);
+    due.no_room = true;
+  }
   return due;
 }
 
