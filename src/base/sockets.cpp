@@ -86,17 +86,37 @@ tcp::acceptor bind_tcp(const asio::any_io_executor& executor, const Endpoint& en
   return acceptor;
 }
 
-Result<std::optional<tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
+Result<std::optional<tcp::acceptor>> listen_tcp(const asio::any_io_executor& executor, const Endpoint& endpoint,
                                                 std::string_view key, Log& log) {
+  auto acceptors = listen_tcp(std::vector{executor}, endpoint, key, log);
+  if (!acceptors) return std::unexpected(acceptors.error());
+  if (acceptors->empty()) return std::nullopt;
+  return std::move(acceptors->front());
+}
+
+Result<std::vector<tcp::acceptor>> listen_tcp(const std::vector<asio::any_io_executor>& executors,
+                                              const Endpoint& endpoint, std::string_view key, Log& log) {
+  using reuse_port = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
+  std::vector<tcp::acceptor> acceptors;
   boost::system::error_code error;
-  tcp::acceptor acceptor = bind_tcp(executor, endpoint, error);
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (!error) return acceptor;
+  Endpoint bound = endpoint;
+  for (const asio::any_io_executor& executor : executors) {
+    acceptors.push_back(bind_tcp(executor, bound, error));
+    tcp::acceptor& acceptor = acceptors.back();
+    // After bind() and before listen(): ours share the port, and whoever else is there already is still an error.
+    if (!error && executors.size() > 1) acceptor.set_option(reuse_port(true), error);
+    if (!error) bound = from_asio(acceptor.local_endpoint(error));  // the choice of the port may be the system's
+    if (error) break;
+  }
+  for (tcp::acceptor& acceptor : acceptors) {
+    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  }
+  if (!error) return acceptors;
   const std::string text =
       fmt::format("{}: cannot listen on {}: {}{}", key, endpoint.to_string(), error.message(), remedy(error, key));
   if (!lacks_ipv6(endpoint, error)) return fail(ErrorKind::permanent, text);
   log.warning("master", text);
-  return std::nullopt;
+  return std::vector<tcp::acceptor>{};
 }
 
 Result<Unix::acceptor> bind_unix(asio::any_io_executor executor, const std::string& path, std::string_view key,

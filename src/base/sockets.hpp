@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/account.hpp"
 #include "base/async.hpp"
@@ -27,8 +28,11 @@ asio::ip::tcp::acceptor bind_tcp(const asio::any_io_executor& executor, const En
 bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error);  // that is why it cannot be bound
 
 // nullopt, and a warning: the host has no IPv6.
-Result<std::optional<asio::ip::tcp::acceptor>> listen_tcp(asio::any_io_executor executor, const Endpoint& endpoint,
-                                                          std::string_view key, Log& log);
+Result<std::optional<asio::ip::tcp::acceptor>> listen_tcp(const asio::any_io_executor& executor,
+                                                          const Endpoint& endpoint, std::string_view key, Log& log);
+// One on each executor, between which the kernel spreads the connections. Empty, and a warning: the host has no IPv6.
+Result<std::vector<asio::ip::tcp::acceptor>> listen_tcp(const std::vector<asio::any_io_executor>& executors,
+                                                        const Endpoint& endpoint, std::string_view key, Log& log);
 
 // The socket that a dead process left behind is replaced, one that answers is not. `owner`: whom root gives it to. Its
 // rights are made by the process's umask: not while other threads make files. The caller is to listen().

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <boost/asio/as_tuple.hpp>
 #include <cstdint>
 #include <list>
@@ -29,131 +30,111 @@ std::size_t most_connections() {
   return all - std::min(other_descriptors, all / 2);
 }
 
-// The sessions of one network thread.
-struct Room {
-  Room(const Worker& worker, ServerParts server_parts)
+// What connections are taken under.
+struct Terms {
+  config::ConfigPtr config;
+  config::Limits limits;  // its, but connections: no more than there are descriptors for
+};
+using TermsPtr = std::shared_ptr<const Terms>;
+
+TermsPtr make_terms(config::ConfigPtr config, Log& log) {
+  Terms terms{std::move(config), {}};
+  terms.limits = terms.config->limits;
+  const std::size_t most = most_connections();
+  if (terms.limits.connections > most) {
+    log.warning("smtpd",
+                fmt::format("limits.connections is {}, but only {} are taken: the system's limit of open files "
+                            "(LimitNOFILE= of systemd, or ulimit -n) allows no more",
+                            terms.limits.connections, most));
+    terms.limits.connections = static_cast<std::uint32_t>(most);
+  }
+  return std::make_shared<const Terms>(std::move(terms));
+}
+
+// Once a minute, whatever thread complains: floods must not flood the log.
+class Complaints {
+ public:
+  Complaints(const Clock& clock, Log& log) : clock_(clock), log_(log) {}
+  void add(const std::string& text) {
+    const SteadyTime now = clock_.steady();
+    SteadyTime::rep next = next_;
+    if (now.time_since_epoch().count() < next) return;
+    if (next_.compare_exchange_strong(next, (now + complaint_interval).time_since_epoch().count()))
+      log_.warning("smtpd", text);
+  }
+
+ private:
+  const Clock& clock_;
+  Log& log_;
+  std::atomic<SteadyTime::rep> next_{SteadyTime::min().time_since_epoch().count()};
+};
+
+// One network thread: its own sockets on every port, and the sessions it has taken from them.
+class Room {
+ public:
+  Room(const Worker& worker, ServerParts parts, Connections& connections, Complaints& complaints)
       : executor(worker.executor),
-        parts(server_parts),
-        gate(executor, [&log = server_parts.log](const std::string& name, const std::string& what) {
+        parts_(parts),
+        connections_(connections),
+        complaints_(complaints),
+        gate_(executor, [&log = parts.log](const std::string& name, const std::string& what) {
           log.error("smtpd", fmt::format("{} ended by an exception: {}", name, what));
         }) {}
 
-  void begin(tcp::socket socket, std::unique_ptr<Connections::Ticket> ticket, config::ConfigPtr config, bool proxy) {
-    Connections::Ticket& place = *ticket;
-    auto session = std::make_shared<ServerSession>(parts, std::move(config), make_stream(std::move(socket)),
-                                                   std::move(ticket), proxy);
-    const std::weak_ptr<ServerSession> weak = session;
-    place.on_shed([there = executor, weak] {
-      asio::post(there, [weak] {
-        if (const auto alive = weak.lock()) alive->shed();
-      });
-    });
-    gate.spawn("smtp session " + std::to_string(place.number()), serve(std::move(session)));
+  void add(tcp::acceptor acceptor, bool proxy_protocol) { doors_.push_back({std::move(acceptor), proxy_protocol}); }
+  void use(TermsPtr terms) { terms_ = std::move(terms); }
+  void start() {
+    for (Door& door : doors_) gate_.spawn("smtp listener", accept(door));
   }
+  Task<> close();                    // no new connections
+  Task<> stop(SteadyTime deadline);  // of those that are there
 
-  Task<> serve(std::shared_ptr<ServerSession> session) {
-    struct Entry {
-      std::list<ServerSession*>& list;
-      std::list<ServerSession*>::iterator place;
-      ~Entry() { list.erase(place); }
-    } const entry{sessions, sessions.insert(sessions.end(), session.get())};
-    co_await session->run();
-  }
+  const asio::any_io_executor executor;
 
-  Task<> stop(SteadyTime deadline) {
-    for (ServerSession* session : sessions) session->shut_down();
-    asio::steady_timer timer(executor, deadline);
-    timer.async_wait([this](const boost::system::error_code& error) {
-      if (!error) gate.cancel();
-    });
-    co_await gate.close();
-    timer.cancel();
-  }
-
-  asio::any_io_executor executor;
-  ServerParts parts;
-  std::list<ServerSession*> sessions;
-  Gate gate;
-};
-
-}  // namespace
-
-struct Listener::Impl {
+ private:
   struct Door {
     tcp::acceptor acceptor;
-    Endpoint endpoint;
     bool proxy_protocol;
   };
 
-  Impl(asio::any_io_executor ex, config::ConfigPtr first, const Clock& time, Log& lines, Metrics& metrics)
-      : executor(ex), config(std::move(first)), clock(time), log(lines), connections(time, metrics), gate(ex) {}
-
-  void use(config::ConfigPtr wanted);
-  Result<> open(const config::SmtpListener& listener);
   Task<> accept(Door& door);
-  void admit(tcp::socket socket, Room& room, bool proxy_protocol);
-  void complain(const std::string& text);
+  void admit(tcp::socket socket, Endpoint peer, bool proxy_protocol);
+  Task<> serve(std::shared_ptr<ServerSession> session);
 
-  asio::any_io_executor executor;
-  config::ConfigPtr config;
-  config::Limits limits;  // its, but connections: no more than there are descriptors for
-  const Clock& clock;
-  Log& log;
-  Connections connections;
-  std::vector<std::unique_ptr<Room>> rooms;
-  std::list<Door> doors;
-  std::size_t next_room = 0;
-  SteadyTime next_complaint{};
-  Gate gate;  // of the accepting coroutines
+  ServerParts parts_;
+  Connections& connections_;
+  Complaints& complaints_;
+  TermsPtr terms_;
+  std::list<Door> doors_;
+  std::list<ServerSession*> sessions_;
+  Gate gate_;
 };
 
-void Listener::Impl::use(config::ConfigPtr wanted) {
-  config = std::move(wanted);
-  limits = config->limits;
-  const std::size_t most = most_connections();
-  if (limits.connections <= most) return;
-  limits.connections = static_cast<std::uint32_t>(most);
-  log.warning("smtpd", fmt::format("limits.connections is {}, but only {} are taken: the system's limit of open files "
-                                   "(LimitNOFILE= of systemd, or ulimit -n) allows no more",
-                                   config->limits.connections, most));
-}
-
-Result<> Listener::Impl::open(const config::SmtpListener& listener) {
-  auto acceptor = listen_tcp(executor, listener.endpoint, "listen.smtp", log);
-  if (!acceptor) return std::unexpected(acceptor.error());
-  if (!*acceptor) return {};
-  const Endpoint endpoint = from_asio((*acceptor)->local_endpoint());  // the choice of the port may be the system's
-  doors.push_back({std::move(**acceptor), endpoint, listener.proxy_protocol});
-  return {};
-}
-
-// Once a minute: floods must not flood the log.
-void Listener::Impl::complain(const std::string& text) {
-  if (clock.steady() < next_complaint) return;
-  next_complaint = clock.steady() + complaint_interval;
-  log.warning("smtpd", text);
-}
-
-Task<> Listener::Impl::accept(Door& door) {
+Task<> Room::accept(Door& door) {
   constexpr auto as_value = asio::as_tuple(asio::use_awaitable);
   while (door.acceptor.is_open()) {
-    Room& room = *rooms[next_room++ % rooms.size()];
-    auto [error, socket] = co_await door.acceptor.async_accept(room.executor, as_value);
+    tcp::endpoint peer;
+    auto [error, socket] = co_await door.acceptor.async_accept(peer, as_value);
     if (!error) {
-      admit(std::move(socket), room, door.proxy_protocol);
+      try {
+        admit(std::move(socket), from_asio(peer), door.proxy_protocol);
+      } catch (const std::exception& problem) {  // of memory; this port stays open
+        complaints_.add(fmt::format("cannot accept a connection: {}", problem.what()));
+      }
     } else if (error == asio::error::operation_aborted) {
       co_return;
     } else if (error != asio::error::connection_aborted) {
-      complain("cannot accept connections: " + error.message());
+      complaints_.add("cannot accept connections: " + error.message());
       co_await sleep_for(back_off);
     }
   }
 }
 
-void Listener::Impl::admit(tcp::socket socket, Room& room, bool proxy_protocol) {
-  std::unique_ptr<Connections::Ticket> ticket = connections.enter(limits);
+void Room::admit(tcp::socket socket, Endpoint peer, bool proxy_protocol) {
+  std::unique_ptr<Connections::Ticket> ticket = connections_.enter(terms_->limits);
   if (!ticket) {
-    complain(fmt::format("limits.connections ({}) reached: refusing new connections", limits.connections));
+    complaints_.add(
+        fmt::format("limits.connections ({}) reached: refusing new connections", terms_->limits.connections));
     std::string text;
     append_reply(text, make_reply(replies::busy));
     boost::system::error_code ignored;
@@ -161,25 +142,86 @@ void Listener::Impl::admit(tcp::socket socket, Room& room, bool proxy_protocol) 
     socket.send(asio::buffer(text), 0, ignored);
     return;
   }
-  asio::post(room.executor, [&room, socket = std::move(socket), ticket = std::move(ticket), current = config,
-                             proxy_protocol]() mutable {
-    room.begin(std::move(socket), std::move(ticket), std::move(current), proxy_protocol);
+  Connections::Ticket& place = *ticket;
+  auto session = std::make_shared<ServerSession>(parts_, terms_->config, make_stream(std::move(socket), peer),
+                                                 std::move(ticket), proxy_protocol);
+  const std::weak_ptr<ServerSession> weak = session;
+  place.on_shed([there = executor, weak] {
+    asio::post(there, [weak] {
+      if (const auto alive = weak.lock()) alive->shed();
+    });
   });
+  gate_.spawn("smtp session " + std::to_string(place.number()), serve(std::move(session)));
 }
 
-Listener::Listener(asio::any_io_executor executor, std::vector<Worker> workers, config::ConfigPtr config,
-                   Intake& intake, const TlsServer& tls, const Clock& clock, Log& log, Metrics& metrics)
-    : impl_(std::make_unique<Impl>(std::move(executor), std::move(config), clock, log, metrics)) {
+Task<> Room::serve(std::shared_ptr<ServerSession> session) {
+  struct Entry {
+    std::list<ServerSession*>& list;
+    std::list<ServerSession*>::iterator place;
+    ~Entry() { list.erase(place); }
+  } const entry{sessions_, sessions_.insert(sessions_.end(), session.get())};
+  co_await session->run();
+}
+
+Task<> Room::close() {
+  for (Door& door : doors_) {
+    boost::system::error_code ignored;
+    door.acceptor.close(ignored);
+  }
+  co_return;
+}
+
+Task<> Room::stop(SteadyTime deadline) {
+  for (ServerSession* session : sessions_) session->shut_down();
+  asio::steady_timer timer(executor, deadline);
+  timer.async_wait([this](const boost::system::error_code& error) {
+    if (!error) gate_.cancel();
+  });
+  co_await gate_.close();
+  timer.cancel();
+}
+
+}  // namespace
+
+struct Listener::Impl {
+  Impl(config::ConfigPtr first, const Clock& clock, Log& lines, Metrics& metrics)
+      : config(std::move(first)), log(lines), connections(clock, metrics), complaints(clock, lines) {}
+
+  Result<> open(const config::SmtpListener& listener);
+
+  config::ConfigPtr config;  // to open with
+  Log& log;
+  Connections connections;
+  Complaints complaints;
+  std::vector<std::unique_ptr<Room>> rooms;
+  std::vector<Endpoint> endpoints;
+};
+
+Result<> Listener::Impl::open(const config::SmtpListener& listener) {
+  std::vector<asio::any_io_executor> executors;
+  for (const auto& room : rooms) executors.push_back(room->executor);
+  auto acceptors = listen_tcp(executors, listener.endpoint, "listen.smtp", log);
+  if (!acceptors) return std::unexpected(acceptors.error());
+  if (acceptors->empty()) return {};
+  endpoints.push_back(from_asio(acceptors->front().local_endpoint()));
+  for (std::size_t i = 0; i < rooms.size(); ++i) rooms[i]->add(std::move((*acceptors)[i]), listener.proxy_protocol);
+  return {};
+}
+
+Listener::Listener(std::vector<Worker> workers, config::ConfigPtr config, Intake& intake, const TlsServer& tls,
+                   const Clock& clock, Log& log, Metrics& metrics)
+    : impl_(std::make_unique<Impl>(std::move(config), clock, log, metrics)) {
   for (const Worker& worker : workers) {
     const ServerParts parts{*worker.policy, intake, tls, clock, log, metrics};
-    impl_->rooms.push_back(std::make_unique<Room>(worker, parts));
+    impl_->rooms.push_back(std::make_unique<Room>(worker, parts, impl_->connections, impl_->complaints));
   }
 }
 
 Listener::~Listener() = default;
 
 Result<> Listener::open() {
-  impl_->use(impl_->config);
+  const TermsPtr terms = make_terms(impl_->config, impl_->log);
+  for (const auto& room : impl_->rooms) room->use(terms);
   for (const config::SmtpListener& listener : impl_->config->listen.smtp) {
     if (Result<> opened = impl_->open(listener); !opened) return opened;
   }
@@ -187,26 +229,22 @@ Result<> Listener::open() {
 }
 
 std::vector<Endpoint> Listener::endpoints() const {
-  std::vector<Endpoint> result;
-  for (const Impl::Door& door : impl_->doors) result.push_back(door.endpoint);
-  return result;
+  return impl_->endpoints;
 }
 
 void Listener::start() {
-  for (Impl::Door& door : impl_->doors) impl_->gate.spawn("smtp listener", impl_->accept(door));
+  for (const auto& room : impl_->rooms) asio::post(room->executor, [&room = *room] { room.start(); });
 }
 
 void Listener::reload(config::ConfigPtr config) {
-  asio::post(impl_->executor, [this, config = std::move(config)]() mutable { impl_->use(std::move(config)); });
+  const TermsPtr terms = make_terms(std::move(config), impl_->log);
+  for (const auto& room : impl_->rooms) asio::post(room->executor, [&room = *room, terms] { room.use(terms); });
 }
 
 Task<> Listener::stop(SteadyTime deadline) {
-  for (Impl::Door& door : impl_->doors) {
-    boost::system::error_code ignored;
-    door.acceptor.close(ignored);
-  }
-  impl_->gate.cancel();
-  co_await impl_->gate.close();
+  std::vector<Task<>> closings;
+  for (const auto& room : impl_->rooms) closings.push_back(on(room->executor, room->close()));
+  co_await join_all(std::move(closings));
   std::vector<Task<>> stops;
   for (const auto& room : impl_->rooms) stops.push_back(on(room->executor, room->stop(deadline)));
   co_await join_all(std::move(stops));

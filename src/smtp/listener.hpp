@@ -1,8 +1,9 @@
-// Accepts SMTP connections on one thread and hands them to the network threads in turn.
+// Accepts SMTP connections: each network thread has sockets of its own on every port, between which the kernel spreads
+// the clients, so that no connection is handed from thread to thread.
 //
-// Threads: open() before the threads run; start() and stop() on `executor`; reload() from any. Each worker's policy
-// and sessions live on that worker's executor. Everything passed in must outlive the listener, which must be stopped
-// before it is destroyed.
+// Threads: open() before the threads run; start(), stop() and reload() on any. Each worker's policy and sessions live
+// on that worker's executor. Everything passed in must outlive the listener, which must be stopped before it is
+// destroyed.
 #pragma once
 
 #include <memory>
@@ -19,8 +20,8 @@ struct Worker {
 
 class Listener {
  public:
-  Listener(asio::any_io_executor executor, std::vector<Worker> workers, config::ConfigPtr config, Intake& intake,
-           const TlsServer& tls, const Clock& clock, Log& log, Metrics& metrics);
+  Listener(std::vector<Worker> workers, config::ConfigPtr config, Intake& intake, const TlsServer& tls,
+           const Clock& clock, Log& log, Metrics& metrics);
   ~Listener();
 
   // Binds listen.smtp; needs the right to, so before privileges are dropped. An error names the remedy; a host without

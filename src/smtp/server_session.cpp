@@ -277,9 +277,9 @@ Task<> ServerSession::lose(ReadStatus status) {
 }
 
 // Nearly always all of it goes at once. False: flush() has to.
-bool ServerSession::flush_now() {
+bool ServerSession::flush_now(bool last) {
   std::string& output = session_.output();
-  output.erase(0, stream_->write_now(output));
+  output.erase(0, stream_->write_now(output, last));
   return output.empty();
 }
 
@@ -359,7 +359,7 @@ Task<bool> ServerSession::perform(Effect effect) {
       break;
     }
     case Effect::close:
-      co_await flush();
+      if (!flush_now(true)) co_await flush();
       going = false;
   }
   co_return going;

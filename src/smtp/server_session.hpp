@@ -76,7 +76,7 @@ class ServerSession {
   Task<> store(std::string& content);
   Task<> finish();
   Task<bool> start_tls();
-  bool flush_now();
+  bool flush_now(bool last = false);  // `last`: the connection ends with it
   Task<bool> flush();
   Task<> lose(ReadStatus status);
   Task<> hang_up(ReplyText text, std::string argument = {});

@@ -117,17 +117,13 @@ void prepare_errors() {
 
 class SocketStream final : public Stream {
  public:
-  explicit SocketStream(tcp::socket socket) : io_(std::make_shared<Socket>(std::move(socket))) {
+  SocketStream(tcp::socket socket, Endpoint peer) : io_(std::make_shared<Socket>(std::move(socket))), peer_(peer) {
     boost::system::error_code ignored;
     io_->socket.native_non_blocking(true, ignored);
   }
   ~SocketStream() override { close(); }
 
-  Endpoint peer() const override {
-    boost::system::error_code error;
-    const tcp::endpoint endpoint = io_->socket.remote_endpoint(error);
-    return error ? Endpoint{} : from_asio(endpoint);
-  }
+  Endpoint peer() const override { return peer_; }
 
   Task<ReadEvent> read_some(std::span<char> into, SteadyTime deadline) override {
     if (unyielding_ == most_unyielding) {
@@ -174,7 +170,9 @@ class SocketStream final : public Stream {
     return sound ? std::optional(attempt.bytes) : std::nullopt;
   }
 
-  std::size_t write_now(std::span<const char> bytes) override { return bytes.empty() ? 0 : try_write(bytes).bytes; }
+  std::size_t write_now(std::span<const char> bytes, bool last) override {
+    return bytes.empty() ? 0 : try_write(bytes, last ? MSG_MORE : 0).bytes;
+  }
 
   bool has_pending() override {
     if (ssl_ && SSL_has_pending(ssl_.get()) == 1) return true;
@@ -265,14 +263,14 @@ class SocketStream final : public Stream {
     return system_attempt(result);
   }
 
-  Attempt try_write(std::span<const char> bytes) {
+  Attempt try_write(std::span<const char> bytes, int flags = 0) {
     if (ssl_) {
       prepare_errors();
       std::size_t written = 0;
       const int result = SSL_write_ex(ssl_.get(), bytes.data(), bytes.size(), &written);
       return tls_attempt(ssl_.get(), result, written);
     }
-    const ssize_t result = ::send(handle(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t result = ::send(handle(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL | flags);
     if (result < 0 && (errno == EAGAIN || errno == EINTR)) return {Outcome::wait_write, 0, {}};
     return system_attempt(result);
   }
@@ -319,6 +317,7 @@ class SocketStream final : public Stream {
   }
 
   std::shared_ptr<Socket> io_;
+  Endpoint peer_;
   std::unique_ptr<SSL, FreeSsl> ssl_;
   unsigned unyielding_ = 0;  // reads since the last wait
   unsigned parts_ = 0;       // of TLS that the last call of OpenSSL has read
@@ -333,8 +332,8 @@ std::string TlsInfo::to_string() const {
   return fmt::format("{} with cipher {} ({}/{} bits)", protocol, cipher, bits, bits);
 }
 
-std::unique_ptr<Stream> make_stream(tcp::socket socket) {
-  return std::make_unique<SocketStream>(std::move(socket));
+std::unique_ptr<Stream> make_stream(tcp::socket socket, Endpoint peer) {
+  return std::make_unique<SocketStream>(std::move(socket), peer);
 }
 
 namespace {
@@ -361,7 +360,7 @@ Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline) 
   io->timer.cancel();
   if (status == ReadStatus::timed_out) co_return fail(ErrorKind::timed_out, "Connection timed out");
   if (status != ReadStatus::data) co_return fail(ErrorKind::temporary, error.message());
-  co_return make_stream(std::move(io->socket));
+  co_return make_stream(std::move(io->socket), to);
 }
 
 }  // namespace greymx::smtp

@@ -47,8 +47,9 @@ class Stream {
   // What can be had without waiting, and without a coroutine: 0 if there is nothing yet, absent for the end or trouble,
   // which read_some() will tell.
   virtual std::optional<std::size_t> read_now(std::span<char> into) = 0;
-  // What can be sent so: 0 for any reason that there is, which write() will tell.
-  virtual std::size_t write_now(std::span<const char>) { return 0; }
+  // What can be sent so: 0 for any reason that there is, which write() will tell. `last`: close() comes next, and the
+  // bytes may share its packet.
+  virtual std::size_t write_now(std::span<const char>, [[maybe_unused]] bool last = false) { return 0; }
   // True if bytes have already arrived that nobody has read (early talkers). Does not wait.
   virtual bool has_pending() = 0;
   // Waits until there is something to read, without needing a buffer: idle sessions hold no memory. Under TLS it may
@@ -68,7 +69,7 @@ class Stream {
   virtual void close() = 0;
 };
 
-std::unique_ptr<Stream> make_stream(asio::ip::tcp::socket socket);
+std::unique_ptr<Stream> make_stream(asio::ip::tcp::socket socket, Endpoint peer);
 Task<Result<std::unique_ptr<Stream>>> connect(Endpoint to, SteadyTime deadline);
 
 }  // namespace greymx::smtp

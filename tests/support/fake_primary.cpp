@@ -4,6 +4,8 @@
 #include <array>
 #include <boost/asio/as_tuple.hpp>
 
+#include "base/sockets.hpp"
+
 namespace greymx::test {
 
 namespace {
@@ -98,10 +100,11 @@ std::size_t FakePrimary::count(std::string_view part) const {
 
 Task<> FakePrimary::accept_all() {
   for (;;) {
-    auto [error, socket] = co_await acceptor_->async_accept(as_value);
+    tcp::endpoint peer;
+    auto [error, socket] = co_await acceptor_->async_accept(peer, as_value);
     if (error) co_return;
     ++connections;
-    gate_.spawn("session", serve(smtp::make_stream(std::move(socket))));
+    gate_.spawn("session", serve(smtp::make_stream(std::move(socket), from_asio(peer))));
   }
 }
 

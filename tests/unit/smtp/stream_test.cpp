@@ -31,8 +31,8 @@ struct Pair {
     client_end = from_asio(a.local_endpoint());
     client_socket = a.native_handle();
     tcp::socket b = acceptor.accept();
-    client = make_stream(std::move(a));
-    server = make_stream(std::move(b));
+    client = make_stream(std::move(a), from_asio(acceptor.local_endpoint()));
+    server = make_stream(std::move(b), client_end);
   }
   template <class T>
   T run(Task<T> task) {
@@ -244,6 +244,16 @@ TEST_CASE("closing with unread input does not destroy the last reply") {
   pair.run(pair.server->write(std::string_view("221 Bye\r\n"), after(10s)));
   pair.server->close();
   CHECK(pair.read(*pair.client) == "221 Bye\r\n");
+}
+
+TEST_CASE("the last reply shares its packet with the end of the connection") {
+  Pair pair;
+  REQUIRE(pair.server->write_now(std::string_view("221 2.0.0 Bye\r\n"), true) == 15);
+  CHECK_FALSE(pair.client->has_pending());
+  pair.server->close();
+  CHECK(pair.read(*pair.client) == "221 2.0.0 Bye\r\n");
+  std::array<char, 10> buffer;
+  CHECK(pair.run(pair.client->read_some(buffer, after(10s))).status == ReadStatus::closed);
 }
 
 TEST_CASE("connecting to a port where nobody listens is an error") {
