@@ -94,8 +94,8 @@ def units(build, label, limit):
 
 
 def long_outage():
-    return [(catch, f"{ROOT}/build-asan/tests/unit/relay/unit_relay", "outage of 50,000 messages", 7200, ("two weeks*",),
-             {"GREYMX_OUTAGE_MESSAGES": "50000"})]
+    return [(catch, f"{ROOT}/build-optimized/tests/unit/relay/unit_relay", "outage of a million messages", 7200, ("two weeks*",),
+             {"GREYMX_OUTAGE_MESSAGES": "1000000"})]
 
 
 def corpora():
@@ -132,6 +132,7 @@ def main():
     together(2 * cores, scripts(300, "structure", "docs") + corpora() + units("build-asan", "unit", 900)
              + scripts(7200 if FULL else 900, "e2e", "crash", words=("--full",) if FULL else ()))
     if FULL:
+        together(2 * cores, units("build-optimized", "optimized", 900))
         together(cores, units("build-tsan", "tsan", 3600))
         together(cores, fuzz_campaign())
         together(1, long_outage() + scripts(7200, "full"))

@@ -80,6 +80,7 @@ FakePrimary::~FakePrimary() {
 void FakePrimary::up() {
   tcp::endpoint at(asio::ip::address_v4(endpoint_.address.v4_value()), endpoint_.port);
   acceptor_.emplace(io_, at, true);
+  acceptor_->set_option(tcp::no_delay(true));  // of all that it accepts: replies to a pipeline go out one by one
   endpoint_.port = acceptor_->local_endpoint().port();
   gate_.spawn("accept", accept_all());
 }
