@@ -14,25 +14,17 @@
 #include "admin/control.hpp"
 #include "fakes.hpp"
 #include "support/catch.hpp"
+#include "support/temp_dir.hpp"
 
 using namespace greymx;
 using namespace greymx::admin;
 
 namespace {
 
-struct Directory {
-  Directory() {
-    char name[] = "/tmp/greymx-control-XXXXXX";
-    path = mkdtemp(name);
-  }
-  ~Directory() { std::filesystem::remove_all(path); }
-  std::string path;
-};
-
 // A server on a thread of its own, stopped at the end.
 struct Server : test::FakeDaemon {
-  Directory directory;
-  std::string path = directory.path + "/control";
+  test::TempDir directory;
+  std::string path = directory / "control";
   std::unique_ptr<ControlServer> control;
   std::thread thread;
 
@@ -129,13 +121,13 @@ TEST_CASE("a socket left behind is replaced, one that answers is not") {
   const auto second = ControlServer::open(io.get_executor(), server.path);
   REQUIRE_FALSE(second);
   CHECK(second.error().text.find("another process") != std::string::npos);
-  const std::string stale = server.directory.path + "/stale";
+  const std::string stale = server.directory / "stale";
   {
     asio::local::stream_protocol::acceptor left(io, asio::local::stream_protocol::endpoint(stale));
   }
   CHECK(ControlServer::open(io.get_executor(), stale));
   CHECK_FALSE(ControlServer::open(io.get_executor(), std::string(200, 'x')));
-  CHECK_FALSE(ControlServer::open(io.get_executor(), server.directory.path + "/no/such/directory"));
+  CHECK_FALSE(ControlServer::open(io.get_executor(), server.directory / "no/such/directory"));
 }
 
 TEST_CASE("nonsense is answered with what was wrong, in the protocol") {
@@ -172,19 +164,18 @@ TEST_CASE("connections beyond the limit are closed at once") {
 }
 
 TEST_CASE("nobody there is told apart from no answer") {
-  Directory directory;
+  const test::TempDir directory;
   Output output;
   Printer printer(output.file, false);
-  CHECK(admin::talk(directory.path + "/control", request("mailq"), printer).contact == Contact::absent);
-  CHECK(admin::talk(directory.path + "/" + std::string(200, 'x'), request("mailq"), printer).contact ==
-        Contact::absent);
+  CHECK(admin::talk(directory / "control", request("mailq"), printer).contact == Contact::absent);
+  CHECK(admin::talk(directory / std::string(200, 'x'), request("mailq"), printer).contact == Contact::absent);
 }
 
 TEST_CASE("export writes new files into its directory and nowhere else") {
-  Directory directory;
+  const test::TempDir directory;
   Output output;
   {
-    Printer printer(output.file, false, directory.path);
+    Printer printer(output.file, false, directory.path());
     for (const std::string& line : {reply::file("A.json"), reply::data(std::string("{}\n")), reply::file("A.eml"),
                                     reply::data(std::string("mail")), reply::end({})}) {
       CHECK(printer.line(line));
@@ -194,15 +185,15 @@ TEST_CASE("export writes new files into its directory and nowhere else") {
     CHECK_FALSE(printer.line(reply::file("A.eml")));  // never overwrites
     const Ending ending = printer.finish({});
     CHECK(ending.exit == 1);
-    CHECK(ending.error == directory.path + "/A.eml: File exists; choose another directory");
+    CHECK(ending.error == directory / "A.eml: File exists; choose another directory");
   }
-  CHECK(std::filesystem::file_size(directory.path + "/A.eml") == 4);
+  CHECK(std::filesystem::file_size(directory / "A.eml") == 4);
   for (const char* name : {"../evil.eml", ".hidden", "a/b.eml", "/etc/x.eml"}) {
-    Printer printer(output.file, false, directory.path);
+    Printer printer(output.file, false, directory.path());
     CAPTURE(name);
     CHECK_FALSE(printer.line(reply::file(name)));
   }
-  CHECK(std::distance(std::filesystem::directory_iterator(directory.path), {}) == 2);
+  CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 2);
 }
 
 TEST_CASE("a printer that is not heard any more says so") {
@@ -216,8 +207,8 @@ TEST_CASE("a printer that is not heard any more says so") {
 
 TEST_CASE("bytes that are lost when the last file is closed make it fail") {
   Output output;
-  Directory directory;
-  Printer printer(output.file, false, directory.path);
+  const test::TempDir directory;
+  Printer printer(output.file, false, directory.path());
   CHECK(printer.line(reply::file("A.eml")));
   CHECK(printer.line(reply::data(std::string("mail"))));  // waits in the buffer
   rlimit before{};
@@ -228,5 +219,5 @@ TEST_CASE("bytes that are lost when the last file is closed make it fail") {
   const Ending ending = printer.finish({});
   setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, SIG_DFL);
-  CHECK(ending.error == directory.path + "/A.eml: File too large");
+  CHECK(ending.error == directory / "A.eml: File too large");
 }

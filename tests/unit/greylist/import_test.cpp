@@ -8,6 +8,7 @@
 #include "base/files.hpp"
 #include "greylist/postgrey_import.hpp"
 #include "support/catch.hpp"
+#include "support/temp_dir.hpp"
 
 using namespace greymx;
 using namespace greymx::greylist;
@@ -28,22 +29,13 @@ std::string client(std::string_view key, std::string_view value = "3,1799990000"
   return stored ? stored->key : "skipped: " + stored.error().text;
 }
 
-struct Directory {
-  Directory() {
-    std::string name = fs::temp_directory_path() / "import.XXXXXX";
-    path = mkdtemp(name.data());
-  }
-  ~Directory() { fs::remove_all(path); }
-  fs::path path;
-};
-
 // A postgrey that runs: what was put stands in its log only, until a checkpoint.
 class Postgrey {
  public:
   Postgrey() {
     REQUIRE(db_env_create(&environment_, 0) == 0);
     constexpr unsigned flags = DB_CREATE | DB_PRIVATE | DB_INIT_TXN | DB_INIT_LOG | DB_INIT_MPOOL | DB_INIT_LOCK;
-    REQUIRE(environment_->open(environment_, path_.path.c_str(), flags, 0600) == 0);
+    REQUIRE(environment_->open(environment_, directory_.path().c_str(), flags, 0600) == 0);
     REQUIRE(db_create(&database_, environment_, 0) == 0);
     REQUIRE(database_->open(database_, nullptr, "postgrey.db", nullptr, DB_BTREE, DB_CREATE | DB_AUTO_COMMIT, 0600) ==
             0);
@@ -64,21 +56,21 @@ class Postgrey {
     REQUIRE(database_->put(database_, nullptr, &k, &v, DB_AUTO_COMMIT) == 0);
   }
   void checkpoint() { REQUIRE(environment_->txn_checkpoint(environment_, 0, 0, DB_FORCE) == 0); }
-  void copy(std::string_view name, const Directory& to) const {
-    for (const auto& entry : fs::directory_iterator(path_.path)) {
-      if (entry.path().filename().string().starts_with(name)) fs::copy(entry.path(), to.path);
+  void copy(std::string_view name, const test::TempDir& to) const {
+    for (const auto& entry : fs::directory_iterator(directory_.path())) {
+      if (entry.path().filename().string().starts_with(name)) fs::copy(entry.path(), to.path());
     }
   }
 
  private:
-  Directory path_;
+  test::TempDir directory_;
   DB_ENV* environment_ = nullptr;
   DB* database_ = nullptr;
 };
 
 struct Imported {
-  explicit Imported(const Directory& source) {
-    report = read_postgrey(source.path, rules, [&](const Stored& stored) { keys.push_back(stored.key); });
+  explicit Imported(const test::TempDir& source) {
+    report = read_postgrey(source.path(), rules, [&](const Stored& stored) { keys.push_back(stored.key); });
   }
   std::vector<std::string> keys;
   Result<ImportReport> report;
@@ -158,16 +150,16 @@ TEST_CASE("client keys of every postgrey come into our form, and who was whiteli
 }
 
 TEST_CASE("a running postgrey's database is read from a copy, and never changed") {
-  const Directory source;
+  const test::TempDir source;
   Postgrey postgrey;
   postgrey.put("192.0.2.0/a@b/c@d", passed);
   postgrey.put("192.0.2.0/e@f/c@d", waiting);
   postgrey.put("junk", waiting);
   postgrey.copy("", source);
-  REQUIRE(replace_file(source.path / "log.txt", "not one of its logs").has_value());
+  REQUIRE(replace_file(source / "log.txt", "not one of its logs").has_value());
   const auto content = [&] {
     std::map<std::string, std::string> files;
-    for (const auto& entry : fs::directory_iterator(source.path)) {
+    for (const auto& entry : fs::directory_iterator(source.path())) {
       std::ifstream stream(entry.path(), std::ios::binary);
       files[entry.path()] = std::string(std::istreambuf_iterator<char>(stream), {});
     }
@@ -185,7 +177,7 @@ TEST_CASE("a running postgrey's database is read from a copy, and never changed"
 }
 
 TEST_CASE("a key as long as postgrey makes them does not end the import") {
-  const Directory source;
+  const test::TempDir source;
   Postgrey postgrey;
   const std::string name(500, 'a'), rcpt = "/" + name + "@d";
   postgrey.put("2001:db8:1:2:0:0:0:0/" + name + "@b" + rcpt, passed);
@@ -198,7 +190,7 @@ TEST_CASE("a key as long as postgrey makes them does not end the import") {
 }
 
 TEST_CASE("a checkpoint between the copies of database and log loses nothing") {
-  const Directory source;
+  const test::TempDir source;
   Postgrey postgrey;
   postgrey.checkpoint();
   postgrey.put("192.0.2.0/a@b/c@d", passed);
@@ -212,7 +204,7 @@ TEST_CASE("a checkpoint between the copies of database and log loses nothing") {
 }
 
 TEST_CASE("without its log a database is read page by page") {
-  const Directory source;
+  const test::TempDir source;
   Postgrey postgrey;
   for (int i = 0; i < 200; ++i) postgrey.put("192.0.2.0/s" + std::to_string(i) + "@b/c@d", passed);
   postgrey.checkpoint();
@@ -224,7 +216,7 @@ TEST_CASE("without its log a database is read page by page") {
 }
 
 TEST_CASE("a database that is not there or cannot be copied whole is an error") {
-  const Directory source;
+  const test::TempDir source;
   Imported imported(source);
   REQUIRE_FALSE(imported.report.has_value());
   CHECK(imported.report.error().text.find("there is no postgrey.db; name the directory") != std::string::npos);
