@@ -61,7 +61,12 @@ bool Gate::spawn(std::string name, Task<> task) {
   auto signal = std::make_shared<asio::cancellation_signal>();
   const auto holder = state_->holders.insert(state_->holders.end(), {std::move(name), signal});
   auto done = [state = state_, holder](std::exception_ptr exception) { state->leave(holder, exception); };
-  asio::co_spawn(state_->executor, std::move(task), asio::bind_cancellation_slot(signal->slot(), std::move(done)));
+  try {
+    asio::co_spawn(state_->executor, std::move(task), asio::bind_cancellation_slot(signal->slot(), std::move(done)));
+  } catch (...) {  // no memory: it has not begun, and is not to be waited for
+    std::erase_if(state_->holders, [&signal](const State::Holder& one) { return one.signal == signal; });
+    throw;
+  }
   return true;
 }
 

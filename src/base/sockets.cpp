@@ -74,15 +74,24 @@ bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error
          (error == boost::system::errc::address_not_available && to_asio(endpoint).address().is_unspecified());
 }
 
-tcp::acceptor bind_tcp(const asio::any_io_executor& executor, const Endpoint& endpoint,
-                       boost::system::error_code& error) {
-  tcp::acceptor acceptor(executor);
-  const tcp::endpoint address = to_asio(endpoint);
-  acceptor.open(address.protocol(), error);
+namespace {
+
+void bind_opened(tcp::acceptor& acceptor, const Endpoint& endpoint, boost::system::error_code& error) {
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error && !endpoint.address.is_v4()) acceptor.set_option(asio::ip::v6_only(true), error);
   if (!error) acceptor.set_option(tcp::no_delay(true), error);  // of all that it accepts
-  if (!error) acceptor.bind(address, error);
+  if (!error) acceptor.bind(to_asio(endpoint), error);
+}
+
+using reuse_port = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
+
+}  // namespace
+
+tcp::acceptor bind_tcp(const asio::any_io_executor& executor, const Endpoint& endpoint,
+                       boost::system::error_code& error) {
+  tcp::acceptor acceptor(executor);
+  acceptor.open(to_asio(endpoint).protocol(), error);
+  bind_opened(acceptor, endpoint, error);
   return acceptor;
 }
 
@@ -95,21 +104,27 @@ Result<std::optional<tcp::acceptor>> listen_tcp(const asio::any_io_executor& exe
 }
 
 Result<std::vector<tcp::acceptor>> listen_tcp(const std::vector<asio::any_io_executor>& executors,
-                                              const Endpoint& endpoint, std::string_view key, Log& log) {
-  using reuse_port = asio::detail::socket_option::boolean<SOL_SOCKET, SO_REUSEPORT>;
+                                              const Endpoint& endpoint, std::string_view key, Log& log,
+                                              const std::optional<Account>& owner) {
   std::vector<tcp::acceptor> acceptors;
   boost::system::error_code error;
+  const auto open = [&]() -> Result<> {
+    for (const asio::any_io_executor& executor : executors) {
+      if (!error) acceptors.emplace_back(executor).open(to_asio(endpoint).protocol(), error);
+    }
+    return {};
+  };
+  if (const Result<> opened = owner ? act_as(*owner, open) : open(); !opened) return std::unexpected(opened.error());
   Endpoint bound = endpoint;
-  for (const asio::any_io_executor& executor : executors) {
-    acceptors.push_back(bind_tcp(executor, bound, error));
-    tcp::acceptor& acceptor = acceptors.back();
-    // After bind() and before listen(): ours share the port, and whoever else is there already is still an error.
-    if (!error && executors.size() > 1) acceptor.set_option(reuse_port(true), error);
-    if (!error) bound = from_asio(acceptor.local_endpoint(error));  // the choice of the port may be the system's
-    if (error) break;
-  }
   for (tcp::acceptor& acceptor : acceptors) {
+    const bool first = &acceptor == &acceptors.front();
+    if (!first && !error) acceptor.set_option(reuse_port(true), error);
+    bind_opened(acceptor, bound, error);
     if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (!first || error || acceptors.size() == 1) continue;
+    // It listened before it shared the port: whoever else is there, or comes at the same moment, is an error.
+    acceptor.set_option(reuse_port(true), error);
+    bound = from_asio(acceptor.local_endpoint());  // the choice of the port may be the system's
   }
   if (!error) return acceptors;
   const std::string text =

@@ -31,8 +31,10 @@ bool lacks_ipv6(const Endpoint& endpoint, const boost::system::error_code& error
 Result<std::optional<asio::ip::tcp::acceptor>> listen_tcp(const asio::any_io_executor& executor,
                                                           const Endpoint& endpoint, std::string_view key, Log& log);
 // One on each executor, between which the kernel spreads the connections. Empty, and a warning: the host has no IPv6.
+// `owner`: whose they are, if root makes them; sockets of one owner may share a port, and other daemons are root's.
 Result<std::vector<asio::ip::tcp::acceptor>> listen_tcp(const std::vector<asio::any_io_executor>& executors,
-                                                        const Endpoint& endpoint, std::string_view key, Log& log);
+                                                        const Endpoint& endpoint, std::string_view key, Log& log,
+                                                        const std::optional<Account>& owner = {});
 
 // The socket that a dead process left behind is replaced, one that answers is not. `owner`: whom root gives it to. Its
 // rights are made by the process's umask: not while other threads make files. The caller is to listen().

@@ -73,7 +73,7 @@ Result<> Daemon::Parts::bind(const std::optional<Account>& identity) {
   std::vector<smtp::Worker> targets;
   for (const auto& worker : workers) targets.push_back({worker->thread.executor(), &worker->policy});
   listener = std::make_unique<smtp::Listener>(std::move(targets), config, intake, tls, clock, log, metrics);
-  if (auto opened = listener->open(); !opened) return opened;
+  if (auto opened = listener->open(identity); !opened) return opened;
   auto opened = admin::HttpServer::open(admin_thread.executor(), config->listen.http, log);
   if (!opened) return std::unexpected(opened.error());
   http = std::move(*opened);

@@ -20,14 +20,15 @@ namespace {
 
 constexpr auto back_off = 100ms;  // when file descriptors or memory have run out
 constexpr auto complaint_interval = 60s;
-constexpr std::size_t other_descriptors = 200;  // deliveries, callouts, DNS, files: never a stranger's
+constexpr std::size_t other_descriptors = 200;  // deliveries, callouts, files: never a stranger's
+constexpr std::size_t thread_descriptors = 4;   // a network thread's own: its loop and DNS
 
-// How many connections there are descriptors for.
-std::size_t most_connections() {
+// How many connections there are descriptors for, beside those of so many threads with so many ports.
+std::size_t most_connections(std::size_t threads, std::size_t ports) {
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) return SIZE_MAX;
   const std::size_t all = files.rlim_cur;
-  return all - std::min(other_descriptors, all / 2);
+  return all - std::min(other_descriptors + threads * (thread_descriptors + ports), all / 2);
 }
 
 // What connections are taken under.
@@ -36,20 +37,6 @@ struct Terms {
   config::Limits limits;  // its, but connections: no more than there are descriptors for
 };
 using TermsPtr = std::shared_ptr<const Terms>;
-
-TermsPtr make_terms(config::ConfigPtr config, Log& log) {
-  Terms terms{std::move(config), {}};
-  terms.limits = terms.config->limits;
-  const std::size_t most = most_connections();
-  if (terms.limits.connections > most) {
-    log.warning("smtpd",
-                fmt::format("limits.connections is {}, but only {} are taken: the system's limit of open files "
-                            "(LimitNOFILE= of systemd, or ulimit -n) allows no more",
-                            terms.limits.connections, most));
-    terms.limits.connections = static_cast<std::uint32_t>(most);
-  }
-  return std::make_shared<const Terms>(std::move(terms));
-}
 
 // Once a minute, whatever thread complains: floods must not flood the log.
 class Complaints {
@@ -113,20 +100,18 @@ class Room {
 Task<> Room::accept(Door& door) {
   constexpr auto as_value = asio::as_tuple(asio::use_awaitable);
   while (door.acceptor.is_open()) {
-    tcp::endpoint peer;
-    auto [error, socket] = co_await door.acceptor.async_accept(peer, as_value);
-    if (!error) {
-      try {
-        admit(std::move(socket), from_asio(peer), door.proxy_protocol);
-      } catch (const std::exception& problem) {  // of memory; this port stays open
-        complaints_.add(fmt::format("cannot accept a connection: {}", problem.what()));
-      }
-    } else if (error == asio::error::operation_aborted) {
-      co_return;
-    } else if (error != asio::error::connection_aborted) {
-      complaints_.add("cannot accept connections: " + error.message());
-      co_await sleep_for(back_off);
+    boost::system::error_code error = asio::error::no_memory;  // if anything throws: the port stays open
+    try {
+      tcp::endpoint peer;
+      auto [problem, socket] = co_await door.acceptor.async_accept(peer, as_value);
+      if (!problem) admit(std::move(socket), from_asio(peer), door.proxy_protocol);
+      error = problem;
+    } catch (const std::bad_alloc&) {
     }
+    if (!error || error == asio::error::connection_aborted) continue;
+    if (error == asio::error::operation_aborted) co_return;
+    complaints_.add("cannot accept connections: " + error.message());
+    co_await sleep_for(back_off);
   }
 }
 
@@ -187,7 +172,8 @@ struct Listener::Impl {
   Impl(config::ConfigPtr first, const Clock& clock, Log& lines, Metrics& metrics)
       : config(std::move(first)), log(lines), connections(clock, metrics), complaints(clock, lines) {}
 
-  Result<> open(const config::SmtpListener& listener);
+  Result<> open(const config::SmtpListener& listener, const std::optional<Account>& identity);
+  TermsPtr make_terms(config::ConfigPtr wanted);
 
   config::ConfigPtr config;  // to open with
   Log& log;
@@ -197,10 +183,24 @@ struct Listener::Impl {
   std::vector<Endpoint> endpoints;
 };
 
-Result<> Listener::Impl::open(const config::SmtpListener& listener) {
+TermsPtr Listener::Impl::make_terms(config::ConfigPtr wanted) {
+  Terms terms{std::move(wanted), {}};
+  terms.limits = terms.config->limits;
+  const std::size_t most = most_connections(rooms.size(), config->listen.smtp.size());
+  if (terms.limits.connections > most) {
+    log.warning("smtpd",
+                fmt::format("limits.connections is {}, but only {} are taken: the system's limit of open files "
+                            "(LimitNOFILE= of systemd, or ulimit -n) allows no more",
+                            terms.limits.connections, most));
+    terms.limits.connections = static_cast<std::uint32_t>(most);
+  }
+  return std::make_shared<const Terms>(std::move(terms));
+}
+
+Result<> Listener::Impl::open(const config::SmtpListener& listener, const std::optional<Account>& identity) {
   std::vector<asio::any_io_executor> executors;
   for (const auto& room : rooms) executors.push_back(room->executor);
-  auto acceptors = listen_tcp(executors, listener.endpoint, "listen.smtp", log);
+  auto acceptors = listen_tcp(executors, listener.endpoint, "listen.smtp", log, identity);
   if (!acceptors) return std::unexpected(acceptors.error());
   if (acceptors->empty()) return {};
   endpoints.push_back(from_asio(acceptors->front().local_endpoint()));
@@ -219,11 +219,11 @@ Listener::Listener(std::vector<Worker> workers, config::ConfigPtr config, Intake
 
 Listener::~Listener() = default;
 
-Result<> Listener::open() {
-  const TermsPtr terms = make_terms(impl_->config, impl_->log);
+Result<> Listener::open(const std::optional<Account>& identity) {
+  const TermsPtr terms = impl_->make_terms(impl_->config);
   for (const auto& room : impl_->rooms) room->use(terms);
   for (const config::SmtpListener& listener : impl_->config->listen.smtp) {
-    if (Result<> opened = impl_->open(listener); !opened) return opened;
+    if (Result<> opened = impl_->open(listener, identity); !opened) return opened;
   }
   return {};
 }
@@ -237,7 +237,7 @@ void Listener::start() {
 }
 
 void Listener::reload(config::ConfigPtr config) {
-  const TermsPtr terms = make_terms(std::move(config), impl_->log);
+  const TermsPtr terms = impl_->make_terms(std::move(config));
   for (const auto& room : impl_->rooms) asio::post(room->executor, [&room = *room, terms] { room.use(terms); });
 }
 

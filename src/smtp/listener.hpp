@@ -7,8 +7,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "base/account.hpp"
 #include "smtp/server_session.hpp"
 
 namespace greymx::smtp {
@@ -24,9 +26,9 @@ class Listener {
            const Clock& clock, Log& log, Metrics& metrics);
   ~Listener();
 
-  // Binds listen.smtp; needs the right to, so before privileges are dropped. An error names the remedy; a host without
-  // IPv6 is only a warning.
-  Result<> open();
+  // Binds listen.smtp; needs the right to, so before privileges are dropped to `identity`. An error names the remedy; a
+  // host without IPv6 is only a warning.
+  Result<> open(const std::optional<Account>& identity = {});
   std::vector<Endpoint> endpoints() const;
   void start();
   void reload(config::ConfigPtr config);  // for sessions that begin from now on

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """The daemon's life: -t, start, reload, SIGUSR1, privileges, SIGTERM in the middle of a message, locks."""
+import errno
 import os
 import re
 import signal
@@ -91,7 +92,7 @@ if os.geteuid() == 0:
             tap.check(done.returncode == 1 and "Permission denied" in done.stderr,
                       f"{lines.split()[0]} where the user cannot go is refused by {words or 'the start'}", done)
     tap.equal(os.stat(os.path.join(mx.directory, "control")).st_uid, nobody, "the control socket is the user's")
-    contained = Greymx(tap, BASE + '[log]\ntarget = "/dev/fd/1"\n', name="contained")
+    contained = Greymx(tap, "workers = 2\n" + BASE + '[log]\ntarget = "/dev/fd/1"\n', name="contained")
     for directory in ("queue", "state"):
         os.mkdir(os.path.join(contained.directory, directory), 0o700)
         os.chown(os.path.join(contained.directory, directory), nobody, grp.getgrnam("nogroup").gr_gid)
@@ -99,6 +100,16 @@ if os.geteuid() == 0:
     for turn in ("in a container, without most of root's capabilities", "again, where the last socket was left behind"):
         contained.start()
         tap.check(contained.tool("status").returncode == 0, "it runs " + turn)
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                other.bind((contained.address, contained.smtp))
+                other.listen()
+                shared = 0
+            except OSError as error:
+                shared = error.errno
+        tap.equal(shared, errno.EADDRINUSE, "its port is its own, though its threads share it")
         contained.kill9()
     contained.start()
     reload = contained.tool("reload")
