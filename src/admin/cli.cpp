@@ -74,7 +74,8 @@ constexpr Command commands[] = {
     {"check", "Is this machine ready to be an MX? A line for each check, with what to do", "greymx check", json},
     {"status", "Show how everything is", "greymx status\ngreymx status --json | jq .queue", json},
     {"spool verify", "Check every record of the spool's files", "greymx spool verify"},
-    {"spool dump", "Print every record of the log, one JSON object a line", "greymx spool dump | jq ."},
+    {"spool dump", "Print every message, change and end of the log, one JSON object a line",
+     "greymx spool dump | jq ."},
     {"reload", "Read relay.conf and all files it names again", "greymxd -t -c /etc/greymx/relay.conf && greymx reload"},
 };
 

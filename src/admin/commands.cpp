@@ -112,10 +112,13 @@ Task<Ending> change(Call& call) {
 }
 
 // As it is configured or queued; "*.example.com": what is below it.
-std::optional<std::string> flushable(const std::string& domain, const Primaries& known) {
+std::optional<std::string> flushable(const std::string& domain, const Services& services) {
   const std::string below = domain.starts_with("*.") ? "*." : "";
   const auto name = canonical_domain(std::string_view(domain).substr(below.size()));
-  if (!name || known.find(below + *name) == nullptr) return std::nullopt;
+  if (!name) return std::nullopt;
+  const bool known = Primaries(services.relay.status()).find(below + *name) != nullptr;
+  const auto is_it = [&](const queue::DomainSummary& queued) { return queued.domain == *name; };
+  if (!known && (!below.empty() || std::ranges::none_of(services.spool.domains(), is_it))) return std::nullopt;
   return below + *name;
 }
 
@@ -162,7 +165,7 @@ Task<Ending> flush(Call& call) {
     co_return co_await flush_messages(call);
   }
   if (!domain.empty()) {
-    const auto name = flushable(domain, Primaries(services.relay.status()));
+    const auto name = flushable(domain, services);
     if (!name) co_return failed(domain + ": no such domain, see greymx domains");
     services.relay.flush_domain(*name);
     what = "mail for " + *name;

@@ -25,6 +25,7 @@ class Source {
 // A queue to read, running or not. `peek`, `content` and `domains` may block on disk.
 struct QueueSource {
   std::function<std::vector<QueueId>(QueueId after, std::size_t limit)> ids;
+  std::function<QueueId()> newest;
   std::function<std::uint64_t()> count;
   std::function<Result<queue::Message>(QueueId)> peek;
   std::function<bool(QueueId)> active;

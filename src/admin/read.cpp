@@ -189,6 +189,7 @@ Task<Ending> domains(const Request& request, const QueueSource& source, WallTime
 QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> primaries, config::ConfigPtr config) {
   QueueSource source;
   source.ids = [&spool](QueueId after, std::size_t limit) { return spool.ids(after, limit); };
+  source.newest = [&spool] { return spool.newest(); };
   source.count = [&spool] { return spool.totals().messages; };
   source.peek = [&spool](QueueId id) { return spool.peek(id); };
   source.active = [&spool](QueueId id) { return spool.active(id); };
@@ -206,6 +207,7 @@ QueueSource source_of(queue::SpoolReader& reader, config::ConfigPtr config) {
     const auto begin = std::ranges::upper_bound(*ids, after);
     return std::vector(begin, begin + std::min<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(limit), ids->end() - begin));
   };
+  source.newest = [ids] { return ids->empty() ? QueueId{} : ids->back(); };
   source.count = [ids] { return ids->size(); };
   source.peek = [&reader](QueueId id) { return reader.peek(id); };
   source.active = [](QueueId) { return false; };

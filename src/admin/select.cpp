@@ -10,9 +10,9 @@ namespace {
 
 bool address_matches(std::string_view pattern, const std::string& address) {
   if (pattern == "<>") pattern = {};
-  if (!pattern.starts_with('@')) return equals_ignoring_case(pattern, address);
-  const std::string domain = queue::schedule_domain(address);
-  return domain == canonical_domain(pattern.substr(1)).value_or(std::string(pattern.substr(1)));
+  if (!pattern.starts_with('@')) return Mailbox::split(pattern).key() == Mailbox::split(address).key();
+  const std::string_view domain = pattern.substr(1);
+  return canonical_domain(domain).value_or(to_lower(domain)) == queue::schedule_domain(address);
 }
 
 template <class Test>

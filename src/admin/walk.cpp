@@ -8,7 +8,11 @@ namespace greymx::admin {
 
 std::vector<QueueId> Walk::next_ids() {
   constexpr std::size_t most = 256;
-  if (!by_id()) return source_.ids(after_, most);
+  if (!by_id()) {
+    std::vector<QueueId> ids = source_.ids(after_, most);
+    ids.erase(std::ranges::upper_bound(ids, last_), ids.end());
+    return ids;
+  }
   const auto begin = std::ranges::upper_bound(select_.ids, after_);
   return {begin, begin + std::min<std::ptrdiff_t>(most, select_.ids.end() - begin)};
 }

@@ -1,4 +1,5 @@
-// Goes through the selected messages of a queue in order of arrival, a bounded page at a time. Blocks on disk.
+// Goes through the selected messages of a queue in order of arrival, a bounded page at a time. What comes after it
+// began is none of them: returning messages queues reports. Blocks on disk.
 #pragma once
 
 #include <vector>
@@ -11,7 +12,11 @@ class Walk {
  public:
   // `source` outlives it.
   Walk(const QueueSource& source, Selection select, WallTime now)
-      : source_(source), select_(std::move(select)), now_(now), total_(by_id() ? select_.ids.size() : source.count()) {}
+      : source_(source),
+        select_(std::move(select)),
+        now_(now),
+        last_(source.newest()),
+        total_(by_id() ? select_.ids.size() : source.count()) {}
 
   std::vector<queue::Message> page();  // may be empty before the end
   bool done() const { return done_; }
@@ -29,6 +34,7 @@ class Walk {
   const QueueSource& source_;
   Selection select_;
   WallTime now_;
+  QueueId last_;
   std::uint64_t total_ = 0;
   std::uint64_t looked_at_ = 0;
   bool matched_ = false;

@@ -68,6 +68,7 @@ class Index {
   std::vector<DomainSummary> domains() const;
   void add_to(Totals& totals) const;
   std::vector<QueueId> ids(QueueId after, std::size_t limit) const;
+  QueueId newest() const { return items_.empty() ? QueueId{} : items_.rbegin()->first; }
   std::vector<QueueId> with_own_file() const;
 
  private:

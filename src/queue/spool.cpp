@@ -357,6 +357,11 @@ std::vector<QueueId> SpoolImpl::ids(QueueId after, std::size_t limit) const {
   return books_.index.ids(after, limit);
 }
 
+QueueId SpoolImpl::newest() const {
+  const std::scoped_lock lock(books_.mutex);
+  return books_.index.newest();
+}
+
 Result<Message> SpoolImpl::peek(QueueId id) {
   auto loaded = read(id, false, 0);
   if (!loaded) return std::unexpected(loaded.error());

@@ -128,6 +128,7 @@ class Spool {
   virtual Totals totals() const = 0;
   // IDs in order after `after`, at most `limit`; cheap.
   virtual std::vector<QueueId> ids(QueueId after, std::size_t limit) const = 0;
+  virtual QueueId newest() const = 0;  // of those; none: zero
   // Envelope, state and size of one message, from disk; blocks.
   virtual Result<Message> peek(QueueId id) = 0;
 };

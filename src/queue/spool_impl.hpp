@@ -39,6 +39,7 @@ class SpoolImpl final : public Spool {
   void make_domain_due(const std::string& domain, WallTime beyond) override;
   Totals totals() const override;
   std::vector<QueueId> ids(QueueId after, std::size_t limit) const override;
+  QueueId newest() const override;
   Result<Message> peek(QueueId id) override;
 
  private:

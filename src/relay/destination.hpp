@@ -28,6 +28,7 @@ std::string name_of(const config::Config& config, const std::string& domain);
 std::string shown_name(const config::Domain& domain);    // "*.example.com" for wildcards
 std::string example_of(const config::Domain& domain);    // a domain of the spool's kind that the entry covers
 bool has_one_destination(const config::Domain& domain);  // by MX each subdomain goes its own way, when it has mail
+inline constexpr char reports_label[] = "reports";       // where reports go, if all go one way
 
 // How a message as a whole spoke for or against the primary.
 struct Answered {

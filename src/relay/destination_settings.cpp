@@ -48,7 +48,7 @@ DestinationSettings settings_for(const config::Config& config, const std::string
     settings.fingerprint = entry->tls == config::TlsLevel::none ? "" : entry->fingerprint;
     settings.xforward = entry->xforward;
   } else {
-    settings.label = "reports";
+    settings.label = reports_label;
     if (config.delivery.smarthost) settings.request.hosts = {*config.delivery.smarthost};
   }
   settings.key = fmt::format("{},{},{},{}", settings.request.own ? "own" : "report", static_cast<int>(settings.tls),

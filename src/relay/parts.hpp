@@ -45,9 +45,11 @@ struct Parts {
   asio::thread_pool disk{1};
   std::mt19937 random{std::random_device{}()};
   bool stopping = false;
-  unsigned report_workers = 0;                      // deliveries to strangers, all together
-  unsigned unnamed_workers = 0;                     // to ours that relay.conf does not name
-  std::map<std::string, WallTime> no_route_told{};  // when last, by label
+  unsigned report_workers = 0;                         // deliveries to strangers, all together
+  unsigned unnamed_workers = 0;                        // to ours that relay.conf does not name
+  static constexpr std::chrono::hours again_after{1};  // an alert about what goes on
+  std::map<std::string, WallTime> no_route_told{};     // when last, by label
+  std::map<std::string, WallTime> stray_told{};        // the same, by domain
   // By what is checked; shared, since each takes a while to make and much memory.
   std::map<std::pair<smtp::CertificateCheck, std::string>, std::weak_ptr<smtp::TlsClient>> tls_clients{};
   ClockWatch watch{clock};

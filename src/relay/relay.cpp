@@ -326,6 +326,7 @@ void Relay::flush_domain(std::string domain) {
   const std::string name = canonical_domain(below ? domain.substr(2) : domain).value_or(domain);
   asio::post(impl_->parts.executor, [impl = impl_, name, below] {
     impl->flush([&](const std::string& queued) {
+      if (name == reports_label) return entry_for(*impl->parts.config, queued) == nullptr;
       return below ? queued != name && is_in_domain(queued, name) : queued == name;
     });
   });

@@ -155,6 +155,18 @@ TEST_CASE("changes touch what is selected and nothing else") {
   CHECK(world.spool.contains(world.third));
 }
 
+TEST_CASE("what comes while messages are returned is not returned with them") {
+  World world;
+  const QueueId report{world.third.value + 1};
+  world.on_bounce = [&] {
+    world.spool.messages[report] = world.spool.messages[world.second];
+    world.spool.messages[report].id = report;
+  };
+  CHECK(world.run("bounce", [](Request& r) { r.select.all = true; }).exit == 0);
+  CHECK(world.calls.size() == 3);
+  CHECK(world.sink.text.find("Bounced: 3 messages\n") != std::string::npos);
+}
+
 TEST_CASE("to do what narrows down and matches nothing has failed, with ALL too; ALL of an empty queue has not") {
   World world;
   for (const char* command : {"mailq", "shape", "export", "hold", "delete"}) {
@@ -218,6 +230,12 @@ TEST_CASE("flush: all, a domain, messages") {
   CHECK(world.sink.text == "Trying " + world.first.to_string() + " now\n");
   CHECK(world.calls ==
         std::vector<std::string>{"flush", "flush example.com", "flush " + world.first.to_string() + " example.com"});
+}
+
+TEST_CASE("flush takes a domain that has mail, though nothing names it") {
+  World world;
+  CHECK(world.run("flush", [](Request& r) { r.args["domain"] = "Other.test"; }).exit == 0);
+  CHECK(world.calls == std::vector<std::string>{"flush other.test"});
 }
 
 TEST_CASE("flush takes a wildcard as greymx domains names it") {

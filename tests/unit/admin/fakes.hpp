@@ -111,6 +111,7 @@ class FakeSpool final : public queue::Spool {
       found.push_back(it->first);
     return found;
   }
+  QueueId newest() const override { return messages.empty() ? QueueId{} : messages.rbegin()->first; }
   Result<queue::Message> peek(QueueId id) override {
     if (!contains(id)) return fail(ErrorKind::not_found, "gone");
     return messages.at(id);
@@ -165,6 +166,7 @@ struct FakeDaemon {
   std::vector<dnsbl::ListStatus> lists = {{"bl.test", false, true, at(1795449000), "", 10, 4, 0},
                                           {"dead.test", false, false, at(1795449000), "no answer", 3, 0, 3}};
   std::vector<std::string> calls;
+  std::function<void()> on_bounce;
   std::optional<WallTime> expiry = clock.now() + std::chrono::hours(24 * 61 + 5);
   Result<admin::Reloaded> reload_result;
   RecordingAlerts alerts;
@@ -184,7 +186,11 @@ struct FakeDaemon {
                 .flush = [this] { calls.push_back("flush"); },
                 .flush_domain = [this](const auto& domain) { calls.push_back("flush " + domain); },
                 .flush_message = [this](QueueId id, const auto& domains) { note_flush(id, domains); },
-                .bounce = [this](QueueId id, const auto&) { return note_bounce(calls, id); }},
+                .bounce =
+                    [this](QueueId id, const auto&) {
+                      if (on_bounce) on_bounce();
+                      return note_bounce(calls, id);
+                    }},
       .lists = [this] { return lists; },
       .dnsbl = [this](IpAddress address) { return note_dnsbl(calls, address); },
       .explain = [this](Facts facts, Mailbox to) { return note_explain(calls, std::move(facts), std::move(to)); },

@@ -39,6 +39,23 @@ TEST_CASE("every filter must agree") {
   CHECK_FALSE(selected(mail, [](Selection& s) { s.to = "bob@example.com"; }));
 }
 
+TEST_CASE("addresses are the same in either form of their domain") {
+  const queue::Message mail = message(id_at(1795668232), "Ü@BÜCHER.example",
+                                      {"x@xn--bcher-kva.example", "ü@bücher.example", "y@[IPv6:2001:DB8::1]"});
+  for (const char* to : {"x@bücher.example", "X@BÜCHER.example", "x@XN--bcher-kva.example.", "ü@BÜCHER.example",
+                         "@BÜCHER.example", "@xn--BCHER-kva.example", "y@[ipv6:2001:db8::1]", "@[IPv6:2001:DB8::1]"}) {
+    CAPTURE(to);
+    CHECK(selected(mail, [&](Selection& s) { s.to = to; }));
+  }
+  for (const char* to :
+       {"z@bücher.example", "x@bucher.example", "Ü@bücher.example", "bücher.example", "@x@bücher.example", "x", ""}) {
+    CAPTURE(to);
+    CHECK_FALSE(selected(mail, [&](Selection& s) { s.to = to; }));
+  }
+  CHECK(selected(mail, [](Selection& s) { s.from = "Ü@xn--bcher-kva.example"; }));
+  CHECK_FALSE(selected(mail, [](Selection& s) { s.from = "<>"; }));
+}
+
 TEST_CASE("the null sender is meant by <> and by nothing") {
   const queue::Message mail = message(id_at(1795668232), "", {"bob@example.com"});
   CHECK(selected(mail, [](Selection& s) { s.from = "<>"; }));
