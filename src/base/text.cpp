@@ -20,6 +20,16 @@ std::optional<unsigned> plain_number(std::string_view text, unsigned max) {
   return value;
 }
 
+std::string to_ascii(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80) result += c;
+    if (byte >= 0xc0) result += '?';  // the first of a character's bytes
+  }
+  return result;
+}
+
 std::string random_hex(std::size_t digits) {
   std::random_device random;
   std::string text(digits, '0');

@@ -25,6 +25,7 @@ inline constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // at the h
 std::string_view trim(std::string_view text, std::string_view blanks = " \t");  // at both ends
 // Digits only: no sign, no leading zero, nothing after.
 std::optional<unsigned> plain_number(std::string_view text, unsigned max);
+std::string to_ascii(std::string_view text);  // of UTF-8: each character that is not becomes '?'
 std::string random_hex(std::size_t digits);
 
 }  // namespace greymx

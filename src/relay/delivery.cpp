@@ -55,7 +55,11 @@ std::vector<Fate> take_open(std::vector<Fate>& fates, bool some) {
   return result;
 }
 
-// Every host was asked, and none offers what the message needs.
+bool all_unable(const std::vector<Fate>& fates) {
+  return std::all_of(fates.begin(), fates.end(), [](const Fate& fate) { return fate.unable; });
+}
+
+// Every host was asked, and none offers what these need.
 void give_up(std::vector<Fate>& fates) {
   for (Fate& fate : fates) {
     fate.outcome.result = Outcome::Result::failed;
@@ -79,8 +83,7 @@ class Worker {
   Task<bool> deliver(Job& job);
   Task<std::vector<Fate>> attempt(Job& job, bool& stale);
   void log_activation(const Job& job);
-  bool lacks_utf8(const Job& job) const { return job.utf8 && !connection_->session->server().smtputf8; }
-  std::optional<Fate> impossible(const Job& job) const;
+  std::optional<Fate> impossible(const Job& job, std::size_t recipient) const;
   Task<std::optional<Outcome>> send_content(const Job& job);
   void put_away_connection() { destination_.give_back(std::move(connection_)); }
 
@@ -146,13 +149,12 @@ std::unique_ptr<Job> Worker::make_job(Taken taken, queue::Loaded loaded) const {
   return job;
 }
 
-// SMTPUTF8 is asked of a server only for what it says, not since the client said so.
+// SMTPUTF8 is asked of a server only for what it says, not since the client said so: for all recipients by what is
+// found here, else for those with such an address.
 Task<bool> Worker::needs_utf8(const Job& job) {
   const Envelope& envelope = job.envelope();
   if (!envelope.smtputf8) co_return false;
-  const bool plain = std::all_of(job.recipients.begin(), job.recipients.end(),
-                                 [&](std::size_t index) { return is_ascii(envelope.recipients[index].address); });
-  if (!plain || !is_ascii(envelope.reverse_path)) co_return true;
+  if (!is_ascii(envelope.reverse_path)) co_return true;
   if (!job.loaded.rest) co_return !is_ascii(header_of(job.loaded.content));
   auto look = [&content = *job.loaded.rest] { return has_ascii_header(content); };
   const bool ascii = co_await offload(parts_.disk, std::move(look));
@@ -162,8 +164,12 @@ Task<bool> Worker::needs_utf8(const Job& job) {
 // A client's mail for a domain that relay.conf names no more: never relayed to where DNS says.
 std::vector<Fate> Worker::stray(const Job& job) {
   const std::string domain = printable(job.taken.domain());
-  parts_.alerts.raise("mail for " + domain + " has nowhere to go",
-                      "It was accepted when relay.conf still named the domain. Name it again, or delete the mail.");
+  WallTime& told = parts_.stray_told[domain];
+  if (parts_.clock.now() >= told + Parts::again_after) {
+    told = parts_.clock.now();
+    parts_.alerts.raise("mail for " + domain + " has nowhere to go",
+                        "It was accepted when relay.conf still named the domain. Name it again, or delete the mail.");
+  }
   std::vector<Fate> fates;
   for (const std::size_t index : job.recipients) {
     Outcome outcome{Outcome::Result::deferred, "4.3.5", domain + " is not in relay.conf any more", {}, false};
@@ -178,7 +184,7 @@ Task<bool> Worker::deliver(Job& job) {
   std::vector<Fate> open;
   bool active = false;
   bool useless = false;  // the connection had last broke and had delivered nothing
-  bool able = true;      // the host asked last offers what the message needs
+  bool able = true;      // the host asked last offers what any of the open ones needs
   for (unsigned hosts = 0; hosts < hosts_a_message && asked.size() < hosts_asked;) {
     job.connecting = now();
     if (!connection_) {
@@ -199,7 +205,6 @@ Task<bool> Worker::deliver(Job& job) {
     job.sending = now();
     if (!std::exchange(active, true)) log_activation(job);
     asked.push_back(connection_->host.endpoint);
-    able = !lacks_utf8(job);
     bool stale = false;
     std::vector<Fate> fates = co_await attempt(job, stale);
     const bool broken = connection_ && !connection_->session->usable();
@@ -211,6 +216,7 @@ Task<bool> Worker::deliver(Job& job) {
     }
     const bool some = any_delivered(fates);
     open = take_open(fates, some);
+    able = !all_unable(open);
     useless = broken && fresh && !some;
     if (broken) destination_.trouble();
     if (!fates.empty()) co_await settle(parts_, destination_, job, std::move(fates));
@@ -239,12 +245,11 @@ void Worker::log_activation(const Job& job) {
 }
 
 // What the server cannot take, by its own word.
-std::optional<Fate> Worker::impossible(const Job& job) const {
+std::optional<Fate> Worker::impossible(const Job& job, std::size_t recipient) const {
   const smtp::Capabilities& server = connection_->session->server();
   const std::uint64_t size = job.loaded.message.size;
   const std::string label = connection_->host.label();
-  Fate fate;
-  fate.remote = connection_->host.remote();
+  Fate fate{.index = recipient, .remote = connection_->host.remote()};
   if (server.size_limit > 0 && size > server.size_limit) {
     fate.outcome.result = Outcome::Result::failed;
     fate.refused_early = true;
@@ -253,7 +258,8 @@ std::optional<Fate> Worker::impossible(const Job& job) const {
         fmt::format("message size {} exceeds size limit {} of server {}", size, server.size_limit, label);
     return fate;
   }
-  if (lacks_utf8(job)) {  // until every host was asked
+  if (!server.smtputf8 && (job.utf8 || !is_ascii(job.envelope().recipients[recipient].address))) {
+    fate.unable = true;  // until every host was asked
     fate.outcome.dsn = "4.6.7";
     fate.outcome.reason = fmt::format("SMTPUTF8 is required, but was not offered by host {}", label);
     fate.outcome.next_host = true;
@@ -266,18 +272,22 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
   smtp::ClientSession& session = *connection_->session;
   const Host host = connection_->host;
   std::vector<Fate> fates;
-  if (std::optional<Fate> fate = impossible(job)) {
-    for (const std::size_t index : job.recipients) {
-      fate->index = index;
-      fates.push_back(*fate);
+  std::vector<std::size_t> recipients;  // that it can take
+  bool utf8 = job.utf8;
+  for (const std::size_t index : job.recipients) {
+    if (std::optional<Fate> fate = impossible(job, index)) {
+      fates.push_back(std::move(*fate));
+    } else {
+      recipients.push_back(index);
+      utf8 = utf8 || !is_ascii(job.envelope().recipients[index].address);
     }
-    co_return fates;
   }
+  if (recipients.empty()) co_return fates;
   const bool for_client = job.envelope().origin == Origin::smtp;
   smtp::MailTransaction transaction{.envelope = &job.envelope(),
-                                    .recipients = job.recipients,
+                                    .recipients = recipients,
                                     .size = job.loaded.message.size,
-                                    .utf8 = job.utf8,
+                                    .utf8 = utf8,
                                     .xforward = for_client && destination_.settings().xforward};
   smtp::EnvelopeResult result = co_await session.envelope(std::move(transaction));
   if (result.replied) destination_.heard();
@@ -296,9 +306,9 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
       end = judge(answer, host);
     }
   }
-  for (std::size_t i = 0; i < job.recipients.size(); ++i) {
+  for (std::size_t i = 0; i < recipients.size(); ++i) {
     const smtp::Answer& answer = result.answers[i];
-    Fate fate{.index = job.recipients[i], .remote = host.remote(), .server_reports = server_reports};
+    Fate fate{.index = recipients[i], .remote = host.remote(), .server_reports = server_reports};
     fate.outcome = end && answer.positive() ? *end : judge(answer, host);
     fate.refused_early = refused_early(answer);
     fate.too_many = too_many_recipients(answer);

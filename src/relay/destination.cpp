@@ -23,7 +23,6 @@ constexpr unsigned most_unnamed_probes = 2;
 constexpr unsigned newest_every = 4;  // every so many messages the newest goes, so that new mail does not wait
 constexpr auto alert_after = std::chrono::minutes(15);
 constexpr auto trial_patience = std::chrono::hours(24);
-constexpr auto again_after = std::chrono::hours(1);  // an alert about what goes on
 constexpr auto missed_for = std::chrono::hours(1);
 
 SteadyTime now() {
@@ -210,7 +209,7 @@ void Destination::lost(const Connected& attempt, SteadyTime began) {
   if (ignored()) return;
   const bool no_route = attempt.no_route || dsn.ends_with(".4.6");
   WallTime& told = parts_.no_route_told[settings_.label];
-  if (no_route && ((changed && !unnamed()) || now >= told + again_after)) {
+  if (no_route && ((changed && !unnamed()) || now >= told + Parts::again_after)) {
     told = now;
     parts_.alerts.raise("no route to the primary of " + settings_.label,
                         attempt.trouble.reason + ". Mail is kept; check the domain's DNS and its entry in relay.conf.");
@@ -402,6 +401,11 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
   for (bool asked = false; !answer || closed_unused(*answer);) {
     std::unique_ptr<Connection> connection = co_await connection_by(deadline, asked);
     if (!connection) co_return result;
+    if (!is_ascii(address) && !connection->session->server().smtputf8) {  // it must not be sent (RFC 6531 3.2)
+      result.detail = "SMTPUTF8 is required, but was not offered by host " + connection->host.label();
+      give_back(std::move(connection));
+      co_return result;
+    }
     Task<smtp::Answer> question = connection->session->verify(address);
     answer = co_await with_deadline(std::move(question), deadline);
     if (!answer) co_return result;

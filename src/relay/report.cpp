@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/text.hpp"
 #include "smtp/command.hpp"
 
 namespace greymx::relay {
@@ -36,16 +37,6 @@ std::string from_xtext(const std::string& text) {
   return printable(smtp::decode_xtext(text).value_or(text));
 }
 
-std::string to_ascii(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x80) result += c;
-    if (byte >= 0xc0) result += '?';  // the first of a character's bytes
-  }
-  return result;
-}
-
 // Lines of at most 998 octets (RFC 5322 2.1.1).
 std::string folded(std::string text) {
   constexpr std::size_t longest = 900;
@@ -62,18 +53,42 @@ std::string address_type(std::string_view address) {
   return is_ascii(address) ? "rfc822" : "utf-8";
 }
 
+// The end of the header field that begins at `start`: before a line that no white space begins.
+std::size_t end_of_field(std::string_view header, std::size_t start) {
+  std::size_t end = start;
+  do {
+    end = std::min(header.find('\n', end), header.size() - 1) + 1;
+  } while (end < header.size() && (header[end] == ' ' || header[end] == '\t'));
+  return end;
+}
+
+// RFC 5322 2.2.3
+std::string unfolded(std::string_view value) {
+  std::string result(trim(value, " \t\r\n"));
+  for (std::size_t at = 0; (at = result.find("\r\n", at)) != std::string::npos;) result.erase(at, 2);
+  std::ranges::replace(result, '\t', ' ');
+  return result;
+}
+
 std::string header_value(std::string_view header, std::string_view name) {
   for (std::size_t start = 0; start < header.size();) {
-    const std::size_t end = std::min(header.find('\n', start), header.size());
-    const std::string_view line = header.substr(start, end - start);
-    if (line.size() > name.size() && line[name.size()] == ':' &&
-        equals_ignoring_case(line.substr(0, name.size()), name)) {
-      const std::size_t first = std::min(line.find_first_not_of(' ', name.size() + 1), line.size());
-      return printable(line.substr(first, line.find_last_not_of(" \r") + 1 - first), 900);
+    const std::size_t end = end_of_field(header, start);
+    const std::string_view field = header.substr(start, end - start);
+    if (field.size() > name.size() && field[name.size()] == ':' &&
+        equals_ignoring_case(field.substr(0, name.size()), name)) {
+      return unfolded(field.substr(name.size() + 1));
     }
-    start = end + 1;
+    start = end;
   }
   return {};
+}
+
+// What the report answers. No other characters in the header of a report that is not internationalised.
+std::string reference_fields(const ReportSource& source) {
+  const std::string id = header_value(header_of(source.content), "Message-ID");
+  if (id.empty() || (!source.envelope->smtputf8 && !is_ascii(id))) return {};
+  const std::string shown = printable(id, 900);
+  return fmt::format("References: {}\r\nIn-Reply-To: {}\r\n", shown, shown);
 }
 
 std::string recipient_fields(const ReportSource& source, const ReportedRecipient& recipient) {
@@ -172,15 +187,12 @@ Report make_report(const ReportSource& source) {
       boundary);
 
   Report report;
-  const std::string message_id = header_value(header, "Message-ID");
   report.content = fmt::format(
       "Date: {}\r\nFrom: MAILER-DAEMON@{} (Mail Delivery System)\r\nTo: {}\r\nSubject: {}\r\n"
       "Message-ID: <{}.{}@{}>\r\n",
       rfc5322_date(source.now), source.hostname, printable(original.reverse_path), text_of(source.kind).subject,
       source.id.to_string(), source.now.time_since_epoch().count(), source.hostname);
-  if (!message_id.empty()) {
-    report.content += fmt::format("References: {}\r\nIn-Reply-To: {}\r\n", message_id, message_id);
-  }
+  report.content += reference_fields(source);
   report.content += fmt::format(
       "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
       "Content-Type: multipart/report; report-type={}; boundary=\"{}\"\r\nContent-Transfer-Encoding: {}\r\n\r\n{}",

@@ -16,7 +16,7 @@ struct Job {
   SteadyTime taken_at;
   SteadyTime connecting;  // began to look for a connection
   SteadyTime sending;     // had one
-  bool utf8 = false;      // needs SMTPUTF8
+  bool utf8 = false;      // needs SMTPUTF8, whoever it is for
 
   const Envelope& envelope() const { return loaded.message.envelope; }
 };
@@ -28,6 +28,7 @@ struct Fate {
   std::string remote{};       // who said so; empty = nobody
   bool no_recipient = false;  // it said that there is no such recipient
   bool refused_early = false;
+  bool unable = false;          // the server does not offer SMTPUTF8, which it needs
   bool too_many = false;        // as many as it takes at once came before
   bool server_reports = false;  // it offers DSN: success is its to report
 };

@@ -44,6 +44,23 @@ std::string xforward_value(const std::string& attribute, const Envelope& envelop
   return xtext(value);
 }
 
+// "\x{FC}" for "ü", as an ORCPT has it where SMTPUTF8 is not in force (RFC 6533 3). What is given is valid UTF-8.
+std::string without_utf8(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i++]);
+    if (lead < 0x80) {
+      result += static_cast<char>(lead);
+      continue;
+    }
+    unsigned code = lead >= 0xf0 ? lead & 0x07 : lead >= 0xe0 ? lead & 0x0f : lead & 0x1f;
+    while (i < text.size() && (static_cast<unsigned char>(text[i]) & 0xc0) == 0x80)
+      code = code << 6 | (static_cast<unsigned char>(text[i++]) & 0x3f);
+    result += fmt::format("\\x{{{:X}}}", code);
+  }
+  return result;
+}
+
 }  // namespace
 
 Capabilities parse_capabilities(const ServerReply& ehlo) {
@@ -90,10 +107,12 @@ std::string mail_command(const Envelope& envelope, std::uint64_t size, bool utf8
   return command(line);
 }
 
-std::string rcpt_command(const EnvelopeRecipient& recipient, const Capabilities& server) {
+std::string rcpt_command(const EnvelopeRecipient& recipient, bool utf8, const Capabilities& server) {
   std::string line = "RCPT TO:<" + recipient.address + ">";
   if (server.dsn && recipient.notify.given()) line += " NOTIFY=" + recipient.notify.to_string();
-  if (server.dsn && !recipient.original_recipient.empty()) line += " ORCPT=" + recipient.original_recipient;
+  const std::string& original = recipient.original_recipient;
+  if (server.dsn && !original.empty())
+    line += " ORCPT=" + (server.smtputf8 && utf8 ? original : without_utf8(original));
   return command(line);
 }
 

@@ -30,7 +30,8 @@ std::string command(std::string_view line);
 
 // `utf8`: ask for SMTPUTF8 (RFC 6531). Parameters that the server does not offer are left out.
 std::string mail_command(const Envelope& envelope, std::uint64_t size, bool utf8, const Capabilities& server);
-std::string rcpt_command(const EnvelopeRecipient& recipient, const Capabilities& server);
+// `utf8`: MAIL asked for it.
+std::string rcpt_command(const EnvelopeRecipient& recipient, bool utf8, const Capabilities& server);
 // Who the client was, in as few commands of at most 512 octets as it takes; none if the server takes no attribute.
 std::vector<std::string> xforward_commands(const Envelope& envelope, const Capabilities& server);
 

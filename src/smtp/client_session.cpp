@@ -136,7 +136,7 @@ std::vector<ClientSession::Line> ClientSession::lines_of(const MailTransaction& 
   lines.push_back({Stage::mail, 0, mail_command(envelope, transaction.size, transaction.utf8, server_)});
   for (std::size_t i = 0; i < transaction.recipients.size(); ++i) {
     const EnvelopeRecipient& recipient = envelope.recipients[transaction.recipients[i]];
-    lines.push_back({Stage::rcpt, i, rcpt_command(recipient, server_)});
+    lines.push_back({Stage::rcpt, i, rcpt_command(recipient, transaction.utf8, server_)});
   }
   if (!transaction.callout) lines.push_back({Stage::data, 0, command("DATA")});
   return lines;

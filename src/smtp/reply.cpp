@@ -1,5 +1,7 @@
 #include "smtp/reply.hpp"
 
+#include "base/text.hpp"
+
 namespace greymx::smtp {
 
 namespace {
@@ -39,7 +41,8 @@ Reply make_reply(const ReplyText& text, std::string_view host, std::string_view 
   return reply;
 }
 
-void append_reply(std::string& out, const Reply& reply) {
+void append_reply(std::string& out, const Reply& reply, bool utf8) {
+  if (!utf8 && !is_ascii(reply.text)) return append_reply(out, {reply.code, reply.enhanced, to_ascii(reply.text)});
   std::string_view text = reply.text;
   const std::size_t room = max_line - 4 - (reply.enhanced.empty() ? 0 : reply.enhanced.size() + 1);
   while (text.size() > room) {

@@ -21,8 +21,9 @@ struct ReplyText {
 // `argument` comes from strangers as it is: it is made printable() and cut.
 Reply make_reply(const ReplyText& text, std::string_view host = {}, std::string_view argument = {});
 
-// Appends the reply with its line ends, over several lines if it is too long for one.
-void append_reply(std::string& out, const Reply& reply);
+// Appends the reply with its line ends, over several lines if it is too long for one. In ASCII, unless the client asked
+// for `utf8` (RFC 6531 3.7.4).
+void append_reply(std::string& out, const Reply& reply, bool utf8 = false);
 
 namespace replies {
 

@@ -318,7 +318,7 @@ std::string Session::client() {
 }
 
 void Session::answer(const Reply& reply, bool counts_as_error) {
-  append_reply(output_, reply);
+  append_reply(output_, reply, facts_.smtputf8);
   if (reply.code < 400) ++counts_[static_cast<std::size_t>(verb_)].ok;
   if (reply.permanent() && counts_as_error) ++errors_;
 }

@@ -40,7 +40,9 @@ bool Session::on_data(Verdict verdict) {
 // RFC 5321 4.4, RFC 3848, RFC 6531 4.3; "for" only where it tells nobody of other recipients (7.2).
 std::string Session::trace_headers() {
   std::string result;
-  for (const std::string& header : transaction_->headers) result += header + "\r\n";
+  for (const std::string& header : transaction_->headers) {
+    result += (facts_.smtputf8 ? header : to_ascii(header)) + "\r\n";  // an access file may repeat what a client said
+  }
   const std::string literal = facts_.client.address.to_literal();
   result += concat({"Received: from ", harmless(facts_.helo), " (", facts_.client.name, " ", literal, ")\r\n"});
   if (facts_.tls) result += concat({"\t(using ", tls_, ")\r\n"});

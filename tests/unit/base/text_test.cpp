@@ -41,3 +41,8 @@ TEST_CASE("random digits are as many as wanted, and others each time") {
   CHECK(digits.find_first_not_of("0123456789abcdef") == std::string::npos);
   CHECK(digits != random_hex(32));
 }
+
+TEST_CASE("in ASCII every other character is one question mark") {
+  CHECK(to_ascii("plain\t\x7f") == "plain\t\x7f");
+  CHECK(to_ascii("d\u00e9j\u00e0 \u20ac5 \U0001f600") == "d?j? ?5 ?");
+}

@@ -283,6 +283,39 @@ TEST_CASE_METHOD(OnePrimary,
     CHECK(third.transactions.size() == 1);
     stop();
   }
+  SECTION("nobody offers it, and one recipient of three needs it") {
+    second.extensions = {};
+    message.to = {"user@example.com", "m\xc3\xbcller@example.com", "other@example.com"};
+    put(message);
+    start();
+    until_logged("to=<m\xc3\xbcller@example.com>", 1);
+    until_logged("dsn=5.6.7, status=bounced");
+    until_logged("status=sent", 2);
+    REQUIRE(primary.transactions.size() == 1);
+    CHECK(primary.transactions[0].mail.find("SMTPUTF8") == std::string::npos);
+    CHECK(primary.transactions[0].rcpt.size() == 2);
+    CHECK(second.transactions.empty());
+  }
+  SECTION("another host offers it for one recipient of two") {
+    message.to = {"user@example.com", "m\xc3\xbcller@example.com"};
+    put(message);
+    start();
+    until_empty();
+    REQUIRE(primary.transactions.size() == 1);
+    CHECK(primary.transactions[0].rcpt.size() == 1);
+    REQUIRE(second.transactions.size() == 1);
+    CHECK(second.transactions[0].rcpt.at(0).find("ller@") != std::string::npos);
+  }
+  SECTION("it is offered: one transaction for all") {
+    primary.extensions.push_back("SMTPUTF8");
+    message.to = {"user@example.com", "m\xc3\xbcller@example.com"};
+    put(message);
+    start();
+    until_empty();
+    REQUIRE(primary.transactions.size() == 1);
+    CHECK(primary.transactions[0].rcpt.size() == 2);
+    CHECK(primary.transactions[0].mail.find(" SMTPUTF8") != std::string::npos);
+  }
   SECTION("the host that offers it is down: it waits") {
     message.sender = "grüße@sender.example";
     second.down();

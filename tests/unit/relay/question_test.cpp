@@ -44,6 +44,23 @@ TEST_CASE_METHOD(World, "a callout uses the null sender, sends nothing, and keep
   CHECK(primary.transactions.empty());
 }
 
+TEST_CASE_METHOD(World, "a primary that does not offer SMTPUTF8 is asked for no address that needs it") {
+  SECTION("not offered") {
+    primary.extensions = {"PIPELINING"};
+    start();
+    const ProbeResult result = ask("m\xc3\xbcller@example.com");
+    CHECK(result.outcome == ProbeOutcome::inconclusive);
+    CHECK(result.detail.starts_with("SMTPUTF8 is required, but was not offered by host 127.0.0.1"));
+    CHECK(primary.count("RCPT") == 0);
+    CHECK(ask("user@example.com").outcome == ProbeOutcome::accepted);
+  }
+  SECTION("offered") {
+    start();
+    CHECK(ask("m\xc3\xbcller@example.com").outcome == ProbeOutcome::accepted);
+    CHECK(primary.count("MAIL FROM:<> SMTPUTF8") == 1);
+  }
+}
+
 TEST_CASE_METHOD(World, "a callout over a connection that the primary has closed is asked again over a new one") {
   bool served = false;
   primary.script = [&](Step step, const std::string&) -> std::optional<Act> {

@@ -224,6 +224,26 @@ TEST_CASE("internationalised mail gets the global forms") {
   CHECK(report.envelope.body == BodyType::eight_bit_mime);
 }
 
+TEST_CASE("the original's Message-ID is unfolded, and kept out of an ordinary report's header unless it is ASCII") {
+  Envelope original = envelope();
+  ReportSource from = source(original);
+  const auto about = [&](const std::string& header) {
+    from.content = lines(header + "\n\n");
+    from.size = from.content.size();
+    return make_report(from);
+  };
+  CHECK(has(about("Message-ID:\n <a@b>\nSubject: x"), "\nReferences: <a@b>\nIn-Reply-To: <a@b>\nAuto-"));
+  CHECK(has(about("Message-ID: \n\t<a@b>\n (c)"), "\nReferences: <a@b> (c)\nIn-Reply-To: <a@b> (c)\nAuto-"));
+  CHECK_FALSE(has(about("Message-ID:\nSubject: x"), "\nReferences:"));
+  for (const char* id : {"<ä@b>", "<\xe4@b>", "\n <ä@b>"}) {
+    const Report report = about(std::string("Message-ID: ") + id);
+    CHECK_FALSE(has(report, "\nReferences:"));
+    CHECK_FALSE(has(report, "\nIn-Reply-To:"));
+  }
+  original.smtputf8 = true;
+  CHECK(has(about("Message-ID: <ä@b>"), "\nReferences: <ä@b>\nIn-Reply-To: <ä@b>\nAuto-"));
+}
+
 TEST_CASE("a boundary that stands in the content is not used") {
   const Envelope original = envelope();
   ReportSource from = source(original);

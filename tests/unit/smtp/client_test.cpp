@@ -92,7 +92,19 @@ TEST_CASE("no part of a command can smuggle in another one") {
   Envelope envelope;
   envelope.reverse_path = "a\r\nRCPT TO:<x>@b";
   CHECK(mail_command(envelope, 0, false, {}) == "MAIL FROM:<a??RCPT TO:<x>@b>\r\n");
-  CHECK(rcpt_command({std::string("a\0b@c", 5), {}, {}}, {}) == "RCPT TO:<a?b@c>\r\n");
+  CHECK(rcpt_command({std::string("a\0b@c", 5), {}, {}}, false, {}) == "RCPT TO:<a?b@c>\r\n");
+}
+
+TEST_CASE("an ORCPT has UTF-8 only where SMTPUTF8 is in force") {
+  Capabilities server;
+  server.dsn = server.smtputf8 = true;
+  const EnvelopeRecipient recipient{"a@b.example", "utf-8;\xc3\xbc+2B@\xe4\xbe\x8b\xf0\x9f\x90\x9f", {}};
+  CHECK(rcpt_command(recipient, true, server) ==
+        "RCPT TO:<a@b.example> ORCPT=utf-8;\xc3\xbc+2B@\xe4\xbe\x8b\xf0\x9f\x90\x9f\r\n");
+  const std::string ascii = "RCPT TO:<a@b.example> ORCPT=utf-8;\\x{FC}+2B@\\x{4F8B}\\x{1F41F}\r\n";
+  CHECK(rcpt_command(recipient, false, server) == ascii);
+  server.smtputf8 = false;
+  CHECK(rcpt_command(recipient, true, server) == ascii);
 }
 
 TEST_CASE("XFORWARD stays within 512 octets a command and says what it does not know") {

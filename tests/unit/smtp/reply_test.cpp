@@ -7,9 +7,9 @@ using namespace greymx::smtp;
 
 namespace {
 
-std::string written(const Reply& reply) {
+std::string written(const Reply& reply, bool utf8 = false) {
   std::string out;
-  append_reply(out, reply);
+  append_reply(out, reply, utf8);
   return out;
 }
 
@@ -48,10 +48,17 @@ TEST_CASE("a long reply becomes several lines, each with its codes, none longer 
   CHECK(joined == text);
 }
 
+TEST_CASE("a client that did not ask for UTF-8 gets ASCII") {
+  const Reply reply{554, "5.7.1", "caf\u00e9 \u20ac5"};
+  CHECK(written(reply) == "554 5.7.1 caf? ?5\r\n");
+  CHECK(written(reply, true) == "554 5.7.1 caf\u00e9 \u20ac5\r\n");
+  CHECK(reply.to_string() == "554 5.7.1 caf\u00e9 \u20ac5");  // as the log has it
+}
+
 TEST_CASE("a long reply is not cut inside a character") {
   std::string text;
   for (int i = 0; i < 600; ++i) text += "\u00e9";
-  const std::string out = written({554, "5.7.1", text});
+  const std::string out = written({554, "5.7.1", text}, true);
   std::size_t count = 0;
   for (std::size_t at = out.find("\r\n"); at != std::string::npos; at = out.find("\r\n", at + 1), ++count) {
     CHECK(out.substr(at - 2, 2) == "\u00e9");
