@@ -108,12 +108,16 @@ std::optional<std::string> parse_action(std::string_view words, Rule& rule) {
     return set_reply(rule, known.action, known.code, text, known.text), std::nullopt;
   }
   rule.text = printable(text);
-  if (number) return rule.action = Action::ok, std::nullopt;
+  if (number && text.empty()) return rule.action = Action::ok, std::nullopt;
+  if (number) return fmt::format("{} is no reply code: right are 4NN and 5NN, such as '550 Access denied'", word);
   for (const Plain& known : plain) {
     if (word != known.word) continue;
     rule.action = known.action;
     if (known.action == Action::prepend && !is_header(text)) {
       return "PREPEND needs a header, such as 'PREPEND X-Seen: yes'";
+    }
+    if (known.action == Action::prepend && !is_ascii(text)) {
+      return "PREPEND needs a header in ASCII: most mail may have no other characters there";
     }
     return {};
   }

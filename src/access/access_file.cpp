@@ -48,11 +48,50 @@ std::optional<std::string> rewrite_of(std::string_view text) {
   return result;
 }
 
-std::string normal_key(std::string_view pattern) {
+std::string bracketed(const IpAddress& address) {
+  return "[" + address.to_string() + "]";
+}
+
+// Patterns and what is looked up go through the same functions. Brackets stay: HELO [192.0.2.1] is not HELO 192.0.2.1.
+std::string name_key(std::string_view name) {
+  if (name.starts_with('[') && name.ends_with(']')) {
+    if (const auto address = IpAddress::parse(name.substr(1, name.size() - 2))) return bracketed(*address);
+  }
+  return canonical_domain(name).value_or(to_lower(name));
+}
+
+std::string user_key(std::string_view local) {
+  return to_lower(local) + "@";
+}
+
+// ASCII that is no domain may still be octets, "<>" or a HELO name; what is not ASCII can only be a domain.
+bool may_be_name(std::string_view text) {
+  return is_ascii(text) || canonical_domain(text);
+}
+
+std::optional<std::string> normal_key(std::string_view pattern) {  // nullopt: it names a domain that cannot be
   if (const auto address = IpAddress::parse(pattern)) return address->to_string();
-  if (pattern.find('@') != std::string_view::npos && !pattern.ends_with('@'))
-    return unquoted(Mailbox::split(pattern)).key();
-  return is_ascii(pattern) ? to_lower(pattern) : canonical_domain(pattern).value_or(std::string(pattern));
+  if (pattern.find('@') != std::string_view::npos) {
+    const Mailbox mailbox = unquoted(Mailbox::split(pattern));
+    if (!may_be_name(mailbox.domain)) return std::nullopt;
+    return mailbox.domain.empty() ? user_key(mailbox.local) : mailbox.key();
+  }
+  const std::size_t dot = pattern.starts_with('.') ? 1 : 0;  // ".example.com": the subdomains only
+  const std::string_view name = pattern.substr(dot);
+  if (!may_be_name(name)) return std::nullopt;
+  return std::string(dot, '.') + name_key(name);
+}
+
+// "|^joe@|": regexp_table(5) takes other delimiters than '/', under which it would be a key that nothing equals.
+bool has_other_delimiter(std::string_view pattern) {
+  constexpr std::string_view delimiters = "|,;:%=~^+&?*$'";
+  const std::size_t last = pattern.rfind(pattern.front());
+  return delimiters.find(pattern.front()) != std::string_view::npos && last > 0 &&
+         pattern.find_first_not_of("imsxADEGJKLMNOPQRSTUVX", last + 1) == std::string_view::npos;
+}
+
+const Rule* earlier(const Rule* a, const Rule* b) {
+  return a == nullptr || (b != nullptr && b->line < a->line) ? b : a;
 }
 
 }  // namespace
@@ -123,10 +162,18 @@ std::optional<std::string> AccessFile::add(const Line& line) {
   rule.line = line.number;
   if (auto problem = parse_action(line.action, rule)) return problem;
   if (line.pattern.front() == '/') return add_pattern(line, std::move(rule));
+  if (has_other_delimiter(line.pattern)) {
+    return fmt::format("'{}' looks like a regular expression: write it between slashes", printable(line.pattern, 60));
+  }
   const bool slash =
       line.pattern.find('/') != std::string_view::npos && line.pattern.find('@') == std::string_view::npos;
   if (slash || line.negated) return add_network(line.pattern, line.negated, std::move(rule));
-  keys_.emplace(normal_key(line.pattern), std::move(rule));
+  auto key = normal_key(line.pattern);
+  if (!key) {
+    return fmt::format("'{}' is no domain: right is a name in UTF-8, such as bücher.example, or xn--bcher-kva.example",
+                       printable(line.pattern, 60));
+  }
+  keys_.emplace(std::move(*key), std::move(rule));
   return {};
 }
 
@@ -187,7 +234,7 @@ const Rule* AccessFile::find_key(const std::string& key) const {
 }
 
 const Rule* AccessFile::find_domain(std::string_view domain) const {
-  const std::string name = canonical_domain(domain).value_or(to_lower(domain));
+  const std::string name = name_key(domain);
   if (const Rule* rule = find_key(name)) return rule;
   if (IpAddress::parse(name)) return nullptr;
   for (std::size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) {
@@ -199,15 +246,12 @@ const Rule* AccessFile::find_domain(std::string_view domain) const {
 
 const Rule* AccessFile::find_network(const IpAddress& address) const {
   const Rule* first = nullptr;
-  const auto consider = [&](const Rule& rule) {
-    if (first == nullptr || rule.line < first->line) first = &rule;
-  };
   for (const unsigned prefix : prefixes_[address.is_v4() ? 1 : 0]) {
     const auto it = networks_.find({address.masked(prefix), prefix});
-    if (it != networks_.end()) consider(it->second);
+    if (it != networks_.end()) first = earlier(first, &it->second);
   }
   for (const auto& [network, rule] : not_networks_) {
-    if (!network.contains(address)) consider(rule);
+    if (!network.contains(address)) first = earlier(first, &rule);
   }
   return first;
 }
@@ -232,7 +276,7 @@ std::optional<Rule> AccessFile::find_pattern(const std::string& subject) const {
 std::optional<Rule> AccessFile::find_client(const std::string& name, const IpAddress& address) const {
   if (const Rule* rule = find_domain(name)) return *rule;
   const std::string text = address.to_string();
-  if (const Rule* rule = find_key(text)) return *rule;
+  if (const Rule* rule = earlier(find_key(text), find_key(bracketed(address)))) return *rule;
   const char separator = address.is_v4() ? '.' : ':';
   for (std::size_t end = text.rfind(separator); end != std::string::npos && end > 0;
        end = text.rfind(separator, end - 1)) {
@@ -255,7 +299,7 @@ std::optional<Rule> AccessFile::find_mailbox(const Mailbox& mailbox) const {
   }
   if (const Rule* rule = find_key(mailbox.key())) return *rule;
   if (const Rule* rule = find_domain(mailbox.domain)) return *rule;
-  if (const Rule* rule = find_key(to_lower(mailbox.local) + "@")) return *rule;
+  if (const Rule* rule = find_key(user_key(mailbox.local))) return *rule;
   return find_pattern(mailbox.to_string());
 }
 

@@ -3,7 +3,8 @@
 // A line is `pattern action [text]`; '#' begins a comment line, leading white space continues the line before. One
 // file may mix all kinds of patterns, which Postfix keeps in maps of different types. Look-up order, first match wins:
 //   1. exact keys: mail addresses user@domain, then the domain, its parents (with or without a leading dot), user@;
-//      client names, then their parents, then the address, then its networks by octets (192.0.2, 2001:db8);
+//      client names, then their parents, then the address (also in brackets), then its networks by octets (192.0.2,
+//      2001:db8);
 //   2. networks (192.0.2.0/24, !10.0.0.0/8) in file order;
 //   3. regular expressions (/re/flags, !/re/) in file order: the client's name before its address.
 // "<>" is the null sender. Of two equal keys the first counts. DUNNO ends the search in this file.

@@ -204,7 +204,7 @@ struct Pipeline::Impl {
                       SenderPlaces& places) {
     const config::Config& config = now.config();
     const bool pools = config.greylist.sender_pools && config.greylist.mode != config::CheckMode::off;
-    const bool matters = pools || config.queue.bounce == config::BounceMode::verified;
+    const bool matters = pools || config.queue.bounce != config::BounceMode::never;
     if (std::exchange(lookups->authority_sought, true)) return;
     if (!matters || facts.sender.domain.empty()) return lookups->authority.set(Authority::unknown);
     spf::Query query{facts.client.address, facts.sender.to_string(), facts.helo, config.hostname};

@@ -51,7 +51,7 @@ std::map<std::string, std::size_t> read_sizes(const std::string& path) {
 }  // namespace
 
 Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<const Tables>& previous,
-                            bool explicit_reload) {
+                            Reload reload) {
   Loaded loaded;
   const auto tables = std::make_shared<Tables>();
   bool usable = true;
@@ -62,7 +62,7 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
     if (previous && previous->pieces_.contains(key)) piece = previous->pieces_.at(key);
     if (const auto known = sizes.find(key); known != sizes.end()) piece.size = known->second;
     const FileStamp stamp = FileStamp::of(path);
-    const bool again = explicit_reload && piece.trouble;
+    const bool again = reload != Reload::none && piece.trouble;
     if (stamp == FileStamp{} || stamp != piece.stamp || again) {
       piece.path = path;
       piece.stamp = stamp;
@@ -92,7 +92,7 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
       auto list = RecipientList::read(domain.recipients, domain);
       if (!list) return unreadable(recipients_key(domain), list.error());
       const std::size_t before = piece.size, now = (*list)->size();
-      const bool believed = explicit_reload || (now > 0 && now * 5 >= before * 4);
+      const bool believed = reload == Reload::command || (now > 0 && now * 5 >= before * 4);
       if (believed) {
         piece.list = std::move(*list);
         piece.size = now;
@@ -188,9 +188,9 @@ void TableWatcher::look(SteadyTime now) {
   }
 }
 
-Tables::Loaded TableWatcher::reload(config::ConfigPtr config) {
+Tables::Loaded TableWatcher::reload(config::ConfigPtr config, Reload reload) {
   const std::scoped_lock lock(mutex_);
-  Tables::Loaded loaded = Tables::load(*config, tables_, true);
+  Tables::Loaded loaded = Tables::load(*config, tables_, reload);
   tell(loaded);
   if (!loaded.tables) return loaded;
   config_ = std::move(config);

@@ -19,6 +19,9 @@
 
 namespace greymx::access {
 
+// Who wants files read: nobody (they have changed), a signal (a certificate's renewal may send it), the admin.
+enum class Reload : std::uint8_t { none, signal, command };
+
 class Tables {
  public:
   struct Loaded {
@@ -26,11 +29,10 @@ class Tables {
     std::vector<config::Diagnostic> errors;  // each such file keeps its earlier version
   };
   // Reads what has changed since `previous`. A list of recipients that is empty or more than 20 % shorter than the one
-  // before, in an earlier run of the daemon too, is only believed if the admin asked for it (`explicit_reload`);
-  // without an earlier version it counts as no list. Blocks on the disk, seconds for large lists; never on a network
-  // thread.
+  // before, in an earlier run of the daemon too, is only believed if the admin asked for it; without an earlier version
+  // it counts as no list. Blocks on the disk, seconds for large lists; never on a network thread.
   static Loaded load(const config::Config& config, const std::shared_ptr<const Tables>& previous = {},
-                     bool explicit_reload = false);
+                     Reload reload = Reload::none);
 
   const AccessFile* file(const std::string& path) const;                // null if `path` is empty
   const RecipientList* recipients(const config::Domain& domain) const;  // null: the domain has none
@@ -64,9 +66,8 @@ class TableWatcher {
   ~TableWatcher();
   void start();
   void tick();  // one look; what the thread does every second
-  // `greymx reload`: reads what changed, believing every list. Adopts and watches the result unless `tables` is null.
-  // Blocks.
-  Tables::Loaded reload(config::ConfigPtr config);
+  // Reads what changed and what was wrong. Adopts and watches the result unless `tables` is null. Blocks.
+  Tables::Loaded reload(config::ConfigPtr config, Reload reload);
 
  private:
   void look(SteadyTime now);

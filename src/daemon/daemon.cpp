@@ -61,7 +61,7 @@ void Daemon::run() {
       if (number == SIGUSR1) parts_->relay->flush();
       if (number == SIGHUP) {
         sd_notify(0, "RELOADING=1");
-        (void)parts_->reload();  // it logs what is wrong
+        (void)parts_->reload(access::Reload::signal);  // it logs what is wrong
         sd_notify(0, "READY=1");
       }
       wait();

@@ -124,12 +124,12 @@ std::unexpected<Error> Daemon::Parts::refuse_reload(Error why) {
   return std::unexpected(std::move(why));
 }
 
-Result<admin::Reloaded> Daemon::Parts::reload() {
+Result<admin::Reloaded> Daemon::Parts::reload(access::Reload how) {
   const std::lock_guard one_at_a_time(reloading_);
   const Result<config::ConfigPtr> read = read_again();
   if (!read) return std::unexpected(read.error());
   const config::ConfigPtr& wanted = *read;
-  auto tables = watcher->reload(wanted);
+  auto tables = watcher->reload(wanted, how);
   if (!tables.tables) {
     const std::string text = tables.errors.empty() ? "a list cannot be read" : tables.errors.front().to_string();
     return refuse_reload(fail(ErrorKind::invalid, text).error());
@@ -212,7 +212,7 @@ admin::Services Daemon::Parts::services() {
           .lists = [this] { return shared().health->status(); },
           .dnsbl = [this](IpAddress address) { return ask_lists(address); },
           .explain = [this](Facts facts, Mailbox to) { return explain(std::move(facts), std::move(to)); },
-          .reload = [this] { return reload(); },
+          .reload = [this] { return reload(access::Reload::command); },
           .certificate_expiry = [this] { return tls.expiry(); }};
 }
 

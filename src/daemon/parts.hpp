@@ -57,7 +57,7 @@ struct Daemon::Parts {
   void begin();                                           // threads run, mail is taken
   void stop();
   // Reads the file again; what is wrong is logged, and handed back. Blocks.
-  Result<admin::Reloaded> reload();
+  Result<admin::Reloaded> reload(access::Reload how);
 
   config::ConfigPtr config() const { return shared().config; }
   Shared shared() const;

@@ -100,14 +100,24 @@ TEST_CASE("what is not done here is an error with its line and what would be rig
       {"a@b.example reject_unknown_client_hostname", "unknown action 'reject_unknown_client_hostname': right are OK"},
       {"a@b.example", "an action is missing"},
       {"a@b.example 550", "550 needs a text"},
+      {"a@b.example 5550 Access denied", "5550 is no reply code: right are 4NN and 5NN"},
+      {"a@b.example 200 Welcome", "200 is no reply code"},
       {"a@b.example PREPEND nonsense", "PREPEND needs a header"},
       {"a@b.example PREPEND X Y: z", "PREPEND needs a header"},
+      {"a@b.example PREPEND X-Seen: früher", "PREPEND needs a header in ASCII"},
       {"if /x/", "if and endif are not done here"},
       {"192.0.2.1/24 OK", "'192.0.2.1/24' is no network"},
       {"192.0.2.0/33 OK", "is no network"},
       {"!example.com OK", "'example.com' is no network"},
+      {"bü..cher.example OK", "'bü..cher.example' is no domain"},
+      {".-bücher.example OK", "'.-bücher.example' is no domain"},
+      {"*.bücher.example OK", "'*.bücher.example' is no domain"},
+      {"joe@bü..cher.example OK", "'joe@bü..cher.example' is no domain"},
+      {"b\xFCro.example OK", "'b?ro.example' is no domain"},
       {"! OK", "a pattern is missing after '!'"},
       {"/x OK", "needs a closing '/'"},
+      {"|^joe@| OK", "'|^joe@|' looks like a regular expression: write it between slashes"},
+      {"%joe%i OK", "looks like a regular expression"},
       {"/(/ OK", "is not understood"},
       {"/(?=x)/ OK", "lookaround and backreferences do not exist here"},
       {"/x/q OK", "unknown flag 'q'"},
@@ -167,6 +177,19 @@ TEST_CASE("mail addresses are found by full address, domain, parents, then user@
   CHECK(mailbox(file, "jo@example.org") == 9);
   CHECK(mailbox("müller@bücher.example OK", "müller@xn--bcher-kva.example") == 1);
   CHECK(mailbox("bücher.example OK", "x@xn--bcher-kva.example") == 1);
+  CHECK(mailbox(".bücher.example OK", "x@sub.xn--bcher-kva.example") == 1);
+  CHECK(mailbox(".BÜCHER.example OK", "x@sub.bücher.example") == 1);
+  CHECK(mailbox(".bücher.example OK", "x@bücher.example") == 0);
+}
+
+TEST_CASE("user@ is found whatever the case of its ASCII letters and with needless quotes") {
+  CHECK(mailbox("Joe@ OK", "jOE@example.com") == 1);
+  CHECK(mailbox("Jörg@ OK", "jörg@example.com") == 1);
+  CHECK(mailbox("jörg@ OK", "JöRG@example.com") == 1);
+  CHECK(mailbox("jörg@ OK", "JÖRG@example.com") == 0);
+  CHECK(mailbox("Jörg@example.com OK", "jörg@example.com") == 1);
+  CHECK(mailbox("\"jo\"@ OK", "jo@example.com") == 1);
+  CHECK(mailbox("\"A b\"@ OK", "\"a B\"@example.com") == 1);
 }
 
 TEST_CASE("clients are found by name, parents, address, octets, then networks, then regular expressions") {
@@ -195,6 +218,15 @@ TEST_CASE("clients are found by name, parents, address, octets, then networks, t
   CHECK(client(file, "x.example", "2001:db8:2:2::3") == 10);
   CHECK(client(file, "x.example", "2001:db8::5") == 11);
   CHECK(client("/^192\\.0\\.2\\./ OK", "x.example", "192.0.2.1") == 1);
+}
+
+TEST_CASE("a client's address may be written in brackets") {
+  CHECK(client("[192.0.2.1] OK", "unknown", "192.0.2.1") == 1);
+  CHECK(client("[192.0.2.1] OK", "unknown", "192.0.2.2") == 0);
+  CHECK(client("[2001:DB8:3:0::1] OK", "unknown", "2001:db8:3::1") == 1);
+  CHECK(client("192.0.2 OK\n[192.0.2.1] REJECT", "unknown", "192.0.2.1") == 2);
+  CHECK(client("192.0.2.1 OK\n[192.0.2.1] REJECT", "unknown", "192.0.2.1") == 1);
+  CHECK(client("[192.0.2.1] REJECT\n192.0.2.1 OK", "unknown", "192.0.2.1") == 1);
 }
 
 TEST_CASE("octets are not matched inside numbers, names not inside labels") {
@@ -240,6 +272,7 @@ TEST_CASE("HELO names are found with their parents, literals as written") {
   CHECK(line_of(file->find_name("[192.0.2.1]")) == 2);
   CHECK(line_of(file->find_name("localhost")) == 3);
   CHECK(line_of(file->find_name("x..y")) == 0);
+  CHECK(line_of(file->find_name("192.0.2.1")) == 0);
 }
 
 TEST_CASE("a recipients file as it is found beside Postfix works unchanged") {

@@ -8,6 +8,7 @@
 
 using namespace greymx;
 using namespace std::chrono_literals;
+using access::Reload;
 using access::Tables;
 using access::TableWatcher;
 
@@ -49,8 +50,10 @@ struct World {
       watcher->tick();
     }
   }
-  bool reload(config::ConfigPtr wanted) {  // what the daemon does: nobody adopts before the configuration is there too
-    const Tables::Loaded loaded = watcher->reload(std::move(wanted));
+  bool reload(
+      config::ConfigPtr wanted,
+      Reload how = Reload::command) {  // what the daemon does: nobody adopts before the configuration is there too
+    const Tables::Loaded loaded = watcher->reload(std::move(wanted), how);
     if (loaded.tables) adopted = loaded.tables;
     return loaded.tables != nullptr;
   }
@@ -133,6 +136,8 @@ TEST_CASE("a list that shrinks by up to a fifth is adopted, by more only by relo
   CHECK(world.listed() == 8);
   CHECK(world.alerts.raised().size() == alerts + 1);
 
+  CHECK(world.reload(world.config, Reload::signal));
+  CHECK(world.listed() == 8);
   CHECK(world.reload(world.config));
   CHECK(world.listed() == 6);
   const std::size_t settled = world.alerts.raised().size();
@@ -199,7 +204,7 @@ TEST_CASE("reload with a bad new file changes nothing") {
   auto wanted = std::make_shared<config::Config>(*world.config);
   world.write("helo", "x REJECT\n!y\n");
   wanted->access.helo = world.directory / "helo";
-  const Tables::Loaded loaded = world.watcher->reload(wanted);
+  const Tables::Loaded loaded = world.watcher->reload(wanted, Reload::command);
   CHECK(loaded.tables == nullptr);
   CHECK(loaded.errors.size() == 1);
   world.write("helo", "x REJECT\n");
