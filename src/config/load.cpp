@@ -172,6 +172,10 @@ class Loader {
       report_.error(where, fmt::format("{}: this domain stands here twice; keep one of them", full));
     }
     read_object(full, *table, domain_keys(), &domain);
+    if (domain.tls == TlsLevel::none && !domain.fingerprint.empty()) {
+      report_.error(table->get("fingerprint")->source().begin,
+                    full + ".fingerprint: tls = \"none\" looks at no certificate; leave tls out, or this");
+    }
     config.domains.push_back(std::move(domain));
   }
 

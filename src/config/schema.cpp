@@ -52,11 +52,13 @@ std::optional<std::string> account(std::string_view text) {
   return std::string(text);
 }
 
+// The domain as A-labels, so that mail to it needs no SMTPUTF8.
 std::optional<std::string> mailbox(std::string_view text) {
   const Mailbox address = Mailbox::split(text);
+  const auto domain = canonical_domain(address.domain);
   const bool plain_local = text.find_first_of(" <>\"") == std::string_view::npos && is_ascii(address.local);
-  if (address.local.empty() || !plain_local || !canonical_domain(address.domain)) return std::nullopt;
-  return std::string(text);
+  if (address.local.empty() || !plain_local || !domain) return std::nullopt;
+  return address.local + "@" + *domain;
 }
 
 std::optional<std::string> tag(std::string_view text) {

@@ -290,6 +290,11 @@ level = "error"
   CHECK(with("[log]\nlevel = \"debug\"\n").log.level == Level::info);
 }
 
+TEST_CASE("alerts go to addresses that every smarthost takes") {
+  const Config c = with("[alerts]\nto = [\"Admin@BÜCHER.example\", \"ops@Example.ORG.\"]\n");
+  CHECK(c.alerts_to == std::vector<std::string>{"Admin@xn--bcher-kva.example", "ops@example.org"});
+}
+
 TEST_CASE("domains keep the order of the file, whatever their names") {
   const Config c = good(
       "hostname = "
@@ -465,6 +470,9 @@ TEST_CASE("each mistake is told with its place and what would be right") {
        "2:16: greylist.delay: 5m is not shorter than greylist.retry_window (5m), so no retry could ever pass"},
       {"[greylist]\nmax_age = \"1d\"", "2:11: greylist.retry_window: 2d is longer than greylist.max_age (1d)"},
       {"[delivery]\nconcurrency = 1", "2:15: delivery.concurrency_start: 2 is more than delivery.concurrency (1)"},
+      {"[domains.\"x.example\"]\nprimary = [\"mx.x.example\"]\ntls = \"none\"\nfingerprint = \""
+       "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+       "4:15: domains.\"x.example\".fingerprint: tls = \"none\" looks at no certificate"},
       {"[tls]\ncertificate = \"c\"", "2:15: tls.certificate: tls.key, the certificate's private key, is missing"},
       {"[tls]\nkey = \"k\"", "2:7: tls.key: tls.certificate, the key's certificate, is missing"},
       {"[tls]\ninbound = \"encrypt\"", "2:11: tls.inbound: \"encrypt\" without tls.certificate would refuse all mail"},
