@@ -36,25 +36,51 @@ std::string describe(const dns::Answer& answer) {
   return answer.addresses.empty() ? "no A record" : "answer " + answer.addresses.front().to_string();
 }
 
+struct Point {
+  std::string_view shown;
+  std::string_view labels;
+};
+struct Points {
+  Point clean;
+  Point listed;
+};
+constexpr Points name_points{{"INVALID", "invalid"}, {"TEST", "test"}};
+constexpr Points ipv4_points{{"127.0.0.1", "1.0.0.127"}, {"127.0.0.2", "2.0.0.127"}};
+// Of lists that have IPv6 addresses only. As an IpAddress they would be the ones above.
+constexpr Points ipv6_points{{"::FFFF:7F00:1", "1.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0"},
+                             {"::FFFF:7F00:2", "2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0"}};
+
+Task<dns::Answer> ask(dns::Resolver& resolver, const List& list, const Point& point, SteadyTime deadline) {
+  return ask(resolver, concat({point.labels, ".", list.zone}), deadline);
+}
+
+TestResult unanswered(const dns::Answer& answer) {
+  return {false, true, false, "no answer: " + answer.error};
+}
+
+Task<TestResult> test_clean_point(dns::Resolver& resolver, const List& list, const Point& point, SteadyTime deadline) {
+  const dns::Answer answer = co_await ask(resolver, list, point, deadline);
+  if (answer.outcome == dns::Outcome::failed) co_return unanswered(answer);
+  const bool outside = judge(list, answer).outside;
+  if (!outside && (!list.self_test || answer.outcome != dns::Outcome::found)) co_return TestResult{};
+  co_return TestResult{true, false, outside, fmt::format("{} is listed: {}", point.shown, describe(answer))};
+}
+
 }  // namespace
 
 Task<TestResult> test_points(dns::Resolver& resolver, const List& list, SteadyTime deadline) {
-  const auto name = [&](unsigned last, std::string_view label) {
-    return (list.by_name ? std::string{label} : loopback(last).reversed_labels()) + '.' + list.zone;
-  };
-  const dns::Answer clean = co_await ask(resolver, name(1, "invalid"), deadline);
-  const std::string clean_point = list.by_name ? "INVALID" : "127.0.0.1";
-  if (clean.outcome == dns::Outcome::failed) co_return TestResult{false, true, false, "no answer: " + clean.error};
-  const bool outside = judge(list, clean).outside;
-  if (outside || (list.self_test && clean.outcome == dns::Outcome::found)) {
-    co_return TestResult{true, false, outside, fmt::format("{} is listed: {}", clean_point, describe(clean))};
-  }
-  if (!list.self_test) co_return TestResult{};
-  const dns::Answer listed = co_await ask(resolver, name(2, "test"), deadline);
-  if (listed.outcome == dns::Outcome::failed) co_return TestResult{false, true, false, "no answer: " + listed.error};
+  const Points& points = list.by_name ? name_points : ipv4_points;
+  TestResult clean = co_await test_clean_point(resolver, list, points.clean, deadline);
+  if (!list.self_test || !clean.reason.empty()) co_return clean;
+  const dns::Answer listed = co_await ask(resolver, list, points.listed, deadline);
+  if (listed.outcome == dns::Outcome::failed) co_return unanswered(listed);
   if (is_listing(listed)) co_return TestResult{};
-  co_return TestResult{true, false, false,
-                       fmt::format("{} is not listed: {}", list.by_name ? "TEST" : "127.0.0.2", describe(listed))};
+  if (!list.by_name && listed.outcome != dns::Outcome::found) {
+    const dns::Answer mapped = co_await ask(resolver, list, ipv6_points.listed, deadline);
+    if (mapped.outcome == dns::Outcome::failed) co_return unanswered(mapped);
+    if (is_listing(mapped)) co_return co_await test_clean_point(resolver, list, ipv6_points.clean, deadline);
+  }
+  co_return TestResult{true, false, false, fmt::format("{} is not listed: {}", points.listed.shown, describe(listed))};
 }
 
 Health::Health(config::ConfigPtr config, const Clock& clock, Log& log, Metrics& metrics, Alerts& alerts,

@@ -2,7 +2,8 @@
 // on again once it is well: block lists die, and dead ones have listed the world.
 //
 // - Points that every list must have (RFC 5782 5) are asked at the start and hourly: 127.0.0.2 must be listed (any
-//   listing, whatever `replies` says), 127.0.0.1 must not; TEST and INVALID for domain lists. Lists without such points
+//   listing, whatever `replies` says), 127.0.0.1 must not; where 127.0.0.2 does not exist, ::FFFF:7F00:2 and
+//   ::FFFF:7F00:1, as in a list of IPv6 addresses only; TEST and INVALID for domain lists. Lists without such points
 //   have self_test = false.
 // - An answer outside 127.0.0.0/8 switches that list off; if a random name under .invalid resolves too, our resolver
 //   invents answers, and all lists are off until that ends.

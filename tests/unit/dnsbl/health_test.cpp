@@ -120,6 +120,45 @@ TEST_CASE_METHOD(Fixture, "a list that lists 127.0.0.1 lists the world and is of
   CHECK(why() == "127.0.0.1 is listed: answer 127.0.0.2");
 }
 
+TEST_CASE_METHOD(Fixture, "a list of IPv6 addresses only has IPv6 test points") {
+  const std::string mapped = ".0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.bl.test A";
+  const auto start_and_test = [&] {
+    start();
+    tick();
+  };
+  SECTION("::FFFF:7F00:2 is listed, ::FFFF:7F00:1 is not") {
+    resolver.add("2" + mapped + " 127.0.0.4");
+    start_and_test();
+    CHECK(up());
+    CHECK(resolver.count("2" + mapped) == 1);
+    CHECK(resolver.count("1" + mapped) == 1);
+    CHECK(resolver.asked().size() == 4);
+  }
+  SECTION("::FFFF:7F00:1 is listed too") {
+    resolver.add("2" + mapped + " 127.0.0.4\n1" + mapped + " 127.0.0.4");
+    start_and_test();
+    CHECK(why() == "::FFFF:7F00:1 is listed: answer 127.0.0.4");
+  }
+  SECTION("an error code is no listing") {
+    resolver.add("2" + mapped + " 127.255.255.254");
+    start_and_test();
+    CHECK(why() == "127.0.0.2 is not listed: no A record");
+  }
+  SECTION("no answer") {
+    resolver.add("2" + mapped + " SERVFAIL");
+    start_and_test();
+    CHECK(up());
+    tick_after(60s);
+    CHECK(why().starts_with("no answer: "));
+  }
+  SECTION("they are not asked for when 127.0.0.2 has any answer") {
+    resolver.add("2.0.0.127.bl.test A 127.255.255.254\n2" + mapped + " 127.0.0.4");
+    start_and_test();
+    CHECK(why() == "127.0.0.2 is not listed: answer 127.255.255.254");
+    CHECK(resolver.count("2" + mapped) == 0);
+  }
+}
+
 TEST_CASE_METHOD(Fixture, "an error code for 127.0.0.2 is no listing") {
   resolver.add("2.0.0.127.bl.test A 127.255.255.254");
   start();
