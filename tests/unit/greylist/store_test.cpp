@@ -16,6 +16,7 @@
 #include "support/recording_alerts.hpp"
 #include "support/recording_log.hpp"
 #include "support/run.hpp"
+#include "support/temp_dir.hpp"
 
 using namespace greymx;
 using namespace greymx::greylist;
@@ -28,11 +29,6 @@ IpAddress ip(std::string_view text) {
   return IpAddress::parse(text).value();
 }
 
-fs::path temporary_directory() {
-  std::string name = fs::temp_directory_path() / "greylist.XXXXXX";
-  return mkdtemp(name.data());
-}
-
 // A store in a directory of its own, with everything around it.
 struct Fixture {
   asio::io_context io{1};  // outlives the store's thread, which posts to it
@@ -41,10 +37,7 @@ struct Fixture {
     settings.reopen_after = 10ms;
     settings.cache = 8UL << 20;
   }
-  ~Fixture() {
-    store.reset();
-    fs::remove_all(directory);
-  }
+  ~Fixture() { store.reset(); }
 
   void open() {
     store.reset();
@@ -100,7 +93,8 @@ struct Fixture {
     }
   }
 
-  fs::path directory = temporary_directory();
+  test::TempDir home;
+  fs::path directory = home.path();
   BdbSettings settings;
   test::FakeClock clock;
   test::RecordingLog log;
@@ -155,11 +149,11 @@ TEST_CASE("what was answered is there after a crash at any moment") {
   Fixture f;
   f.open();
   pass_some(f, 20);
-  const fs::path copy = temporary_directory();
-  fs::copy(f.directory, copy, fs::copy_options::recursive);  // what a kill -9 would leave
+  const test::TempDir copy;
+  fs::copy(f.directory, copy.path(), fs::copy_options::recursive);  // what a kill -9 would leave
   Fixture after;
   fs::remove_all(after.directory);
-  fs::rename(copy, after.directory);
+  fs::rename(copy.path(), after.directory);
   after.clock.set(f.clock.now());
   after.settings.rules.auto_whitelist = 0;
   after.open();
@@ -385,7 +379,8 @@ TEST_CASE("a flipped byte in any file is noticed, never lets a stranger pass, an
   f.settings.caps.waiting_per_network = 2000;
   pass_some(f, 600);
   f.store.reset();
-  const fs::path healthy = temporary_directory();
+  const test::TempDir copy;
+  const fs::path healthy = copy.path();
   fs::copy(f.directory, healthy, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(healthy / "db")) files.push_back(entry.path().filename());
@@ -414,7 +409,6 @@ TEST_CASE("a flipped byte in any file is noticed, never lets a stranger pass, an
       f.store.reset();
     }
   }
-  fs::remove_all(healthy);
 }
 
 TEST_CASE("a damaged store is salvaged into a new one, and a person is told") {
@@ -449,11 +443,11 @@ TEST_CASE("a salvage that was interrupted is taken up again") {
 TEST_CASE("a log that breaks off is reported") {
   Fixture f;
   pass_some(f, 50);
-  const fs::path copy = temporary_directory();
-  fs::copy(f.directory, copy, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  const test::TempDir copy;
+  fs::copy(f.directory, copy.path(), fs::copy_options::recursive | fs::copy_options::overwrite_existing);
   f.store.reset();
   fs::remove_all(f.directory);
-  fs::rename(copy, f.directory);
+  fs::rename(copy.path(), f.directory);
   flip(f.directory / "db/log.0000000001", 20'000);
   f.open();
   CHECK(f.alerts.contains("lost its last changes"));
@@ -477,11 +471,11 @@ TEST_CASE("lost log files are no end: the database files are salvaged") {
 TEST_CASE("a damaged index costs nothing, even while the records stand in the log only") {
   Fixture f;
   pass_some(f, 50);
-  const fs::path copy = temporary_directory();
-  fs::copy(f.directory, copy, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+  const test::TempDir copy;
+  fs::copy(f.directory, copy.path(), fs::copy_options::recursive | fs::copy_options::overwrite_existing);
   f.store.reset();
   fs::remove_all(f.directory);
-  fs::rename(copy, f.directory);
+  fs::rename(copy.path(), f.directory);
   flip(f.directory / "db/index.db", 5000);
   f.open();
   CHECK(still_passing(f, 50) == 50);

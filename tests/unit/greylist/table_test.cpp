@@ -3,15 +3,14 @@
 #include <fmt/format.h>
 
 #include <ctime>
-#include <filesystem>
 #include <limits>
 
 #include "greylist/triplet.hpp"
 #include "support/catch.hpp"
+#include "support/temp_dir.hpp"
 
 using namespace greymx;
 using namespace greymx::greylist;
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -19,15 +18,8 @@ constexpr Stamp t0 = 1800000000;
 
 struct Fixture {
   explicit Fixture(const Caps& caps) {
-    std::string name = fs::temp_directory_path() / "table.XXXXXX";
-    directory = mkdtemp(name.data());
-    environment = bdb::Environment::open({.base = directory}).value();
+    environment = bdb::Environment::open({.base = directory.path()}).value();
     table = Table::open(*environment, caps).value();
-  }
-  ~Fixture() {
-    table.reset();
-    environment.reset();
-    fs::remove_all(directory);
   }
 
   void ask(std::string_view client, std::string_view sender, Stamp now, std::string_view spf_domain = {}) {
@@ -58,7 +50,7 @@ struct Fixture {
     return found;
   }
 
-  fs::path directory;
+  test::TempDir directory;
   std::unique_ptr<bdb::Environment> environment;
   std::unique_ptr<Table> table;
 };

@@ -1,7 +1,6 @@
 // A relay with a real spool on a disk in memory, a fake wall clock, scripted DNS and fake primaries on loopback.
 #pragma once
 
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -19,6 +18,7 @@
 #include "support/recording_log.hpp"
 #include "support/run.hpp"
 #include "support/scripted_resolver.hpp"
+#include "support/temp_dir.hpp"
 
 namespace greymx::relay {
 
@@ -38,12 +38,10 @@ struct Message {
 class Harness {
  public:
   Harness() {
-    char name[] = "/tmp/greymx-relay-XXXXXX";
-    state_ = ::mkdtemp(name);
     config.hostname = "mx2.example.net";
-    config.state_path = state_;
+    config.state_path = state_.path();
     // No history of outages is lost where a test begins with mail.
-    (void)replace_file(state_ + "/primaries.json", to_json({}));
+    (void)replace_file(state_ / "primaries.json", to_json({}));
     config.delivery.probe_interval = std::chrono::seconds(1);
     config.queue.retry_max = config.queue.retry_min;
     config.delivery.connect_timeout = std::chrono::seconds(10);
@@ -55,7 +53,6 @@ class Harness {
     spool.reset();
     io.restart();
     io.poll();
-    std::filesystem::remove_all(state_);
   }
 
   config::Domain& add_domain(const std::string& name, std::vector<Endpoint> primaries) {
@@ -170,7 +167,7 @@ class Harness {
     co_return incoming->id();
   }
 
-  std::string state_;
+  test::TempDir state_;
 };
 
 }  // namespace greymx::relay
