@@ -57,7 +57,7 @@ std::string name_key(std::string_view name) {
   if (name.starts_with('[') && name.ends_with(']')) {
     if (const auto address = IpAddress::parse(name.substr(1, name.size() - 2))) return bracketed(*address);
   }
-  return canonical_domain(name).value_or(to_lower(name));
+  return domain_key(name);
 }
 
 std::string user_key(std::string_view local) {

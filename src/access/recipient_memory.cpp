@@ -33,8 +33,8 @@ std::int64_t seconds(WallTime time) {
   return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
 }
 
-std::string domain_key(const Mailbox& mailbox) {
-  return "@" + canonical_domain(mailbox.domain).value_or(to_lower(mailbox.domain));
+std::string everyone_at(const Mailbox& mailbox) {
+  return "@" + domain_key(mailbox.domain);
 }
 
 // What a clock that was ahead has dated into the future is worth nothing.
@@ -146,7 +146,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     co_return valid ? std::optional(known->good) : std::nullopt;
   }
   Task<> verify(std::shared_ptr<Asking> question, Mailbox recipient) {
-    const std::string domain = domain_key(recipient);
+    const std::string domain = everyone_at(recipient);
     const auto all = co_await takes_all(domain);
     const bool mine = !all && start_asking(domain);  // one does it for all that come meanwhile
     if (mine) {
@@ -230,14 +230,14 @@ Task<Known> RecipientMemory::recall(Mailbox recipient) {
   const Known known = own ? judge(*own, impl_->clock.now(), down) : Known::unclear;
   if (!down || known == Known::good || known == Known::bad) co_return known;
   // Of a primary that takes everybody no address is remembered; its word holds until it can be asked again.
-  const auto all = co_await impl_->recall(domain_key(recipient));
+  const auto all = co_await impl_->recall(everyone_at(recipient));
   if (all && all->good) co_return Known::good;
   co_return all ? known : Known::unclear;
 }
 
 Task<Primaries::Answer> RecipientMemory::ask(Gate& gate, Mailbox recipient, IpAddress client, SteadyTime deadline) {
   const std::string key = recipient.key();
-  const auto all = co_await impl_->takes_all(domain_key(recipient));
+  const auto all = co_await impl_->takes_all(everyone_at(recipient));
   if (all.value_or(false)) co_return takes_everybody;
   std::shared_ptr<Impl::Asking> asking;  // set: it is for us to ask
   Impl::Question question;

@@ -12,7 +12,7 @@ bool address_matches(std::string_view pattern, const std::string& address) {
   if (pattern == "<>") pattern = {};
   if (!pattern.starts_with('@')) return Mailbox::split(pattern).key() == Mailbox::split(address).key();
   const std::string_view domain = pattern.substr(1);
-  return canonical_domain(domain).value_or(to_lower(domain)) == queue::schedule_domain(address);
+  return domain_key(domain) == queue::schedule_domain(address);
 }
 
 template <class Test>
@@ -37,7 +37,7 @@ bool Selection::matches(const queue::Message& message, WallTime now) const {
   if (!domain) return true;
   const bool below = domain->starts_with("*.");  // as greymx domains names a wildcard
   const std::string_view given = std::string_view(*domain).substr(below ? 2 : 0);
-  const std::string wanted = canonical_domain(given).value_or(to_lower(given));
+  const std::string wanted = domain_key(given);
   return any_waiting(message, [&](const std::string& address) {
     const std::string name = queue::schedule_domain(address);
     return is_in_domain(name, wanted) && !(below && name == wanted);

@@ -47,7 +47,7 @@ std::string Mailbox::to_string() const {
 
 std::string Mailbox::key() const {
   if (domain.empty()) return to_lower(local);
-  return to_lower(local) + "@" + canonical_domain(domain).value_or(to_lower(domain));
+  return to_lower(local) + "@" + domain_key(domain);
 }
 
 std::string_view without_brackets(std::string_view path) {
@@ -92,6 +92,10 @@ std::optional<std::string> canonical_domain(std::string_view domain) {
   if (name.ends_with('.')) name.pop_back();
   std::ranges::transform(name, name.begin(), lower);
   return name;
+}
+
+std::string domain_key(std::string_view domain) {
+  return canonical_domain(domain).value_or(to_lower(domain));
 }
 
 bool is_hostname(std::string_view name, std::size_t labels) {

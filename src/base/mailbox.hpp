@@ -30,6 +30,7 @@ bool is_ascii(std::string_view text);
 
 // Lower-case A-label form without a final dot (libidn2); nullopt if it is no domain name (length, labels).
 std::optional<std::string> canonical_domain(std::string_view domain);
+std::string domain_key(std::string_view domain);  // to compare by: that, or lower-case if it is none
 // Letters, digits, '-' and '_' in labels of 1..63, 255 in all; one final dot allowed; at least `labels` labels.
 bool is_hostname(std::string_view name, std::size_t labels = 1);
 // name equals `domain` or ends in "." + domain. Both lower-case.

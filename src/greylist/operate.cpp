@@ -143,7 +143,7 @@ Task<Result<>> put_entry(Greylister& greylister, std::string key, std::chrono::s
 std::string canonical(std::string_view given) {
   given = without_brackets(given);
   const Mailbox mailbox = Mailbox::split(given);
-  return mailbox.domain.empty() ? canonical_domain(given).value_or(to_lower(given)) : mailbox.key();
+  return mailbox.domain.empty() ? domain_key(given) : mailbox.key();
 }
 
 // What a subject means for records: a network, a domain, or an address.

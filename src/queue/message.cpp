@@ -10,7 +10,7 @@ bool MessageState::finished() const {
 
 std::string schedule_domain(const std::string& address) {
   const Mailbox mailbox = Mailbox::split(address);
-  return canonical_domain(mailbox.domain).value_or(to_lower(mailbox.domain));
+  return domain_key(mailbox.domain);
 }
 
 }  // namespace greymx::queue

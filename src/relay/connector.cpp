@@ -50,8 +50,7 @@ Task<std::optional<Outcome>> secure(smtp::ClientSession& session, smtp::TlsClien
                                     bool& again_plain) {
   if (!session.server().starttls) {
     if (!demanded) co_return std::nullopt;
-    const std::string reason = fmt::format("TLS is required, but was not offered by host {}", host.label());
-    co_return Outcome{Outcome::Result::deferred, "4.7.4", reason, {}, true};
+    co_return Outcome{Outcome::Result::deferred, "4.7.4", host.lacks("TLS"), {}, true};
   }
   const Answer answer = co_await session.start_tls(tls, host.name);
   // Refused before the handshake: the connection is as good as it was.

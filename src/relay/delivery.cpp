@@ -248,24 +248,24 @@ void Worker::log_activation(const Job& job) {
 std::optional<Fate> Worker::impossible(const Job& job, std::size_t recipient) const {
   const smtp::Capabilities& server = connection_->session->server();
   const std::uint64_t size = job.loaded.message.size;
-  const std::string label = connection_->host.label();
-  Fate fate{.index = recipient, .remote = connection_->host.remote()};
-  if (server.size_limit > 0 && size > server.size_limit) {
+  const bool too_large = server.size_limit > 0 && size > server.size_limit;
+  const bool lacks_utf8 = !server.smtputf8 && (job.utf8 || !is_ascii(job.envelope().recipients[recipient].address));
+  if (!too_large && !lacks_utf8) return std::nullopt;
+  const Host& host = connection_->host;
+  Fate fate{.index = recipient, .remote = host.remote()};
+  if (too_large) {
     fate.outcome.result = Outcome::Result::failed;
     fate.refused_early = true;
     fate.outcome.dsn = "5.3.4";
     fate.outcome.reason =
-        fmt::format("message size {} exceeds size limit {} of server {}", size, server.size_limit, label);
-    return fate;
-  }
-  if (!server.smtputf8 && (job.utf8 || !is_ascii(job.envelope().recipients[recipient].address))) {
+        fmt::format("message size {} exceeds size limit {} of server {}", size, server.size_limit, host.label());
+  } else {
     fate.unable = true;  // until every host was asked
     fate.outcome.dsn = "4.6.7";
-    fate.outcome.reason = fmt::format("SMTPUTF8 is required, but was not offered by host {}", label);
+    fate.outcome.reason = host.lacks("SMTPUTF8");
     fate.outcome.next_host = true;
-    return fate;
   }
-  return std::nullopt;
+  return fate;
 }
 
 Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {

@@ -402,7 +402,7 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
     std::unique_ptr<Connection> connection = co_await connection_by(deadline, asked);
     if (!connection) co_return result;
     if (!is_ascii(address) && !connection->session->server().smtputf8) {  // it must not be sent (RFC 6531 3.2)
-      result.detail = "SMTPUTF8 is required, but was not offered by host " + connection->host.label();
+      result.detail = connection->host.lacks("SMTPUTF8");
       give_back(std::move(connection));
       co_return result;
     }

@@ -45,7 +45,7 @@ DestinationSettings settings_for(const config::Config& config, const std::string
     settings.label = shown_name(*entry);
     settings.request.hosts = entry->primary;
     settings.tls = entry->tls;
-    settings.fingerprint = entry->tls == config::TlsLevel::none ? "" : entry->fingerprint;
+    settings.fingerprint = entry->fingerprint;
     settings.xforward = entry->xforward;
   } else {
     settings.label = reports_label;

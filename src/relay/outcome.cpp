@@ -74,6 +74,10 @@ std::string Host::remote() const {
   return fmt::format("{}:{}", label(), endpoint.port);
 }
 
+std::string Host::lacks(std::string_view what) const {
+  return fmt::format("{} is required, but was not offered by host {}", what, label());
+}
+
 Outcome unreachable(const Host& host, const std::string& error) {
   return {Result::deferred, "4.4.1", printable(fmt::format("connect to {}: {}", host.remote(), error)), {}, true};
 }

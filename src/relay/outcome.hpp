@@ -12,8 +12,9 @@ struct Host {
   std::string name;  // as configured or from MX; an address if it has no name
   Endpoint endpoint;
 
-  std::string label() const;   // "mx1.example.com[192.0.2.1]"
-  std::string remote() const;  // "mx1.example.com[192.0.2.1]:25"
+  std::string label() const;                       // "mx1.example.com[192.0.2.1]"
+  std::string remote() const;                      // "mx1.example.com[192.0.2.1]:25"
+  std::string lacks(std::string_view what) const;  // the reason where it does not offer what has to be
   bool operator==(const Host&) const = default;
 };
 

@@ -84,9 +84,9 @@ std::string header_value(std::string_view header, std::string_view name) {
 }
 
 // What the report answers. No other characters in the header of a report that is not internationalised.
-std::string reference_fields(const ReportSource& source) {
-  const std::string id = header_value(header_of(source.content), "Message-ID");
-  if (id.empty() || (!source.envelope->smtputf8 && !is_ascii(id))) return {};
+std::string reference_fields(std::string_view header, bool utf8) {
+  const std::string id = header_value(header, "Message-ID");
+  if (id.empty() || (!utf8 && !is_ascii(id))) return {};
   const std::string shown = printable(id, 900);
   return fmt::format("References: {}\r\nIn-Reply-To: {}\r\n", shown, shown);
 }
@@ -192,7 +192,7 @@ Report make_report(const ReportSource& source) {
       "Message-ID: <{}.{}@{}>\r\n",
       rfc5322_date(source.now), source.hostname, printable(original.reverse_path), text_of(source.kind).subject,
       source.id.to_string(), source.now.time_since_epoch().count(), source.hostname);
-  report.content += reference_fields(source);
+  report.content += reference_fields(header, utf8);
   report.content += fmt::format(
       "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
       "Content-Type: multipart/report; report-type={}; boundary=\"{}\"\r\nContent-Transfer-Encoding: {}\r\n\r\n{}",
