@@ -26,6 +26,11 @@ namespace greymx::detail {
 
 namespace {
 
+pid_t process_id() {
+  static const pid_t id = ::getpid();  // a call of the kernel, and every line wants it
+  return id;
+}
+
 int priority(Level level) {
   static constexpr std::array<int, 3> priorities = {LOG_INFO, LOG_WARNING, LOG_ERR};
   return priorities.at(static_cast<std::size_t>(level));
@@ -165,7 +170,7 @@ class SyslogTarget final : public LogTarget {
     const std::string date = mailq_time(record.time).substr(4);  // "Nov 23 16:01:03"
     const std::string text = settings_.json ? json_line(settings_, record) : message(record);
     return fmt::format("<{}>{} {}[{}]: {}", LOG_MAIL | priority(record.level), date, ident(settings_, record),
-                       ::getpid(), text);
+                       process_id(), text);
   }
 
   // A daemon that was restarted has a new socket under the old name.
@@ -221,13 +226,13 @@ Result<> check_file(const LogSettings& settings) {
 
 std::string text_line(const LogSettings& settings, const LogRecord& record) {
   return concat({iso8601(record.time), " ", settings.hostname, " ", ident(settings, record), "[",
-                 std::to_string(::getpid()), "]: ", message(record)});
+                 std::to_string(process_id()), "]: ", message(record)});
 }
 
 std::string json_line(const LogSettings& settings, const LogRecord& record) {
   nlohmann::ordered_json line = {
       {"time", iso8601(record.time)}, {"host", settings.hostname}, {"tag", settings.tag},
-      {"program", record.program},    {"pid", ::getpid()},         {"level", level_name(record.level)}};
+      {"program", record.program},    {"pid", process_id()},         {"level", level_name(record.level)}};
   if (!record.id.empty()) line["id"] = record.id;
   line["text"] = record.text;
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -238,7 +243,7 @@ std::vector<std::string> journal_fields(const LogSettings& settings, const LogRe
                                      fmt::format("PRIORITY={}", priority(record.level)),
                                      fmt::format("SYSLOG_FACILITY={}", LOG_FAC(LOG_MAIL)),
                                      "SYSLOG_IDENTIFIER=" + ident(settings, record),
-                                     fmt::format("SYSLOG_PID={}", ::getpid()),
+                                     fmt::format("SYSLOG_PID={}", process_id()),
                                      "GREYMX_PROGRAM=" + record.program};
   if (!record.id.empty()) fields.push_back("GREYMX_QUEUE_ID=" + record.id);
   return fields;

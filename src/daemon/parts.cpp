@@ -16,8 +16,10 @@ namespace greymx::daemon {
 
 namespace {
 
+// One core is left to the disk, the relay and the resolver that the host runs: on two cores a second network thread costs
+// more in switches between threads than it carries.
 unsigned worker_count(const config::Config& config) {
-  return config.workers > 0 ? config.workers : std::max(1U, std::thread::hardware_concurrency());
+  return config.workers > 0 ? config.workers : std::max(2U, std::thread::hardware_concurrency()) - 1;
 }
 
 queue::SpoolSettings spool_settings(const config::Config& config) {

@@ -31,7 +31,7 @@ verify_recipients = false
 probe_interval = "1s"
 [log]
 level = "warning"
-""")
+""", workers=0)
 
 
 def shell(command):

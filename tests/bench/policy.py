@@ -38,7 +38,7 @@ sender_pools = false
 delay = "1s"
 [log]
 level = "warning"
-""", policy=[f"127.0.0.1:{port}"])
+""", policy=[f"127.0.0.1:{port}"], workers=0)
 
 
 def load(target, connections):

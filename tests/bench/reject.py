@@ -79,7 +79,7 @@ connections_per_client = 20000
 rate_per_client = "10000000/1m"
 [delivery]
 probe_interval = "1h"
-{lists}""", name=f"greymx{number}").start()
+{lists}""", name=f"greymx{number}", workers=0).start()
     time.sleep(2)  # the self-test of the lists
     return server, server.smtp
 

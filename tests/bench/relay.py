@@ -95,7 +95,7 @@ queue = "{mount}/greymx{number}"
 state = "{tap.directory}/state{number}"
 [delivery]
 probe_interval = "1h"
-""", name=f"greymx{number}").start()
+""", name=f"greymx{number}", workers=0).start()
                 else:
                     server = postfix(name, delay, port, number)
                 target = server.smtp if name == "greymx" else server.port

@@ -153,9 +153,10 @@ class Greymx:
     """build/greymxd with a relay.conf of the test's. `config` is TOML text; {port}-like keys are the test's business."""
 
     def __init__(self, tap, config, name="greymxd", smtp=None, http=None, policy=(), env=None, address="127.0.0.1",
-                 listen=True, sections=()):
+                 listen=True, workers=2):
         self.tap, self.name, self.env = tap, name, env or {}
         self.address = address
+        self.workers = workers  # two network threads even on a small machine: what they share is tested, too
         self.directory = os.path.join(tap.directory, name)
         os.makedirs(self.directory, exist_ok=True)
         self.smtp = smtp or free_port()
@@ -173,6 +174,8 @@ class Greymx:
         head = ""
         if "hostname" not in config.split("[")[0]:
             head += 'hostname = "mx2.example.net"\n'
+        if "workers" not in config.split("[")[0]:
+            head += f"workers = {self.workers}\n"
         if os.geteuid() == 0 and "user =" not in config.split("[")[0]:
             head += 'user = "nobody"\ngroup = "nogroup"\n'
         tail = ""
