@@ -27,6 +27,12 @@ void apply(const Edit& edit, MessageState& state) {
   for (const auto& [i, recipient] : edit.recipients) {
     if (i < state.recipients.size()) state.recipients[i] = recipient;
   }
+  for (RecipientState& recipient : state.recipients) {
+    if (!edit.release || recipient.status != RecipientStatus::held) continue;
+    recipient.reason.clear();  // why it was held: the next attempt has a reason of its own
+    recipient.dsn.clear();
+    recipient.remote.clear();
+  }
   apply_to_all(edit, state.recipients);
   if (edit.release) state.held = false;
   if (edit.release) state.hold_reason.clear();

@@ -78,8 +78,7 @@ class Worker {
   Task<bool> needs_utf8(const Job& job);
   std::unique_ptr<Job> make_job(Taken taken, queue::Loaded loaded) const;
   std::vector<Fate> stray(const Job& job);
-  // Deleted or put on hold by the admin since it was loaded.
-  bool withdrawn(QueueId id) const { return !parts_.spool.contains(id) || parts_.spool.held(id); }
+  bool withdrawn(const Job& job) const;
   Task<bool> deliver(Job& job);
   Task<std::vector<Fate>> attempt(Job& job, bool& stale);
   void log_activation(const Job& job);
@@ -106,7 +105,7 @@ Task<> Worker::run() {
     }
     if (!destination_.wants_worker()) break;
     job = std::move(next_);
-    if (job && withdrawn(job->taken.id())) job.reset();
+    if (job && withdrawn(*job)) job.reset();
     if (!job) job = co_await next_job();
   }
   put_away_connection();
@@ -134,6 +133,12 @@ Task<std::unique_ptr<Job>> Worker::next_job() {
     std::vector<Fate> fates = stray(*job);
     co_await settle(parts_, destination_, *job, std::move(fates));
   }
+}
+
+// Since it was loaded the admin deleted it, put it on hold, or reloaded a relay.conf that sends it elsewhere.
+bool Worker::withdrawn(const Job& job) const {
+  if (!parts_.spool.contains(job.taken.id()) || parts_.spool.held(job.taken.id())) return true;
+  return settings_for(*parts_.config, job.taken.domain()).key != destination_.settings().key;
 }
 
 std::unique_ptr<Job> Worker::make_job(Taken taken, queue::Loaded loaded) const {
@@ -201,7 +206,7 @@ Task<bool> Worker::deliver(Job& job) {
         break;
       }
     }
-    if (!active && withdrawn(job.taken.id())) co_return true;  // while the connection was opened
+    if (withdrawn(job)) break;  // while the connection was opened
     job.sending = now();
     if (!std::exchange(active, true)) log_activation(job);
     asked.push_back(connection_->host.endpoint);

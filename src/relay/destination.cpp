@@ -80,6 +80,8 @@ void Destination::start() {
 }
 
 void Destination::reload() {
+  ready_.clear();  // by the old configuration; the next tick asks the new one
+  is_ready_.clear();
   drain_.set(parts_.config->delivery.concurrency_start, parts_.config->delivery.concurrency);
 }
 

@@ -89,7 +89,13 @@ void Destinations::drop(const std::set<std::string>& needed, bool in_use_too) {
 
 void Destinations::reload(config::ConfigPtr config) {
   remember();
-  parts_.config = std::move(config);
+  const config::ConfigPtr before = std::exchange(parts_.config, std::move(config));
+  for (const queue::DomainSummary& summary : parts_.spool.domains()) {
+    const std::string& domain = summary.domain;
+    const bool moves = settings_for(*before, domain).key != settings_for(*parts_.config, domain).key;
+    // What its old primary, or having none, made it wait for is over.
+    if (moves) parts_.spool.make_domain_due(domain, parts_.clock.now());
+  }
   by_name_.clear();
   add_known();
   std::set<std::string> needed;

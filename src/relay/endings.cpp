@@ -121,7 +121,7 @@ Task<bool> Endings::end(const queue::Loaded& loaded, std::vector<ReportedRecipie
 }
 
 void Endings::update(QueueId id, Changes changes) {
-  if (changes.empty()) return;
+  if (changes.empty() || !parts_.spool.contains(id)) return;
   parts_.spool.update(id, std::move(changes));
   if (!parts_.spool.contains(id)) parts_.log.info("qmgr", id, "removed");
 }

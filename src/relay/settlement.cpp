@@ -84,14 +84,17 @@ std::string metrics_label(const Parts& parts, const Destination& destination, co
 Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vector<Fate> fates) {
   const queue::Message& message = job.loaded.message;
   const bool refusals_count = !destination.own() || destination.health().refusals_count();
-  const bool too_old = expired(parts, job);
+  // What an admin deleted or put on hold meanwhile may have been delivered; it is not returned.
+  const bool withdrawn = !parts.spool.contains(message.id) || parts.spool.held(message.id);
+  const bool too_old = !withdrawn && expired(parts, job);
   const std::string label = metrics_label(parts, destination, job);
   Changes changes, relayed_changes;
   std::vector<ReportedRecipient> failed, too_late, relayed;
   for (Fate& fate : fates) {
     Outcome& outcome = fate.outcome;
     const EnvelopeRecipient& recipient = message.envelope.recipients[fate.index];
-    if (fate.refused_early && !refusals_count) {
+    const bool in_doubt = fate.refused_early && !refusals_count;
+    if (in_doubt || (withdrawn && outcome.result == Result::failed)) {
       outcome.result = Result::deferred;
       outcome.dsn[0] = '4';
     }

@@ -141,6 +141,27 @@ TEST_CASE_METHOD(OnePrimary, "delete and hold stop what was loaded while the con
   CHECK_FALSE(spool->active(id));
 }
 
+TEST_CASE_METHOD(OnePrimary, "what is deleted or put on hold while its reply is awaited is not returned") {
+  const bool deleted = GENERATE(true, false);
+  const std::string reply = GENERATE("250 2.0.0 taken", "451 4.3.0 later", "554 5.6.0 no");
+  CAPTURE(deleted, reply);
+  const QueueId id = put();
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step != Step::dot) return std::nullopt;
+    CHECK((deleted ? spool->remove(id) : spool->hold(id, "wait")).has_value());
+    return Act{.kind = Kind::reply, .text = reply};
+  };
+  start();
+  until_logged("status=");
+  io.run_for(std::chrono::milliseconds(200));
+  const bool sent = reply.starts_with("250");
+  CHECK(log.count("notification") == 0);
+  CHECK(log.count(": removed") == (sent && !deleted ? 1 : 0));  // what deletes says so itself
+  CHECK(log.count("status=bounced") == 0);
+  CHECK(spool->totals().messages == (sent || deleted ? 0 : 1));
+  CHECK(spool->held(id) == (!sent && !deleted));
+}
+
 TEST_CASE_METHOD(OnePrimary, "connections are reused, up to messages_per_connection") {
   config.delivery.messages_per_connection = 4;
   config.delivery.concurrency_start = 1;

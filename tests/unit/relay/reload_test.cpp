@@ -56,6 +56,68 @@ TEST_CASE_METHOD(OnePrimary, "a new address for a dead primary expires nothing")
   CHECK(log.count("primary of example.com is up again after 16d") == 1);
 }
 
+TEST_CASE_METHOD(OnePrimary, "mail of a domain that moves away does not go where others still do") {
+  add_domain("moved.example", {primary.endpoint()});
+  put_for("user@moved.example", 3);
+  outage();
+  SECTION("to another primary") {
+    config.domains[1].primary = {{"127.0.0.1", second.endpoint().port}};
+  }
+  SECTION("to stricter TLS") {
+    config.domains[1].tls = config::TlsLevel::encrypt;
+  }
+  SECTION("out of relay.conf") {
+    config.domains.pop_back();
+  }
+  const bool moved = config.domains.size() == 2 && config.domains[1].primary != config.domains[0].primary;
+  reload();
+  primary.up();
+  until_health(Health::up);
+  clock.advance(1h);
+  if (moved) until_empty();
+  sweep();
+  CHECK(primary.transactions.empty());
+  CHECK(second.transactions.size() == (moved ? 3 : 0));
+  CHECK(spool->totals().messages == (moved ? 0 : 3));
+}
+
+TEST_CASE_METHOD(OnePrimary, "a domain that moves away takes along what waits for a connection or a reply") {
+  const Step at = GENERATE(Step::ehlo, Step::dot);
+  CAPTURE(at);
+  config.delivery.concurrency_start = config.delivery.concurrency = 1;
+  add_domain("moved.example", {primary.endpoint()});
+  if (at == Step::dot) put_for("user@moved.example");
+  const QueueId next = put({.to = {"next@moved.example"}});
+  bool loaded = false;
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step != at || loaded) return std::nullopt;
+    loaded = spool->active(next);
+    if (!loaded) return std::nullopt;
+    config.domains[1].primary = {{"127.0.0.1", second.endpoint().port}};
+    reload();
+    return std::nullopt;
+  };
+  start();
+  until_empty();
+  CHECK(loaded);
+  CHECK(primary.transactions.size() == (at == Step::dot ? 1 : 0));
+  CHECK(second.transactions.size() == 1);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a domain that is named again has its mail tried at once") {
+  add_domain("back.example", {second.endpoint()});
+  const config::Config whole = config;
+  config.domains.pop_back();
+  put_for("user@back.example");
+  config.queue.retry_min = config.queue.retry_max = 1h;
+  start();
+  until_logged("back.example is not in relay.conf any more");
+  config = whole;
+  reload();
+  until_empty();
+  CHECK(second.transactions.size() == 1);
+}
+
 TEST_CASE_METHOD(OnePrimary, "a new primary without its user database does not bounce the backlog") {
   put_for("user@example.com", 60);
   outage();
