@@ -66,12 +66,15 @@ Destination::Destination(Parts& parts, DestinationSettings settings)
 
 Remembered Destination::remembered() const {
   return {settings_.key,      health_.health(),   health_.since(), health_.reason(),
-          health_.on_trial(), health_.downtime(), known_hosts()};
+          health_.on_trial(), health_.downtime(), known_hosts(),   size_limit_};
 }
 
 void Destination::inherit(const Remembered& before) {
   health_.inherit(before.health, before.since, before.reason, before.on_trial, before.downtime);
-  if (before.key == settings_.key && !last_contact_ && !before.hosts.empty()) connector_.know(before.hosts);
+  if (before.key == settings_.key && !last_contact_) {
+    if (!before.hosts.empty()) connector_.know(before.hosts);
+    size_limit_ = told_size_limit_ = before.size_limit;
+  }
   if (health_.health() != Health::up) probe_now();
 }
 
@@ -123,7 +126,13 @@ void Destination::flush() {
   kick();
 }
 
+// Hosts that differ may have it change with every connection.
+void Destination::tell_size_limit() {
+  if (std::exchange(told_size_limit_, size_limit_) != size_limit_ && own()) parts_.changed();
+}
+
 void Destination::tick() {
+  tell_size_limit();
   const SteadyTime oldest = now() - idle_limit;
   while (!idle_.empty() && idle_.front()->idle_since < oldest) {
     parts_.background.spawn("quit", quit(std::move(idle_.front())));
@@ -180,8 +189,10 @@ Task<Connected> Destination::connect(std::vector<Endpoint> avoid) {
 
 void Destination::reached(const smtp::ClientSession& session) {
   heard();
-  size_limit_ = session.server().size_limit;
   nobody_ = false;
+  const bool first = size_limit_ == 0;
+  size_limit_ = session.server().size_limit;
+  if (first) tell_size_limit();
   if (!own() || !health_.reachable(parts_.clock.now())) return;
   announce();
   kick();

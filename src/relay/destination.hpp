@@ -98,6 +98,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   void reached(const smtp::ClientSession& session);
   bool serves(const Connected& attempt, SteadyTime since) const;
   void lost(const Connected& attempt, SteadyTime began);
+  void tell_size_limit();
   void announce();
   void watch_downtime();
   void watch_trial();
@@ -119,7 +120,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   std::optional<SteadyTime> last_contact_;
   SteadyTime last_wanted_;  // by a callout
   SteadyTime retry_at_{};   // a stranger that cannot be reached is left alone until then
-  std::uint64_t size_limit_ = 0;
+  std::uint64_t size_limit_ = 0, told_size_limit_ = 0;
   unsigned workers_ = 0;
   unsigned takes_ = 0;
   unsigned probes_ = 0;  // connections being opened for callouts and probes

@@ -36,6 +36,7 @@ Remembered remembered(const json& entry) {
     const auto endpoint = Endpoint::parse(host.at(1).get<std::string>());
     if (endpoint) result.hosts.push_back({host.at(0).get<std::string>(), *endpoint});
   }
+  result.size_limit = entry.value("size_limit", std::uint64_t{0});
   return result;
 }
 
@@ -50,7 +51,7 @@ std::string to_json(const Memory& memory) {
     for (const Host& host : one.hosts) hosts.push_back({host.name, host.endpoint.to_string()});
     all[name] = {{"key", one.key},       {"health", to_string(one.health)}, {"since", number(one.since)},
                  {"reason", one.reason}, {"on_trial", one.on_trial},        {"downtime", downtime},
-                 {"hosts", hosts}};
+                 {"hosts", hosts},       {"size_limit", one.size_limit}};
   }
   return all.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }

@@ -11,13 +11,14 @@
 namespace greymx::relay {
 
 struct Remembered {
-  std::string key;  // DestinationSettings::key: `hosts` are of no use to another
+  std::string key;  // DestinationSettings::key: `hosts` and `size_limit` are of no use to another
   Health health = Health::up;
   WallTime since{};
   std::string reason;
   bool on_trial = false;
   Downtime downtime;
-  std::vector<Host> hosts;  // of the last good route
+  std::vector<Host> hosts;       // of the last good route
+  std::uint64_t size_limit = 0;  // SIZE last offered; 0 = none or unknown
 };
 using Memory = std::map<std::string, Remembered>;  // by name_of() a domain
 

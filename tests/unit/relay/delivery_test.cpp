@@ -234,6 +234,10 @@ TEST_CASE_METHOD(OnePrimary, "a message beyond the server's SIZE fails without b
   CHECK(primary.count("MAIL") == 0);
   until([&] { return relay->size_limit("example.com") == 100; });
   CHECK(relay->largest_size_limit() == 100);
+  primary.down();
+  restart();
+  until_health(Health::down);
+  CHECK(relay->size_limit("example.com") == 100);
   CHECK(relay->size_limit("other.example") == 0);
 }
 
