@@ -16,6 +16,7 @@ constexpr std::size_t max_reply = 64UL << 10;
 
 // "5.1.1 text" -> "5.1.1" (RFC 3463 2: class, then up to three digits each).
 std::string enhanced_code(std::string_view text, int code) {
+  text = trim(text);
   const std::string_view word = text.substr(0, text.find(' '));
   int dots = 0;
   std::size_t digits = 0;
@@ -69,7 +70,10 @@ void ReplyParser::end_line() {
   reply_.code = (line_[0] - '0') * 100 + (line_[1] - '0') * 10 + (line_[2] - '0');
   reply_.lines.push_back(printable(std::string_view(line_).substr(std::min<std::size_t>(4, line_.size())), 512));
   if (line_.size() == 3 || line_[3] == ' ') {
-    reply_.enhanced = enhanced_code(reply_.lines.front(), reply_.code);
+    // RFC 2034 3 wants it in every line; not all servers know.
+    for (std::size_t i = 0; i < reply_.lines.size() && reply_.enhanced.empty(); ++i) {
+      reply_.enhanced = enhanced_code(reply_.lines[i], reply_.code);
+    }
     status_ = Status::complete;
   }
   line_.clear();

@@ -11,7 +11,7 @@ namespace greymx::smtp {
 
 struct ServerReply {
   int code = 0;                    // 200..599
-  std::string enhanced;            // RFC 2034 code of the first line, only if its class is that of `code`
+  std::string enhanced;            // RFC 2034 code, the first one whose class is that of `code`
   std::vector<std::string> lines;  // without the code, printable(); at least one
 
   bool positive() const { return code / 100 == 2; }

@@ -38,9 +38,45 @@ Answer ClientSession::broken(Stage stage, Answer::Kind kind, std::string detail)
   return {stage, kind, {}, printable(detail)};
 }
 
+// Under TLS what has come may carry no data, like a session ticket.
+bool ClientSession::has_unasked() {
+  if (begin_ != end_) return true;
+  if (!stream_->has_pending()) return false;
+  if (stream_->ssl() == nullptr) return true;
+  begin_ = 0;
+  end_ = stream_->read_now(buffer_).value_or(0);
+  return end_ > 0;
+}
+
+// A reply that comes before its command answers nothing, and whatever follows would answer something else than it seems
+// to. A goodbye (421) may come at any time, and in the middle of the content a refusal of it.
+Answer ClientSession::judge_unasked(Answer answer) {
+  if (answer.kind != Answer::Kind::reply) return answer;
+  if (answer.stage == Stage::content && answer.reply.code >= 400) {
+    broken_ = true;
+    stream_->close();
+    answer.stage = Stage::dot;
+    return answer;
+  }
+  if (answer.reply.code == 421) return answer;
+  return broken(answer.stage, Answer::Kind::garbage, "unexpected reply: " + answer.reply.text());
+}
+
+Task<std::optional<Answer>> ClientSession::read_unasked(Stage stage) {
+  if (!has_unasked()) co_return std::nullopt;
+  Answer answer = co_await read_reply(stage);
+  co_return judge_unasked(std::move(answer));
+}
+
 Task<std::optional<Answer>> ClientSession::send(Stage stage, std::string bytes) {
+  std::optional<Answer> unasked = co_await read_unasked(stage);
+  if (unasked) co_return unasked;
   const Result<> written = co_await stream_->write(bytes, deadline(stage));
   if (written) co_return std::nullopt;
+  if (stage == Stage::content) {  // a server that has seen enough says why, then hangs up
+    Answer last = co_await read_reply(stage, std::chrono::steady_clock::now());
+    if (last.kind == Answer::Kind::reply) co_return judge_unasked(std::move(last));
+  }
   const bool late = written.error().kind == ErrorKind::timed_out;
   co_return broken(stage, late ? Answer::Kind::timed_out : Answer::Kind::lost, written.error().text);
 }
@@ -54,14 +90,14 @@ std::optional<Answer> ClientSession::buffered_reply(Stage stage) {
   }
   Answer answer{stage, Answer::Kind::reply, parser_.take(), {}};
   if (answer.reply.code == 421) broken_ = true;  // the server closes now (RFC 5321 3.8)
+  if (answer.reply.code == 503) out_of_step_ = true;
   return answer;
 }
 
-Task<Answer> ClientSession::read_reply(Stage stage) {
-  const SteadyTime end = deadline(stage);
+Task<Answer> ClientSession::read_reply(Stage stage, SteadyTime until) {
   std::optional<Answer> answer = buffered_reply(stage);
   while (!answer) {
-    const ReadEvent event = co_await stream_->read_some(buffer_, end);
+    const ReadEvent event = co_await stream_->read_some(buffer_, until);
     if (event.status == ReadStatus::timed_out) co_return broken(stage, Answer::Kind::timed_out, {});
     if (event.status != ReadStatus::data) co_return broken(stage, Answer::Kind::lost, event.error);
     begin_ = 0;
@@ -147,6 +183,7 @@ struct ClientSession::Progress {
   EnvelopeResult result;
   std::vector<bool> open;  // not refused yet
   bool mail_refused = false;
+  bool taken = false;  // the server has a recipient, wanted or not
   std::size_t accepted = 0;
 
   explicit Progress(std::size_t recipients) : open(recipients, true) { result.answers.resize(recipients); }
@@ -163,9 +200,16 @@ struct ClientSession::Progress {
     }
     accepted = 0;
   }
+  // The connection is no good any more. Out of step, it may be another's answer that a recipient got.
+  void break_off(const Answer& answer) {
+    if (answer.kind == Answer::Kind::garbage) open.assign(open.size(), true);
+    end_open(answer);
+    result.go = false;
+  }
   void on(const Line& line, Answer answer) {
     if (answer.kind == Answer::Kind::reply && answer.reply.code != 421) result.replied = true;
     const bool expected = fits(line.stage, answer.reply.code);
+    taken = taken || (line.stage == Stage::rcpt && expected);
     if (line.stage == Stage::mail && !expected) {
       mail_refused = true;
       end_open(answer);
@@ -197,24 +241,39 @@ Task<EnvelopeResult> ClientSession::envelope(MailTransaction transaction) {
     } while (server_.pipelining && next < lines.size() && next - first < pipelined);
     std::optional<Answer> trouble = co_await send(lines[first].stage, std::move(group));
     for (std::size_t i = first; i < next && !trouble; ++i) {
-      Answer answer = co_await read_reply(lines[i].stage);
-      if (answer.kind == Answer::Kind::reply && answer.reply.code < 400 && !fits(lines[i].stage, answer.reply.code)) {
-        answer = broken(lines[i].stage, Answer::Kind::garbage, "unexpected reply: " + answer.reply.text());
+      const Stage stage = lines[i].stage;
+      const bool was_out_of_step = out_of_step_;
+      Answer answer = co_await read_reply(stage);
+      // 503 to what was pipelined after the refusal of what it needs is as it should be.
+      if (!progress.wants(stage)) out_of_step_ = was_out_of_step;
+      if (answer.kind == Answer::Kind::reply && answer.reply.code < 400 && !fits(stage, answer.reply.code)) {
+        answer = broken(stage, Answer::Kind::garbage, "unexpected reply: " + answer.reply.text());
+      }
+      // It still has the recipients of the last transaction: as good as a connection that it has closed.
+      if (stage == Stage::reset && answer.kind == Answer::Kind::reply && !answer.positive()) {
+        answer = broken(stage, Answer::Kind::lost, "not reset: " + answer.reply.text());
       }
       if (broken_) trouble = answer;
-      data_open = lines[i].stage == Stage::data && answer.reply.code == 354;
+      data_open = stage == Stage::data && answer.reply.code == 354;
       progress.on(lines[i], std::move(answer));
     }
     if (trouble) {
-      progress.end_open(*trouble);
+      progress.break_off(*trouble);
       co_return std::move(progress.result);
     }
   }
-  // DATA was pipelined and wanted although nobody is left: an empty message to no one (RFC 2920 3.1).
-  if (data_open && !progress.result.go) {
-    const std::optional<Answer> trouble = co_await send(Stage::dot, ".\r\n");
+  if (progress.result.go) co_return std::move(progress.result);
+  std::optional<Answer> trouble = co_await read_unasked(lines.back().stage);
+  if (!trouble && data_open && progress.taken) {  // a dot would send its recipients an empty message
+    broken_ = true;
+    stream_->close();
+  } else if (!trouble && data_open) {
+    // DATA was pipelined and wanted although nobody is left: an empty message to no one (RFC 2920 3.1).
+    trouble = co_await send(Stage::dot, ".\r\n");
     if (!trouble) co_await read_reply(Stage::dot);
   }
+  // What they were told before the server left (421) stands.
+  if (trouble && trouble->kind == Answer::Kind::garbage) progress.break_off(*trouble);
   co_return std::move(progress.result);
 }
 
@@ -245,7 +304,7 @@ Task<Answer> ClientSession::verify(std::string recipient) {
 }
 
 bool ClientSession::usable() {
-  return !broken_ && begin_ == end_ && !stream_->has_pending();
+  return !broken_ && !out_of_step_ && begin_ == end_ && !stream_->has_pending();
 }
 
 Task<> ClientSession::quit() {

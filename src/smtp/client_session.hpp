@@ -88,7 +88,7 @@ struct MailTransaction {
 struct EnvelopeResult {
   std::vector<Answer> answers;
   bool go = false;
-  // Any reply came but that it closes now (421): a connection that was kept open was still good.
+  // Any reply came but that it closes now (421) or does not reset: a connection that was kept open was still good.
   bool replied = false;
 };
 
@@ -106,7 +106,8 @@ class ClientSession {
   Endpoint peer() const { return stream_->peer(); }
 
   Task<EnvelopeResult> envelope(MailTransaction transaction);
-  // Any number of pieces; the last one takes the dot with it. An answer: it failed, and the dot was not sent.
+  // Any number of pieces; the last one takes the dot with it. An answer: it failed, and the dot was not sent. One to
+  // the dot is what the server said before the end.
   Task<std::optional<Answer>> content(std::string bytes, bool last);
   Task<Answer> finish();  // the reply to the dot. Lost or timed out: nobody knows whether it was taken (RFC 1047)
   // MAIL FROM:<> and RCPT TO, then nothing: would the server take it? The answer of the step that decided.
@@ -126,7 +127,11 @@ class ClientSession {
   Task<Answer> ask(Stage stage, std::string line);
   Task<Answer> hello();
   Task<std::optional<Answer>> send(Stage stage, std::string bytes);
-  Task<Answer> read_reply(Stage stage);
+  bool has_unasked();
+  Task<std::optional<Answer>> read_unasked(Stage stage);
+  Answer judge_unasked(Answer answer);
+  Task<Answer> read_reply(Stage stage, SteadyTime until);
+  Task<Answer> read_reply(Stage stage) { return read_reply(stage, deadline(stage)); }
   std::optional<Answer> buffered_reply(Stage stage);
   Answer broken(Stage stage, Answer::Kind kind, std::string detail);
   bool is_us(std::string_view name) const;
@@ -139,6 +144,7 @@ class ClientSession {
   Capabilities server_;
   std::string tls_;
   bool broken_ = false;
+  bool out_of_step_ = false;       // by the server's word: this transaction may end, no other one begins
   bool open_transaction_ = false;  // RSET before the next one
   ReplyParser parser_;
   ContentEncoder encoder_;

@@ -2,7 +2,8 @@
 // session run over it; tests run them over a pipe.
 //
 // Thread: the executor it was made on. At most one operation at a time; wake() and close() may come in between.
-// After timed_out or any error the connection is only good for close(). Deadlines are points of the steady clock.
+// After timed_out or any error the connection is only good for close(), and after one of a write for reading what came
+// before it. Deadlines are points of the steady clock.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>

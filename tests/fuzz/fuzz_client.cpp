@@ -1,6 +1,9 @@
 // A client session against a hostile server: greeting, EHLO, a transaction with content, a callout, QUIT. The first
-// byte is the size of reads, the rest is all that the server says before it closes. Whatever it says, the session ends,
-// every recipient has an answer, content is sent only if it was asked for, and no line that we send carries two.
+// byte is the size of reads, the rest is all that the server says before it closes, a reply a command or, for some
+// sizes, at once. Whatever it says, the session ends, every recipient has an answer, content is sent only if it was
+// asked for, and no line that we send carries two.
+#include <array>
+#include <boost/asio/detached.hpp>
 #include <cstdlib>
 
 #include "smtp/client_session.hpp"
@@ -52,19 +55,46 @@ Task<> talk(ClientSession& session) {
   co_await session.quit();
 }
 
+Task<> serve(test::PipeStream& stream, std::string said, bool at_once, std::string& heard) {
+  for (std::size_t done = 0; !said.empty();) {
+    ReplyParser parser;
+    const std::size_t size = parser.feed(said);
+    const bool go = parser.status() == ReplyParser::Status::complete && parser.take().code == 354;
+    const bool content = go && std::string_view(heard).substr(0, done).ends_with("DATA\r\n");
+    stream.put(at_once ? said : said.substr(0, size));
+    said.erase(0, at_once ? said.size() : size);
+    const std::string_view end = content ? "\n.\r\n" : "\n";
+    const std::size_t from = content ? done - 1 : done;
+    while (!said.empty() && heard.find(end, from) == std::string::npos) {
+      std::array<char, 512> bytes;
+      const ReadEvent event = co_await stream.read_some(bytes, SteadyTime::max());
+      if (event.status != ReadStatus::data) co_return;
+      heard.append(bytes.data(), event.bytes);
+    }
+    done = heard.find(end, from) + end.size();
+  }
+  stream.finish();
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size < 1) return 0;
   asio::io_context io{1};
-  const test::FakeClock clock;
+  test::FakeClock clock;
+  clock.set_steady({});  // no deadline passes
   auto [ours, theirs] = test::PipeStream::make(io.get_executor(), clock);
   ours->set_max_read(1U + data[0]);
-  theirs->put(std::string(reinterpret_cast<const char*>(data) + 1, size - 1));
-  theirs->finish();
-  ClientSession session(std::move(ours), "mx2.example.net");
-  test::run(io, talk(session));
-  const std::string said = theirs->take();
+  std::string heard;
+  std::string all(reinterpret_cast<const char*>(data) + 1, size - 1);
+  asio::co_spawn(io, serve(*theirs, std::move(all), data[0] % 8 == 3, heard), asio::detached);
+  {
+    ClientSession session(std::move(ours), "mx2.example.net");
+    test::run(io, talk(session));
+  }
+  io.restart();
+  io.poll();
+  const std::string said = heard + theirs->take();
   for (std::size_t i = 0; i < said.size(); ++i) {
     require(said[i] != '\n' || (i > 0 && said[i - 1] == '\r'));
     require(said[i] != '\r' || (i + 1 < said.size() && said[i + 1] == '\n'));

@@ -158,7 +158,7 @@ Task<bool> FakePrimary::answer(Session& session, Step step, std::string line) {
   if (good && step == Step::mail) transaction.mail = line;
   if (good && step == Step::rcpt) transaction.rcpt.push_back(line);
   if (good && step == Step::dot) transactions.push_back(transaction);
-  if (step == Step::dot || step == Step::rset) {
+  if (step == Step::dot || (step == Step::rset && good)) {
     transaction = Transaction{
         .helo = transaction.helo, .xforward = {}, .mail = {}, .rcpt = {}, .content = {}, .tls = transaction.tls};
   }
@@ -177,6 +177,7 @@ Task<bool> FakePrimary::content(Session& session) {
   if (!some) co_return false;
   if (const std::optional<Act> act = planned(Step::content, "")) {
     if (act->kind == Act::Kind::hang) co_await session.hang();
+    if (act->kind == Act::Kind::reply_then_close) co_await session.say(act->text + "\r\n");
     co_return false;
   }
   for (;;) {

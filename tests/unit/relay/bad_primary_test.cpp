@@ -271,5 +271,75 @@ TEST_CASE_METHOD(OnePrimary, "a kept connection that says 421 is like one that w
   CHECK(log.count("status=deferred") == 0);
 }
 
+TEST_CASE_METHOD(OnePrimary, "a server that refuses RSET does not get the next message for the last recipients") {
+  primary.misbehave(Step::data, {Kind::reply, "451 4.3.0 later"});
+  primary.misbehave(Step::rset, {Kind::reply, "502 5.5.1 what?"}, 100);
+  put({.to = {"alice@example.com"}});
+  start();
+  until_logged("status=deferred");
+  put({.to = {"bob@example.com"}});
+  until([&] { return spool->totals().messages == 1; });
+  REQUIRE(primary.transactions.size() == 1);
+  CHECK(primary.transactions[0].rcpt.size() == 1);
+  CHECK(primary.transactions[0].rcpt[0].find("<bob@example.com>") != std::string::npos);
+  CHECK(log.count("status=deferred") == 1);
+  later();
+  until_empty();
+  CHECK(primary.transactions.back().rcpt.size() == 1);
+}
+
+TEST_CASE_METHOD(OnePrimary, "a server that refuses MAIL and takes the rest gets no empty message") {
+  primary.misbehave(Step::mail, {Kind::reply, "451 4.7.1 later"});
+  primary.script = [](Step step, const std::string&) -> std::optional<Act> {
+    if (step == Step::rcpt) return Act{Kind::reply, "250 2.1.5 Ok"};
+    return std::nullopt;
+  };
+  put();
+  start();
+  until_logged("451 4.7.1 later (in reply to MAIL FROM command)");
+  later();
+  until_empty();
+  CHECK(primary.transactions.size() == 1);
+  CHECK(primary.transactions[0].content == "Subject: test\r\n\r\nbody\r\n");
+}
+
+TEST_CASE_METHOD(OnePrimary, "a refusal in the middle of the content counts, though the server hangs up with it") {
+  const bool lasting = GENERATE(true, false);
+  const std::string reply = lasting ? "552 5.3.4 message too large" : "421 4.3.2 busy";
+  primary.misbehave(Step::content, {Kind::reply_then_close, reply});
+  std::string content = "Subject: large\r\n\r\n";
+  while (content.size() < 4'000'000) content += std::string(70, 'x') + "\r\n";
+  put({.content = content, .change = [](Envelope& e) { e.authorised = Authorised::no; }});
+  start();
+  if (lasting) {
+    until_logged("said: 552 5.3.4 message too large (in reply to end of DATA command)");
+    CHECK(log.contains("dsn=5.3.4, status=bounced"));
+  } else {
+    until_logged("dsn=4.3.2, status=deferred");
+    later();
+    until_empty();
+    CHECK(primary.transactions.size() == 1);
+  }
+  CHECK_FALSE(log.contains("lost connection"));
+}
+
+TEST_CASE_METHOD(OnePrimary, "replies that come before their command deliver nothing and refuse nobody") {
+  primary.extensions = {"SIZE"};
+  SECTION("to the content") {
+    primary.misbehave(Step::data, {Kind::reply_then_close, "354 go on\r\n250 2.0.0 early"});
+  }
+  SECTION("to a recipient") {
+    primary.misbehave(Step::rcpt, {Kind::reply, "250 2.1.5 Ok\r\n250 2.1.5 Ok"});
+    primary.misbehave(Step::rcpt, {Kind::reply, "550 5.1.1 nobody"});
+  }
+  const QueueId id = put({.to = {"a@example.com", "b@example.com", "c@example.com"}});
+  start();
+  until_logged("broke the protocol while sending", 3);
+  CHECK(log.contains("unexpected reply: 250 2."));
+  CHECK(log.count("status=deferred") == 3);
+  CHECK(primary.transactions.empty());
+  CHECK(spool->contains(id));
+}
+
 }  // namespace
 }  // namespace greymx::relay

@@ -55,6 +55,13 @@ TEST_CASE("an enhanced code counts only with the class of the reply") {
   CHECK(parse("550 55.1.1 x\r\n").enhanced.empty());
 }
 
+TEST_CASE("an enhanced code is found behind more spaces than one and in a later line") {
+  CHECK(parse("550  5.7.1  policy\r\n").enhanced == "5.7.1");
+  CHECK(parse("550-Mail from your host is refused\r\n550 5.7.1 by policy\r\n").enhanced == "5.7.1");
+  CHECK(parse("452-4.2\r\n452-5.2.2 x\r\n452-4.2.2 full\r\n452 4.3.1 x\r\n").enhanced == "4.2.2");
+  CHECK(parse("550 see 5.7.1\r\n").enhanced.empty());
+}
+
 TEST_CASE("a hostile server's reply is bounded and harmless") {
   CHECK(parse("550 " + std::string(5000, 'x') + "\r\n").lines[0].size() == 512);
   CHECK(parse("550 a\x1b[2J\rb\r\n").lines[0] == "a?[2J?b");
