@@ -32,6 +32,7 @@ class Primaries {
   virtual bool is_up(const std::string& domain) const = 0;
   virtual bool is_down(const std::string& domain) const = 0;
   virtual bool is_primary_address(const IpAddress& ip) const = 0;
+  virtual std::string hosts(const std::string& domain) const = 0;  // of its primary, as relay.conf names them
   struct Answer {
     Callout outcome = Callout::inconclusive;
     std::string detail;

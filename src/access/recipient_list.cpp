@@ -18,8 +18,8 @@ constexpr std::size_t max_text = 1UL << 31;  // offsets have 32 bits
 
 }  // namespace
 
-Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::string& path,
-                                                                 const config::Domain& domain) {
+Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::string& path, const config::Domain& domain,
+                                                                 Others* others) {
   std::shared_ptr<RecipientList> list(new RecipientList);
   std::error_code unknown;
   if (std::filesystem::is_directory(path, unknown)) return fail_errno(EISDIR, path);
@@ -28,14 +28,16 @@ Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::stri
   const auto bytes = std::filesystem::file_size(path, unknown);
   // Room for all at once: what stays unused is never touched, and growing would need twice as much for a moment.
   if (!unknown) list->text_.reserve(std::min<std::size_t>(bytes, max_text));
-  std::string line;
-  bool first = true;
+  std::string line, name;
+  std::size_t number = 0;
   while (std::getline(file, line)) {
-    if (std::exchange(first, false) && line.starts_with(byte_order_mark)) line.erase(0, byte_order_mark.size());
+    if (++number == 1 && line.starts_with(byte_order_mark)) line.erase(0, byte_order_mark.size());
     if (line.size() > max_line || list->text_.size() > max_text) {
       return fail(ErrorKind::invalid, path + ": this is no list of recipients (a line or all of it is too long)");
     }
-    list->add(line, domain);
+    if (list->add(line, domain, name) || others == nullptr) continue;
+    Skipped& skipped = (*others)[name];
+    if (skipped.lines++ == 0) skipped.first_line = number;
   }
   if (file.bad()) return fail_errno(EIO, path);
   std::vector<std::uint32_t>& starts = list->starts_;
@@ -47,22 +49,23 @@ Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::stri
   return list;
 }
 
-void RecipientList::add(std::string_view line, const config::Domain& domain) {
+bool RecipientList::add(std::string_view line, const config::Domain& domain, std::string& name) {
   constexpr std::string_view blank = " \t\r";
   const std::size_t begin = line.find_first_not_of(blank);
-  if (begin == std::string_view::npos || line[begin] == '#') return;
+  if (begin == std::string_view::npos || line[begin] == '#') return true;
   line = line.substr(begin);
   const Mailbox mailbox = unquoted(Mailbox::split(line.substr(0, end_of_word(line))));
   std::string entry = to_lower(mailbox.local);
   if (!mailbox.domain.empty()) {
-    const std::string name = canonical_domain(mailbox.domain).value_or("");
+    name = canonical_domain(mailbox.domain).value_or("");
     const bool ours = domain.wildcard ? name != domain.name && is_in_domain(name, domain.name) : name == domain.name;
-    if (!ours) return;
+    if (!ours) return false;
     if (domain.wildcard || entry.empty()) entry += "@" + name;
   }
   starts_.push_back(static_cast<std::uint32_t>(text_.size()));
   text_ += entry;
   text_ += '\0';
+  return true;
 }
 
 bool RecipientList::has(const std::string& entry) const {

@@ -28,6 +28,7 @@ constexpr std::size_t most_reads = 20'000;  // that wait for the disk
 constexpr std::size_t most_clients = 10'000;
 constexpr double questions_per_client = 60;  // a minute
 constexpr double questions_in_all = 600;     // a minute
+constexpr std::uint64_t nobody = 1;          // no primary's hash: what is in doubt counts as said by another one
 
 std::int64_t seconds(WallTime time) {
   return std::chrono::duration_cast<std::chrono::seconds>(time.time_since_epoch()).count();
@@ -37,6 +38,16 @@ std::string everyone_at(const Mailbox& mailbox) {
   return "@" + domain_key(mailbox.domain);
 }
 
+std::string domain_in(const std::string& key) {
+  return key.substr(key.rfind('@') + 1);
+}
+
+std::uint64_t fnv1a(std::string_view text) {  // the same for ever: it is on disk
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
 // What a clock that was ahead has dated into the future is worth nothing.
 bool lasts(const Remembered& what, WallTime now, std::chrono::seconds lifetime) {
   const std::chrono::seconds age(seconds(now) - what.at);
@@ -44,14 +55,17 @@ bool lasts(const Remembered& what, WallTime now, std::chrono::seconds lifetime) 
 }
 
 const Primaries::Answer takes_everybody{Callout::accepted, "the primary takes every recipient"};
+const Primaries::Answer known_before{Callout::accepted, "known to an earlier primary; this one gives no answer now"};
 
 constexpr const char* outcome_names[] = {"accepted", "refused", "inconclusive"};
 
 }  // namespace
 
-Known judge(const Remembered& what, WallTime now, bool primary_down) {
-  if (what.good) return primary_down || seconds(now) - what.at <= good_for.count() ? Known::good : Known::unknown;
-  return lasts(what, now, bad_for) ? Known::bad : Known::unknown;
+Known judge(const Remembered& what, WallTime now, bool primary_down, bool same_primary) {
+  const bool recent = what.good ? seconds(now) - what.at <= good_for.count() : lasts(what, now, bad_for);
+  if (what.good && primary_down) return Known::good;
+  if (!recent || !same_primary) return Known::unknown;
+  return what.good ? Known::good : Known::bad;
 }
 
 struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
@@ -84,6 +98,11 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     return own->take(now) && everybody.take(now);
   }
 
+  std::uint64_t primary_of(const std::string& key) const { return fnv1a(primaries.hosts(domain_in(key))); }
+  bool same_primary(const Remembered& what, const std::string& key) const {
+    return what.primary == 0 || what.primary == primary_of(key);
+  }
+
   // Absent: the store fails or takes too long.
   Task<std::optional<Remembered>> recall(std::string key) {
     if (const auto known = recalled(key)) co_return known;
@@ -110,14 +129,15 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     const Remembered* known = recent.find(key);
     return known != nullptr ? std::optional(*known) : std::nullopt;
   }
-  void learn(const std::string& key, bool good) {
-    const std::int64_t now = seconds(clock.now());
+  void learn(const std::string& key, bool good, std::uint64_t primary) {
+    const Remembered record{good, seconds(clock.now()), primary};
     const std::scoped_lock lock(mutex);
     const Remembered* known = recent.find(key);
-    if (known != nullptr && known->good && good && lasts(*known, clock.now(), fresh)) return;
-    recent.insert(key, {good, now});
+    const bool same = known != nullptr && known->good == good && known->primary == primary;
+    if (same && good && lasts(*known, clock.now(), fresh)) return;
+    recent.insert(key, record);
     if (unwritten.size() >= most_unwritten) return;
-    unwritten.emplace_back(key, Remembered{good, now});
+    unwritten.emplace_back(key, record);
     if (unwritten.size() == 1) asio::post(thread, [self = shared_from_this()] { self->write(); });
   }
   void write() {  // store thread
@@ -126,23 +146,42 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
       const std::scoped_lock lock(mutex);
       records.swap(unwritten);
     }
+    RecipientStore::Records doubts;
+    for (const auto& [key, record] : records) {
+      const auto at = key.rfind('@');
+      const bool refused = !record.good && at != key.npos && at > 0;
+      if (const auto all = refused ? doubt(key.substr(at), record.at) : std::nullopt)
+        doubts.emplace_back(key.substr(at), *all);
+    }
+    records.insert(records.end(), doubts.begin(), doubts.end());
     store.put(records);
+  }
+  // That a domain's primary takes everybody, since it has refused somebody. What it took stays known to have been, so
+  // that nobody passes for unheard of while it is down.
+  std::optional<Remembered> doubt(const std::string& domain, std::int64_t since) {  // store thread
+    std::optional<Remembered> all = read(domain);
+    if (!all || !all->good || all->primary == nobody || all->at > since) return std::nullopt;
+    all->primary = nobody;
+    const std::scoped_lock lock(mutex);
+    recent.insert(domain, *all);
+    return all;
   }
 
   // Asks, counts, and learns what it may: a primary that has just come back, perhaps without its users, refuses nobody
   // for good.
   Task<Answer> call(std::string address, std::string key) {
+    const std::uint64_t primary = primary_of(key);  // a reload may name another one meanwhile
     Answer answer = co_await primaries.call(std::move(address), std::chrono::steady_clock::now() + longest_question);
     metrics.count("callouts_total", {{"outcome", outcome_names[static_cast<std::size_t>(answer.outcome)]}});
-    const bool sound = primaries.is_up(key.substr(key.rfind('@') + 1));
+    const bool sound = primaries.is_up(domain_in(key));
     if (answer.outcome == Callout::refused && !sound) answer.outcome = Callout::inconclusive;
-    if (answer.outcome != Callout::inconclusive) learn(key, answer.outcome == Callout::accepted);
+    if (answer.outcome != Callout::inconclusive) learn(key, answer.outcome == Callout::accepted, primary);
     co_return answer;
   }
-  // Does the primary take any local part? Absent: nobody has asked within a day.
+  // Does the primary take any local part? Absent: nobody has asked it within a day.
   Task<std::optional<bool>> takes_all(std::string domain) {
-    const auto known = co_await recall(std::move(domain));
-    const bool valid = known && lasts(*known, clock.now(), accept_all_for);
+    const auto known = co_await recall(domain);
+    const bool valid = known && lasts(*known, clock.now(), accept_all_for) && same_primary(*known, domain);
     co_return valid ? std::optional(known->good) : std::nullopt;
   }
   Task<> verify(std::shared_ptr<Asking> question, Mailbox recipient) {
@@ -168,7 +207,7 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     if (!watch.settled(bad_for)) return;
     const WallTime now = clock.now();
     const bool round = store.expire([&](const std::string& key, const Remembered& record) {
-      return judge(record, now, primaries.is_down(key.substr(key.rfind('@') + 1))) == Known::unknown;
+      return judge(record, now, primaries.is_down(domain_in(key)), true) == Known::unknown;
     });
     if (round) metrics.set("recipient_memory_records", static_cast<double>(store.size()));
   }
@@ -225,17 +264,30 @@ void RecipientMemory::start() {
 }
 
 Task<Known> RecipientMemory::recall(Mailbox recipient) {
-  const auto own = co_await impl_->recall(recipient.key());
+  const std::string key = recipient.key(), everyone = everyone_at(recipient);
+  const auto own = co_await impl_->recall(key);
   const bool down = impl_->primaries.is_down(recipient.domain);
-  const Known known = own ? judge(*own, impl_->clock.now(), down) : Known::unclear;
+  const Known known = own ? judge(*own, impl_->clock.now(), down, impl_->same_primary(*own, key)) : Known::unclear;
   if (!down || known == Known::good || known == Known::bad) co_return known;
-  // Of a primary that takes everybody no address is remembered; its word holds until it can be asked again.
-  const auto all = co_await impl_->recall(everyone_at(recipient));
-  if (all && all->good) co_return Known::good;
+  // Of a primary that takes everybody no address is remembered; its word holds until it can be asked again. That of
+  // another one tells that users may be unknown to us.
+  const auto all = co_await impl_->recall(everyone);
+  if (all && all->good) co_return impl_->same_primary(*all, everyone) ? Known::good : Known::unclear;
   co_return all ? known : Known::unclear;
 }
 
 Task<Primaries::Answer> RecipientMemory::ask(Gate& gate, Mailbox recipient, IpAddress client, SteadyTime deadline) {
+  const std::string key = recipient.key();
+  const Primaries::Answer answer = co_await ask_primary(gate, std::move(recipient), client, deadline);
+  if (answer.outcome != Callout::inconclusive) co_return answer;
+  const auto own = co_await impl_->recall(key);
+  const bool another = own && own->good && !impl_->same_primary(*own, key);
+  const bool good = another && judge(*own, impl_->clock.now(), false, true) == Known::good;
+  co_return good ? known_before : answer;
+}
+
+Task<Primaries::Answer> RecipientMemory::ask_primary(Gate& gate, Mailbox recipient, IpAddress client,
+                                                     SteadyTime deadline) {
   const std::string key = recipient.key();
   const auto all = co_await impl_->takes_all(everyone_at(recipient));
   if (all.value_or(false)) co_return takes_everybody;
@@ -259,11 +311,13 @@ Task<Primaries::Answer> RecipientMemory::ask(Gate& gate, Mailbox recipient, IpAd
 }
 
 void RecipientMemory::accepted(const std::string& address) {
-  impl_->learn(Mailbox::split(address).key(), true);
+  const std::string key = Mailbox::split(address).key();
+  impl_->learn(key, true, impl_->primary_of(key));
 }
 
 void RecipientMemory::refused(const std::string& address) {
-  impl_->learn(Mailbox::split(address).key(), false);
+  const std::string key = Mailbox::split(address).key();
+  impl_->learn(key, false, impl_->primary_of(key));
 }
 
 void RecipientMemory::stop() {

@@ -16,16 +16,21 @@ constexpr std::size_t most_records =
     1'000'000;                            // what deliveries and callouts bring in a month; then only memory learns
 constexpr std::size_t longest_key = 512;  // RFC 5321 4.5.3.1: 320
 
-// "+1795449663" or "-1795449663"
+// "+1795449663 PRIMARY" or "-1795449663 PRIMARY", in hex; without, where that was not noted
 std::string encode(const Remembered& record) {
-  return fmt::format("{}{}", record.good ? '+' : '-', record.at);
+  std::string text = fmt::format("{}{}", record.good ? '+' : '-', record.at);
+  if (record.primary != 0) text += fmt::format(" {:x}", record.primary);
+  return text;
 }
 
 Remembered decode(std::string_view value) {
   Remembered record;
   if (value.empty() || (value[0] != '+' && value[0] != '-')) return record;
-  const auto [end, error] = std::from_chars(value.data() + 1, value.data() + value.size(), record.at);
-  if (error != std::errc() || end != value.data() + value.size()) return {};
+  const char* const last = value.data() + value.size();
+  auto number = std::from_chars(value.data() + 1, last, record.at);
+  if (number.ec == std::errc() && number.ptr != last && *number.ptr == ' ')
+    number = std::from_chars(number.ptr + 1, last, record.primary, 16);
+  if (number.ec != std::errc() || number.ptr != last) return {};
   record.good = value[0] == '+';
   return record;
 }

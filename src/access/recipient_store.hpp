@@ -1,5 +1,5 @@
 // What is remembered of recipients, on disk: address (Mailbox::key(), or "@domain" for a primary that takes everybody)
-// -> was it taken, and when we learnt that.
+// -> was it taken, when we learnt that, and from whom.
 //
 // Thread: one, which may block. A store that fails closes itself and is opened again a minute later; until then it
 // tells nothing and takes nothing.
@@ -20,7 +20,8 @@ namespace greymx::access {
 
 struct Remembered {
   bool good = false;
-  std::int64_t at = 0;  // seconds since 1970; 0 = never heard of
+  std::int64_t at = 0;        // seconds since 1970; 0 = never heard of
+  std::uint64_t primary = 0;  // that said so: a hash of its hosts; 0 = was not noted
   bool operator==(const Remembered&) const = default;
 };
 

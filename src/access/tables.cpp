@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <sstream>
 
 namespace greymx::access {
@@ -37,6 +38,21 @@ std::string half_an_export(const config::Domain& domain, std::size_t before, std
       domain.recipients, now, domain.name, before);
   if (!has_list) text += "; until then " + domain.name + " counts as one without a list";
   return text;
+}
+
+// One file may serve many domains, but what relay.conf does not have may be misspelt.
+std::optional<config::Diagnostic> about_others(const config::Config& config, const std::string& path,
+                                               const RecipientList::Others& others) {
+  RecipientList::Skipped all;
+  for (const auto& [name, skipped] : others) {
+    if (config.find_domain(name) != nullptr) continue;
+    all.first_line = all.lines == 0 ? skipped.first_line : std::min(all.first_line, skipped.first_line);
+    all.lines += skipped.lines;
+  }
+  if (all.lines == 0) return std::nullopt;
+  return config::Diagnostic{path, all.first_line, 1,
+                            fmt::format("not an address of a domain in relay.conf: left out ({} line{} in all)",
+                                        all.lines, all.lines == 1 ? "" : "s")};
 }
 
 // "SIZE KEY" a line.
@@ -89,10 +105,16 @@ Tables::Loaded Tables::load(const config::Config& config, const std::shared_ptr<
   for (const config::Domain& domain : config.domains) {
     if (domain.recipients.empty()) continue;
     refresh(list_key(domain), domain.recipients, [&](Piece& piece) {
-      auto list = RecipientList::read(domain.recipients, domain);
+      RecipientList::Others others;
+      auto list = RecipientList::read(domain.recipients, domain, &others);
       if (!list) return unreadable(recipients_key(domain), list.error());
+      auto warning = about_others(config, domain.recipients, others);
+      const bool told =
+          std::ranges::any_of(loaded.warnings, [&](const auto& w) { return w.file == domain.recipients; });
+      if (warning && !told) loaded.warnings.push_back(std::move(*warning));
       const std::size_t before = piece.size, now = (*list)->size();
-      const bool believed = reload == Reload::command || (now > 0 && now * 5 >= before * 4);
+      const bool same = piece.list && now == before;  // an empty one, too, that the admin had adopted
+      const bool believed = reload == Reload::command || same || (now > 0 && now * 5 >= before * 4);
       if (believed) {
         piece.list = std::move(*list);
         piece.size = now;
@@ -203,6 +225,7 @@ Tables::Loaded TableWatcher::reload(config::ConfigPtr config, Reload reload) {
 
 void TableWatcher::tell(const Tables::Loaded& loaded) {
   for (const config::Diagnostic& error : loaded.errors) log_.error("master", error.to_string());
+  for (const config::Diagnostic& warning : loaded.warnings) log_.warning("master", warning.to_string());
   if (!loaded.errors.empty() && loaded.tables) log_.warning("master", "files with errors are used as they were before");
   if (loaded.tables && loaded.tables->held_back() != tables_->held_back()) next_alert_ = {};
 }

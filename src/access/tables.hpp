@@ -25,8 +25,9 @@ enum class Reload : std::uint8_t { none, signal, command };
 class Tables {
  public:
   struct Loaded {
-    std::shared_ptr<const Tables> tables;    // null: a file is bad and there is no earlier version of it
-    std::vector<config::Diagnostic> errors;  // each such file keeps its earlier version
+    std::shared_ptr<const Tables> tables;      // null: a file is bad and there is no earlier version of it
+    std::vector<config::Diagnostic> errors;    // each such file keeps its earlier version
+    std::vector<config::Diagnostic> warnings;  // of lines that were left out of what was read
   };
   // Reads what has changed since `previous`. A list of recipients that is empty or more than 20 % shorter than the one
   // before, in an earlier run of the daemon too, is only believed if the admin asked for it; without an earlier version

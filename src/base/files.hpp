@@ -44,9 +44,10 @@ class Files {
 
 std::unique_ptr<Files> system_files();
 
-// By which to see that a file has changed; all zero: it is absent.
+// By which to see that a file has changed, or who may read it; all zero: it is absent.
 struct FileStamp {
   std::int64_t modified = 0;  // nanoseconds
+  std::int64_t changed = 0;   // the same, of its inode: permissions, too
   std::uint64_t size = 0;
   std::uint64_t inode = 0;
   static FileStamp of(const std::string& path);

@@ -49,6 +49,7 @@ class PrimaryBridge final : public access::Primaries, public relay::RecipientObs
   bool is_up(const std::string& domain) const override;
   bool is_down(const std::string& domain) const override;
   bool is_primary_address(const IpAddress& ip) const override { return relay_->is_primary_address(ip); }
+  std::string hosts(const std::string& domain) const override { return relay_->hosts(domain); }
   Task<Answer> call(std::string address, SteadyTime deadline) override;
 
   void accepted(const std::string& address) override { memory_->accepted(address); }

@@ -22,6 +22,7 @@ struct Append {
   std::vector<std::vector<char>> body;  // pieces
   std::uint32_t body_length = 0;
   std::uint32_t body_crc = 0;
+  std::string arrival;            // what the log says of a new message
   std::optional<Places> only_if;  // compaction: dropped if the message has changed its places meanwhile
   std::optional<Waiter> waiter;
 };

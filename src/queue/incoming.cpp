@@ -1,5 +1,9 @@
 #include "queue/incoming.hpp"
 
+#include <fmt/format.h>
+
+#include "base/mailbox.hpp"
+
 namespace greymx::queue {
 
 namespace {
@@ -133,6 +137,8 @@ class Body final : public Incoming {
     for (RecipientState& recipient : message.state.recipients) recipient.next_attempt = parts_.clock.now();
     message.envelope = std::move(envelope);
     Append append = make_append(make_entry(id_, message), 0, encode(message));
+    append.arrival = fmt::format("from=<{}>, size={}, nrcpt={} ({})", printable(message.envelope.reverse_path), size_,
+                                 message.envelope.recipients.size(), message.state.held ? "on hold" : "queue active");
     if (!own_file_) {
       append.body = std::exchange(pieces_, {});
       append.body_length = static_cast<std::uint32_t>(size_);

@@ -200,8 +200,14 @@ Result<> Quarantine::keep(Segment& segment, const Damage& damage) {
   if (auto written = (*to)->write(0, std::span(bytes).first(*read)); !written) return written;
   if (auto synced = (*to)->sync(); !synced) return synced;
   if (auto synced = files_.sync_directory(directory_ + corrupt_directory); !synced) return synced;
-  report(fmt::format("{}: {} bytes at {} are damaged; they are kept in {}{}", segment.name(), damage.bytes,
-                     damage.offset, directory_, copy));
+  const auto is_news = [&] {
+    const std::scoped_lock lock(mutex_);
+    return told_.emplace(segment.number(), damage.offset).second;
+  };
+  if (is_news()) {
+    report(fmt::format("{}: {} bytes at {} are damaged; they are kept in {}{}", segment.name(), damage.bytes,
+                       damage.offset, directory_, copy));
+  }
   return {};
 }
 

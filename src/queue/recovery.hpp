@@ -6,6 +6,9 @@
 // errors are returned. One thread, before any other is started.
 #pragma once
 
+#include <mutex>
+#include <set>
+
 #include "base/alerts.hpp"
 #include "base/log.hpp"
 #include "queue/index.hpp"
@@ -16,6 +19,7 @@ namespace greymx::queue {
 class Quarantine {
  public:
   Quarantine(Files& files, std::string directory, Log& log, Alerts& alerts);
+  // Told of once: who recovers the segment finds it, and who moves the rest of it away finds it again.
   Result<> keep(Segment& segment, const Damage& damage);
   // All that is damaged in a segment. False if that cannot be done, or what is unread may heal: it must not be changed
   // or given up until the next start looks at it again.
@@ -32,6 +36,8 @@ class Quarantine {
   std::string directory_;
   Log& log_;
   Alerts& alerts_;
+  std::mutex mutex_;
+  std::set<std::pair<std::uint32_t, std::uint64_t>> told_;  // segment and offset
 };
 
 struct Recovered {

@@ -331,6 +331,9 @@ void Writer::seal(bool last) {
 void Writer::settle(Batch& batch) {
   const WallTime now = clock_.now();
   const auto messages = static_cast<std::size_t>(std::ranges::count_if(batch.records, new_mail));
+  for (const Append& append : batch.records) {  // before anybody can deliver it
+    if (!append.arrival.empty()) log_.info("qmgr", append.entry.id, append.arrival);
+  }
   std::unique_lock lock(books_.mutex);
   for (const Append& append : batch.records) settle_record(append, now);
   writing_.clear();
@@ -396,8 +399,9 @@ void Writer::abandon(Batch& batch, const Error& error) {
   lock.unlock();
   if (news) {
     log_.error("spool", text);
-    alerts_.raise("the spool cannot be written",
-                  text + "\nNew mail is refused until it can be; nothing that was accepted is lost. Look at the disk.");
+    alerts_.raise(
+        "the spool cannot be written",
+        error.text + ". New mail is refused until it can be; nothing that was accepted is lost. Look at the disk.");
   }
   std::vector<Waiter> waiters = std::move(batch.barriers);
   take_waiters(batch.records, waiters);

@@ -128,11 +128,15 @@ Task<Connected> Connector::open(std::vector<Endpoint> avoid) {
       co_return result;
     }
     if (result.ours) break;
-    if (failed_.size() > 100) failed_.clear();  // a zone that changes its addresses all the time
-    failed_[host.endpoint] = std::chrono::steady_clock::now();
+    failed(host.endpoint);
   }
   result.others = others;
   co_return result;
+}
+
+void Connector::failed(const Endpoint& host) {
+  if (failed_.size() > 100) failed_.clear();  // a zone that changes its addresses all the time
+  failed_[host] = std::chrono::steady_clock::now();
 }
 
 Task<Connected> Connector::try_host(Host host) {

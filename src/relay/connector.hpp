@@ -40,6 +40,7 @@ class Connection {
   Host host;
   unsigned messages = 0;  // given to it so far
   bool kept = false;      // has been idle: the server may have closed it meanwhile
+  bool served = false;    // it took a message
   SteadyTime idle_since{};
 
  private:
@@ -59,6 +60,8 @@ class Connector {
   Connector(Parts& parts, DestinationSettings settings);
   // A new connection, to none of `avoid`.
   Task<Connected> open(std::vector<Endpoint> avoid);
+  // It took a connection that was of no use: others come first for a while.
+  void failed(const Endpoint& host);
   unsigned connections() const { return *open_; }            // that live now
   const std::vector<Host>& known() const { return known_; }  // the last good route
   void know(std::vector<Host> hosts) { known_ = std::move(hosts); }
@@ -74,7 +77,7 @@ class Connector {
   std::shared_ptr<smtp::TlsClient> tls_;  // once it is needed
   std::vector<Host> known_;
   SteadyTime next_complaint_{};
-  std::map<Endpoint, SteadyTime> failed_;  // when a host last did not answer
+  std::map<Endpoint, SteadyTime> failed_;  // when a host last did not serve us
   std::shared_ptr<unsigned> open_ = std::make_shared<unsigned>(0);
 };
 

@@ -55,6 +55,13 @@ std::vector<Fate> take_open(std::vector<Fate>& fates, bool some) {
   return result;
 }
 
+bool puts_mail_off(const std::vector<smtp::Answer>& answers) {
+  return std::ranges::any_of(answers, [](const smtp::Answer& answer) {
+    const bool transient = answer.reply.code / 100 == 4 || answer.reply.code == 503;
+    return answer.stage == smtp::Stage::mail && answer.kind == smtp::Answer::Kind::reply && transient;
+  });
+}
+
 bool all_unable(const std::vector<Fate>& fates) {
   return std::all_of(fates.begin(), fates.end(), [](const Fate& fate) { return fate.unable; });
 }
@@ -81,15 +88,17 @@ class Worker {
   bool withdrawn(const Job& job) const;
   Task<bool> deliver(Job& job);
   Task<std::vector<Fate>> attempt(Job& job, bool& stale);
-  void log_activation(const Job& job);
   std::optional<Fate> impossible(const Job& job, std::size_t recipient) const;
   Task<std::optional<Outcome>> send_content(const Job& job);
+  Task<smtp::Answer> finish();
+  void drop_next();
   void put_away_connection() { destination_.give_back(std::move(connection_)); }
 
   Parts& parts_;
   Destination& destination_;
   std::unique_ptr<Connection> connection_;
-  std::unique_ptr<Job> next_;  // loaded while a reply was awaited
+  std::unique_ptr<Job> next_;                               // loaded while a reply was awaited
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>();  // a timer may fire when this is gone
 };
 
 Task<> Worker::run() {
@@ -98,7 +107,7 @@ Task<> Worker::run() {
     const bool served = co_await deliver(*job);
     job.reset();
     if (!served) {
-      next_.reset();
+      drop_next();
       // Up, and yet no connection serves us: whoever comes next would meet the same trouble at once.
       if (destination_.wants_worker()) co_await sleep_for(pause);
       co_return;
@@ -133,6 +142,10 @@ Task<std::unique_ptr<Job>> Worker::next_job() {
     std::vector<Fate> fates = stray(*job);
     co_await settle(parts_, destination_, *job, std::move(fates));
   }
+}
+
+void Worker::drop_next() {
+  if (std::exchange(next_, nullptr)) destination_.untake();
 }
 
 // Since it was loaded the admin deleted it, put it on hold, or reloaded a relay.conf that sends it elsewhere.
@@ -187,7 +200,6 @@ std::vector<Fate> Worker::stray(const Job& job) {
 Task<bool> Worker::deliver(Job& job) {
   std::vector<Endpoint> asked;
   std::vector<Fate> open;
-  bool active = false;
   bool useless = false;  // the connection had last broke and had delivered nothing
   bool able = true;      // the host asked last offers what any of the open ones needs
   for (unsigned hosts = 0; hosts < hosts_a_message && asked.size() < hosts_asked;) {
@@ -208,18 +220,19 @@ Task<bool> Worker::deliver(Job& job) {
     }
     if (withdrawn(job)) break;  // while the connection was opened
     job.sending = now();
-    if (!std::exchange(active, true)) log_activation(job);
     asked.push_back(connection_->host.endpoint);
     bool stale = false;
     std::vector<Fate> fates = co_await attempt(job, stale);
     const bool broken = connection_ && !connection_->session->usable();
     const bool fresh = connection_ && connection_->messages <= 1;
-    if (broken) connection_.reset();
+    if (broken || stale) connection_.reset();
     if (stale) {
       asked.pop_back();
       continue;
     }
     const bool some = any_delivered(fates);
+    if (connection_ && some) connection_->served = true;
+    if (broken && !some) destination_.useless(asked.back());
     open = take_open(fates, some);
     able = !all_unable(open);
     useless = broken && fresh && !some;
@@ -238,15 +251,6 @@ Task<bool> Worker::deliver(Job& job) {
   if (!open.empty()) co_await settle(parts_, destination_, job, std::move(open));
   if (connection_ && connection_->messages >= parts_.config->delivery.messages_per_connection) put_away_connection();
   co_return !useless || !destination_.broke_again();
-}
-
-void Worker::log_activation(const Job& job) {
-  const queue::Message& message = job.loaded.message;
-  const Envelope& envelope = message.envelope;
-  if (job.recipients.front() != 0 || message.state.recipients.front().attempts > 0) return;
-  parts_.log.info("qmgr", message.id,
-                  fmt::format("from=<{}>, size={}, nrcpt={} (queue active)", printable(envelope.reverse_path),
-                              message.size, envelope.recipients.size()));
 }
 
 // What the server cannot take, by its own word.
@@ -296,7 +300,8 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
                                     .xforward = for_client && destination_.settings().xforward};
   smtp::EnvelopeResult result = co_await session.envelope(std::move(transaction));
   if (result.replied) destination_.heard();
-  stale = connection_->kept && !result.replied;
+  // It may have closed the connection meanwhile, or take only so many messages over one.
+  stale = connection_->kept && (!result.replied || (connection_->served && puts_mail_off(result.answers)));
   connection_->kept = true;
   ++connection_->messages;
   const bool server_reports = session.server().dsn;
@@ -306,7 +311,7 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
     if (!end) {
       // The reply takes a while: time to load the next message.
       if (!next_ && destination_.wants_worker()) next_ = co_await next_job();
-      const smtp::Answer answer = co_await session.finish();
+      const smtp::Answer answer = co_await finish();
       if (answer.kind == smtp::Answer::Kind::reply) destination_.heard();
       end = judge(answer, host);
     }
@@ -321,6 +326,16 @@ Task<std::vector<Fate>> Worker::attempt(Job& job, bool& stale) {
     fates.push_back(std::move(fate));
   }
   co_return fates;
+}
+
+// The reply to the dot. The next message does not wait for one that takes its time.
+Task<smtp::Answer> Worker::finish() {
+  asio::steady_timer patience(parts_.executor, pause);
+  patience.async_wait([this, alive = std::weak_ptr{alive_}](const boost::system::error_code& error) {
+    if (!error && !alive.expired()) drop_next();
+  });
+  const smtp::Answer answer = co_await connection_->session->finish();
+  co_return answer;
 }
 
 Task<std::optional<Outcome>> Worker::send_content(const Job& job) {

@@ -397,6 +397,11 @@ void Destination::give_back(std::unique_ptr<Connection> connection) {
   wakes_.notify_all();
 }
 
+void Destination::useless(const Endpoint& host) {
+  connector_.failed(host);
+  std::erase_if(idle_, [&](const auto& connection) { return connection->host.endpoint == host; });
+}
+
 Task<> Destination::quit(std::unique_ptr<Connection> connection) {
   co_await connection->session->quit();
 }

@@ -25,8 +25,10 @@ const config::Domain* entry_for(const config::Config& config, const std::string&
 DestinationSettings settings_for(const config::Config& config, const std::string& domain);
 // What shares one destination by configuration: the entry's shown name, or the domain where each goes its own way.
 std::string name_of(const config::Config& config, const std::string& domain);
-std::string shown_name(const config::Domain& domain);    // "*.example.com" for wildcards
-std::string example_of(const config::Domain& domain);    // a domain of the spool's kind that the entry covers
+std::string shown_name(const config::Domain& domain);  // "*.example.com" for wildcards
+std::string example_of(const config::Domain& domain);  // a domain of the spool's kind that the entry covers
+// The spool's domain `domain` as it is shown and selected: mail for bare Postmaster is the first entry's.
+std::string shown_domain(const config::Config& config, const std::string& domain);
 bool has_one_destination(const config::Domain& domain);  // by MX each subdomain goes its own way, when it has mail
 inline constexpr char reports_label[] = "reports";       // where reports go, if all go one way
 
@@ -74,12 +76,15 @@ class Destination : public std::enable_shared_from_this<Destination> {
   // --- for its workers ---------------------------------------------------------------------------------------------
   std::optional<Taken> take();
   bool wants_worker() { return may_work(workers_ - 1); }              // is this one not too many?
+  void untake() { --takes_; }                                         // what was taken is put back untried
   Task<Connected> acquire(std::vector<Endpoint> avoid);               // an idle connection or a new one
   void give_back(std::unique_ptr<Connection> connection);             // broken or worn out ones too
   void heard() { last_contact_ = std::chrono::steady_clock::now(); }  // it replied
   void message_done(QueueId id, const Answered& answered);
   // A new connection broke and delivered nothing; was it the same with the one before?
   bool broke_again() { return ++useless_ > 1; }
+  // `host` broke a connection off and took nothing over it.
+  void useless(const Endpoint& host);
   void trouble() { drain_.trouble(std::chrono::steady_clock::now()); }
 
  private:

@@ -14,6 +14,10 @@ std::string shown_name(const config::Domain& domain) {
   return (domain.wildcard ? "*." : "") + domain.name;
 }
 
+std::string shown_domain(const config::Config& config, const std::string& domain) {
+  return domain.empty() && !config.domains.empty() ? shown_name(config.domains.front()) : domain;
+}
+
 std::string example_of(const config::Domain& domain) {
   return domain.wildcard ? "any." + domain.name : domain.name;
 }

@@ -265,7 +265,8 @@ Task<Reply> Relay::Impl::etrn(std::string node, Client client) {
                                   [&](const Host& host) { return host.endpoint.address == client.address; });
   }
   if (!allowed) co_return Reply{459, {}, fmt::format("Node {} not allowed: not a domain of yours", shown_node)};
-  const auto concerns = [&](const std::string& domain) {
+  const auto concerns = [&](const std::string& queued) {
+    const std::string domain = shown_domain(*parts.config, queued);
     return domain == *name || (below && is_in_domain(domain, *name));
   };
   std::uint64_t pending = 0, held = 0;
@@ -326,8 +327,10 @@ void Relay::flush_domain(std::string domain) {
   const std::string name = canonical_domain(below ? domain.substr(2) : domain).value_or(domain);
   asio::post(impl_->parts.executor, [impl = impl_, name, below] {
     impl->flush([&](const std::string& queued) {
-      if (name == reports_label) return entry_for(*impl->parts.config, queued) == nullptr;
-      return below ? queued != name && is_in_domain(queued, name) : queued == name;
+      const config::Config& config = *impl->parts.config;
+      if (name == reports_label) return entry_for(config, queued) == nullptr;
+      const std::string shown = shown_domain(config, queued);
+      return below ? shown != name && is_in_domain(shown, name) : shown == name;
     });
   });
 }
@@ -345,6 +348,10 @@ std::vector<PrimaryStatus> Relay::status() const {
 
 Health Relay::health(const std::string& domain) const {
   return impl_->shown()->look(domain).health;
+}
+
+std::string Relay::hosts(const std::string& domain) const {
+  return impl_->shown()->hosts(domain);
 }
 
 std::uint64_t Relay::size_limit(const std::string& domain) const {

@@ -79,6 +79,8 @@ class Relay {
   std::uint64_t largest_size_limit() const;                   // of all our domains; 0: one has none, or it is unknown
   std::set<IpAddress> own_addresses() const;                  // of all our primaries, as far as they are known
   bool is_primary_address(const IpAddress& ip) const;         // an address of an explicit primary
+  // Of its primary, as relay.conf names them; "mx" and the port where it does not.
+  std::string hosts(const std::string& domain) const;
   Task<ProbeResult> probe(std::string address, SteadyTime deadline);  // resumes on the caller's executor
   // RFC 1985: "example.com", "@example.com" (and what is below it), "#example.com". 459 unless the client is trusted or
   // an address of that domain's primary. Due and tried now, as a primary that may be half dead is tried.

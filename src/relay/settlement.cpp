@@ -87,6 +87,9 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
   // What an admin deleted or put on hold meanwhile may have been delivered; it is not returned.
   const bool withdrawn = !parts.spool.contains(message.id) || parts.spool.held(message.id);
   const bool too_old = !withdrawn && expired(parts, job);
+  // A reload may have named another primary meanwhile, for which this one does not speak.
+  const bool present = settings_for(*parts.config, job.taken.domain()).key == destination.settings().key;
+  const bool teaches = destination.own() && present;
   const std::string label = metrics_label(parts, destination, job);
   Changes changes, relayed_changes;
   std::vector<ReportedRecipient> failed, too_late, relayed;
@@ -100,7 +103,7 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
     }
     log_fate(parts, job, fate);
     parts.metrics.count("deliveries_total", {{"domain", label}, {"result", std::string(to_string(outcome.result))}});
-    if (destination.own()) teach(parts, fate, recipient.address, refusals_count);
+    if (teaches) teach(parts, fate, recipient.address, refusals_count);
     ReportedRecipient about{fate.index, outcome.dsn, fate.remote, outcome.said, outcome.reason};
     if (outcome.result == Result::delivered) {
       RecipientState state = message.state.recipients[fate.index];

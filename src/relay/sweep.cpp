@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <set>
 
+#include "relay/destination.hpp"
+
 namespace greymx::relay {
 
 namespace {
@@ -132,7 +134,8 @@ bool Sweep::crowded() const {
 void Sweep::note_near(const queue::Message& message, const Due& due) {
   if (message.envelope.origin == Origin::report) return;
   if (due.first_expiry - parts_.clock.now() > parts_.config->queue.lifetime / 10) return;
-  Near& near = near_[queue::schedule_domain(message.envelope.recipients[due.first_to_expire].address)];
+  const std::string& address = message.envelope.recipients[due.first_to_expire].address;
+  Near& near = near_[shown_domain(*parts_.config, queue::schedule_domain(address))];
   ++near.messages;
   if (due.first_expiry < near.expires) near.first = message.id, near.expires = due.first_expiry;
 }

@@ -1,5 +1,7 @@
 #include "relay/view.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace greymx::relay {
@@ -63,6 +65,15 @@ View::Seen View::look(const std::string& domain) const {
   if (const auto it = by_entry_.find(entry); it != by_entry_.end()) return it->second;
   const auto it = by_key_.find(settings_for(*config_, domain).key);
   return it == by_key_.end() ? Seen() : it->second;
+}
+
+std::string View::hosts(const std::string& domain) const {
+  const config::Domain* entry = config_->find_domain(domain);
+  if (entry == nullptr) return {};
+  if (entry->primary.empty()) return fmt::format("mx:{}", config_->delivery.mx_port);
+  std::string text;
+  for (const config::HostPort& host : entry->primary) text += (text.empty() ? "" : ",") + host.to_string();
+  return text;
 }
 
 std::vector<PrimaryStatus> View::status(const std::vector<queue::DomainSummary>& queued) const {

@@ -20,6 +20,7 @@ class View {
   View(config::ConfigPtr config, const std::map<std::string, std::shared_ptr<Destination>>& by_key);
 
   Seen look(const std::string& domain) const;
+  std::string hosts(const std::string& domain) const;
   // The largest that some primary takes; 0: one has no limit, or its limit is not known.
   std::uint64_t largest_size_limit() const { return largest_size_limit_; }
   bool is_primary_address(const IpAddress& ip) const { return primary_addresses_.contains(ip); }

@@ -31,6 +31,7 @@ class FakePrimaries final : public access::Primaries {
   bool is_up(const std::string&) const override { return up; }
   bool is_down(const std::string&) const override { return !up; }
   bool is_primary_address(const IpAddress& ip) const override { return addresses.contains(ip.to_string()); }
+  std::string hosts(const std::string&) const override { return "mx1.example.com:25"; }
   std::uint64_t size_limit(const std::string& domain) const;
   std::uint64_t largest_size_limit() const;
   Task<Answer> call(std::string address, SteadyTime deadline) override;

@@ -45,6 +45,7 @@ class FakePrimaries final : public access::Primaries {
   std::set<std::string> down;
   std::set<std::string> suspect;  // neither up nor down
   std::set<IpAddress> addresses;
+  std::string named = "mx1.example.com:25";        // the primary of every domain
   std::map<std::string, access::Callout> answers;  // by address; others as `otherwise`
   access::Callout otherwise = access::Callout::refused;
   std::vector<std::string> asked;
@@ -54,6 +55,7 @@ class FakePrimaries final : public access::Primaries {
   bool is_up(const std::string& domain) const override { return !down.contains(domain) && !suspect.contains(domain); }
   bool is_down(const std::string& domain) const override { return down.contains(domain); }
   bool is_primary_address(const IpAddress& ip) const override { return addresses.contains(ip); }
+  std::string hosts(const std::string&) const override { return named; }
   Task<Answer> call(std::string address, SteadyTime) override {
     asked.push_back(address);
     if (gate) co_await gate->wait(SteadyTime::max());

@@ -69,6 +69,7 @@ TEST_CASE("accepted is good for 31 days and while the primary is down, refused i
     std::chrono::seconds age;
     bool down;
     Known known;
+    bool same_primary = true;
   };
   const Case cases[] = {
       {true, 0s, false, Known::good},
@@ -82,13 +83,17 @@ TEST_CASE("accepted is good for 31 days and while the primary is down, refused i
       {false, 2h + 1s, false, Known::unknown},
       {false, 2h + 1s, true, Known::unknown},
       {true, -1h, false, Known::good},  // the clock was set back
+      {true, 0s, false, Known::unknown, false},
+      {true, 400 * 24h, true, Known::good, false},
+      {false, 0s, false, Known::unknown, false},
+      {false, 0s, true, Known::unknown, false},
   };
   for (const Case& c : cases) {
-    INFO(c.good << " " << c.age.count() << " s, down " << c.down);
-    CHECK(judge(at(c.age, c.good), clock.now(), c.down) == c.known);
+    INFO(c.good << " " << c.age.count() << " s, down " << c.down << ", same primary " << c.same_primary);
+    CHECK(judge(at(c.age, c.good), clock.now(), c.down, c.same_primary) == c.known);
   }
-  CHECK(judge(Remembered{}, clock.now(), true) == Known::unknown);
-  CHECK(judge(Remembered{}, WallTime(1h), false) == Known::unknown);  // never heard of, whatever the clock says
+  CHECK(judge(Remembered{}, clock.now(), true, true) == Known::unknown);
+  CHECK(judge(Remembered{}, WallTime(1h), false, true) == Known::unknown);  // never heard of, whatever the clock says
 }
 
 TEST_CASE("what a clock that was ahead has dated is not believed") {
@@ -163,6 +168,121 @@ TEST_CASE("a primary that takes a random local part is asked once a day, and no 
   CHECK(world.ask("one@example.com").outcome == Callout::refused);
   CHECK(world.asked("greymx-") == 2);
   CHECK(world.asked("one@example.com") == 1);
+}
+
+TEST_CASE("what another primary refused is asked again, over a restart too") {
+  World world;
+  const bool restarts = GENERATE(false, true);
+  CAPTURE(restarts);
+  world.memory->refused("joe@example.com");
+  CHECK(world.ask("jim@example.com").outcome == Callout::refused);
+  world.primaries.named = "mx2.example.com:25";
+  if (restarts) world.open();
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  CHECK(world.recall("jim@example.com") == Known::unknown);
+  world.primaries.answers["joe@example.com"] = Callout::accepted;
+  CHECK(world.ask("joe@example.com").outcome == Callout::accepted);
+  CHECK(world.asked("greymx-") == 2);  // the new one may take everybody
+  CHECK(world.recall("joe@example.com") == Known::good);
+  world.primaries.named = "mx1.example.com:25";  // back again
+  CHECK(world.recall("jim@example.com") == Known::bad);
+}
+
+TEST_CASE("that another primary took everybody does not count for this one, over a restart neither") {
+  World world;
+  const bool restarts = GENERATE(false, true);
+  CAPTURE(restarts);
+  world.primaries.otherwise = Callout::accepted;
+  CHECK(world.ask("one@example.com").outcome == Callout::accepted);
+  world.primaries.named = "mx2.example.com:25";
+  world.primaries.otherwise = Callout::refused;
+  if (restarts) world.open();
+  CHECK(world.ask("two@example.com").outcome == Callout::refused);
+  CHECK(world.recall("two@example.com") == Known::bad);
+}
+
+TEST_CASE("while a primary is down of which nothing is known, nobody counts as unheard of who may be known") {
+  World world;
+  world.primaries.otherwise = Callout::accepted;
+  CHECK(world.ask("one@example.com").outcome == Callout::accepted);
+  world.primaries.named = "mx2.example.com:25";
+  world.primaries.down = {"example.com"};
+  CHECK(world.recall("two@example.com") == Known::unclear);
+}
+
+TEST_CASE("whom another primary took is asked for again, and known where there is no answer") {
+  World world;
+  world.memory->accepted("joe@example.com");
+  world.memory->accepted("jim@example.com");
+  world.primaries.named = "mx2.example.com:25";
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  world.primaries.otherwise = Callout::inconclusive;
+  CHECK(world.ask("joe@example.com").outcome == Callout::accepted);
+  CHECK(world.ask("new@example.com").outcome == Callout::inconclusive);
+  world.primaries.down = {"example.com"};
+  CHECK(world.recall("joe@example.com") == Known::good);
+  world.primaries.down.clear();
+  world.primaries.otherwise = Callout::refused;
+  CHECK(world.ask("joe@example.com").outcome == Callout::refused);
+  CHECK(world.recall("joe@example.com") == Known::bad);
+  world.clock.advance(31 * 24h + 1s);
+  world.primaries.otherwise = Callout::inconclusive;
+  CHECK(world.ask("jim@example.com").outcome == Callout::inconclusive);
+}
+
+TEST_CASE("an answer is that of the primary that was asked") {
+  World world;
+  world.primaries.gate.emplace(world.io.get_executor());
+  const auto soon = std::chrono::steady_clock::now() + 20ms;
+  const auto answer = run(world.io, world.memory->ask(world.gate, Mailbox::split("joe@example.com"), client, soon));
+  CHECK(answer.outcome == Callout::inconclusive);
+  world.primaries.named = "mx2.example.com:25";  // the random local part is still being asked for
+  while (world.primaries.asked.size() < 2) {
+    world.primaries.gate->notify_all();
+    world.io.restart();
+    world.io.run_one();
+  }
+  world.primaries.named = "mx3.example.com:25";
+  while (world.gate.size() > 0) {
+    world.primaries.gate->notify_all();
+    world.io.restart();
+    world.io.run_one();
+  }
+  CHECK(world.recall("joe@example.com") == Known::unknown);
+  world.primaries.named = "mx2.example.com:25";
+  CHECK(world.recall("joe@example.com") == Known::bad);
+}
+
+TEST_CASE("a primary that refuses a recipient is asked again whether it takes everybody") {
+  World world;
+  world.primaries.otherwise = Callout::accepted;
+  CHECK(world.ask("one@example.com").outcome == Callout::accepted);
+  if (GENERATE(false, true)) world.open();  // what is on disk only counts as well
+  world.memory->refused("bad@example.com");
+  CHECK(world.recall("other@example.com") == Known::unknown);  // the store has come so far
+  world.primaries.down = {"example.com"};
+  CHECK(world.recall("two@example.com") == Known::unclear);
+  world.primaries.down.clear();
+  CHECK(world.ask("two@example.com").outcome == Callout::accepted);
+  CHECK(world.asked("greymx-") == 2);
+  world.memory->refused("worse@example.com");
+  CHECK(world.recall("others@example.com") == Known::unknown);
+  world.primaries.otherwise = Callout::refused;
+  CHECK(world.ask("two@example.com").outcome == Callout::refused);
+}
+
+TEST_CASE("what is on disk without its primary is believed") {
+  World world;
+  world.memory.reset();
+  {
+    RecipientStore store(world.directory / "recipients", world.clock, world.log, world.alerts);
+    const std::int64_t now =
+        std::chrono::duration_cast<std::chrono::seconds>(world.clock.now().time_since_epoch()).count();
+    store.put({{"joe@example.com", {true, now}}, {"bad@example.com", {false, now}}});
+  }
+  world.open();
+  CHECK(world.recall("joe@example.com") == Known::good);
+  CHECK(world.recall("bad@example.com") == Known::bad);
 }
 
 TEST_CASE("many who ask for one address wait for one callout") {
@@ -261,6 +381,8 @@ TEST_CASE("expired records leave the store, those of a primary that is down stay
   store.put(records);
   CHECK(store.get("user4@example.com") == Remembered{true, 1004});
   CHECK(store.get("absent@example.com") == Remembered{});
+  store.put({{"whose@example.com", {false, 1000, 0xfedcba9876543210}}});
+  CHECK(store.get("whose@example.com") == Remembered{false, 1000, 0xfedcba9876543210});
   const auto bad = [](const std::string&, const Remembered& record) { return !record.good; };
   int slices = 1;
   while (!store.expire(bad)) ++slices;
@@ -302,12 +424,14 @@ TEST_CASE("while a primary that takes everybody is down, all its addresses are g
   world.primaries.otherwise = Callout::accepted;
   CHECK(world.ask("one@example.com").outcome == Callout::accepted);
   world.memory->refused("bad@example.com");
+  CHECK(world.recall("other@example.com") == Known::unknown);  // the store has come so far
+  CHECK(world.ask("one@example.com").outcome == Callout::accepted);
   world.clock.advance(25h);
-  world.memory->refused("worse@example.com");
   CHECK(world.recall("two@example.com") == Known::unknown);
   world.primaries.down = {"example.com", "example.org"};
   CHECK(world.recall("two@example.com") == Known::good);
   CHECK(world.recall("bad@example.com") == Known::good);  // that was long ago
+  world.memory->refused("worse@example.com");
   CHECK(world.recall("worse@example.com") == Known::bad);
   CHECK(world.recall("two@example.org") == Known::unknown);
 }

@@ -1,5 +1,10 @@
 #include "access/tables.hpp"
 
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+
+#include <thread>
+
 #include "fixture.hpp"
 #include "support/catch.hpp"
 #include "support/fake_clock.hpp"
@@ -57,6 +62,10 @@ struct World {
     if (loaded.tables) adopted = loaded.tables;
     return loaded.tables != nullptr;
   }
+  void permit(const std::string& name, mode_t mode) const {
+    std::this_thread::sleep_for(20ms);  // the file system's clock ticks
+    REQUIRE(chmod((directory / name).c_str(), mode) == 0);
+  }
   bool rejects(const std::string& sender) const {
     return adopted->file(config->access.senders)->find_mailbox(Mailbox::split(sender)).has_value();
   }
@@ -64,6 +73,19 @@ struct World {
     const auto* list = adopted->recipients(config->domains[0]);
     return list == nullptr ? 0 : list->size();
   }
+};
+
+// For root, too, a file's rights count.
+class NotRoot {
+ public:
+  NotRoot() : before_(setfsuid(nobody)) {}
+  NotRoot(const NotRoot&) = delete;
+  NotRoot& operator=(const NotRoot&) = delete;
+  ~NotRoot() { setfsuid(static_cast<uid_t>(before_)); }
+
+ private:
+  static constexpr uid_t nobody = 65534;
+  int before_;
 };
 
 }  // namespace
@@ -105,6 +127,42 @@ TEST_CASE("a bad or vanished file keeps what was read before, and says so") {
   world.write("senders", "good@example.org REJECT\n");
   world.pass(6s);
   CHECK(world.rejects("good@example.org"));
+}
+
+TEST_CASE("who may read a file belongs to its state") {
+  World world;
+  world.permit("", 0777);
+  world.watch();
+  const NotRoot not_root;
+
+  SECTION("a new file that may not be read is adopted once it may") {
+    for (const auto& [name, content] :
+         {std::pair("senders", std::string("new@example.org REJECT\n")), std::pair("list", World::users(11))}) {
+      world.write(std::string(name) + ".new", content);
+      world.permit(std::string(name) + ".new", 0);
+      std::filesystem::rename(world.directory / (std::string(name) + ".new"), world.directory / name);
+    }
+    world.pass(6s);
+    CHECK(world.rejects("bad@example.org"));
+    CHECK(world.log.count("Permission denied") == 2);
+    world.permit("senders", 0600);
+    world.permit("list", 0600);
+    world.pass(6s);
+    CHECK(world.rejects("new@example.org"));
+    CHECK(world.listed() == 11);
+  }
+  SECTION("reload says what may not be read any more, as often as it is asked") {
+    world.write("more", "x@example.org REJECT\n");
+    const auto wanted = std::make_shared<config::Config>(*world.config);
+    wanted->access.senders = world.directory / "more";
+    REQUIRE(world.reload(wanted));
+    world.permit("more", 0);
+    CHECK(world.watcher->reload(wanted, Reload::command).errors.size() == 1);
+    world.pass(60s);
+    CHECK(world.watcher->reload(wanted, Reload::command).errors.size() == 1);
+    world.permit("more", 0600);
+    CHECK(world.watcher->reload(wanted, Reload::command).errors.empty());
+  }
 }
 
 TEST_CASE("at the start a file that cannot be read leaves nothing to work with") {
@@ -168,6 +226,19 @@ TEST_CASE("an empty list at the start counts as none until reload") {
   CHECK(world.listed() == 0);
 }
 
+TEST_CASE("a list that is empty at the admin's word stays adopted when only its rights or times change") {
+  World world;
+  world.watch();
+  world.write("list", "");
+  CHECK(world.reload(world.config));
+  CHECK(world.listed() == 0);
+  world.permit("list", 0640);
+  world.pass(6s);
+  CHECK(world.adoptions == 1);
+  CHECK(world.alerts.raised().empty());
+  CHECK(world.adopted->held_back().empty());
+}
+
 TEST_CASE("half an export is not adopted by a restart either") {
   World world;
   world.watch();
@@ -211,6 +282,26 @@ TEST_CASE("reload with a bad new file changes nothing") {
   CHECK(world.reload(wanted));
   CHECK(world.adoptions == 0);
   CHECK(world.adopted->file(wanted->access.helo) != nullptr);
+}
+
+TEST_CASE("addresses of domains that relay.conf does not have are warned of once, those of the others are not") {
+  World world;
+  world.config->domains.emplace_back().name = "example.net";
+  world.config->domains[1].recipients = world.config->domains[0].recipients;
+  world.write("list", "a@example.com\n# users\nb@exmaple.com\nc@example.net\nd@other.example\ne@exmaple.com\n");
+  const Tables::Loaded loaded = Tables::load(*world.config);
+  REQUIRE(loaded.tables);
+  REQUIRE(loaded.warnings.size() == 1);
+  CHECK(loaded.warnings[0].to_string() ==
+        world.config->domains[0].recipients +
+            ":3:1: not an address of a domain in relay.conf: left out (3 lines in all)");
+  world.write("list", World::users(10));
+  world.watch();
+  world.write("list", World::users(10) + "x@exmaple.com\n");
+  world.pass(6s);
+  CHECK(world.log.count("warning: " + world.config->domains[0].recipients +
+                        ":11:1: not an address of a domain in relay.conf: left out (1 line in all)") == 1);
+  CHECK(world.listed() == 10);
 }
 
 TEST_CASE("what has not changed is not read again") {

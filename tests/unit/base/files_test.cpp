@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+#include <thread>
+
 #include "support/catch.hpp"
 #include "support/temp_dir.hpp"
 
@@ -104,6 +106,21 @@ TEST_CASE("replace_file leaves the whole new file and nothing beside it") {
   CHECK(system_files()->make_directory(dir / "folder"));
   CHECK_FALSE(replace_file(dir / "folder", "x"));
   CHECK(system_files()->list(dir.path()) == std::vector<std::string>{"folder", "list"});
+}
+
+TEST_CASE("a file's stamp changes with its content and with who may read it") {
+  const TempDir directory;
+  const std::string path = directory / "file";
+  CHECK(FileStamp::of(path) == FileStamp());
+  REQUIRE(replace_file(path, "one"));
+  const FileStamp first = FileStamp::of(path);
+  CHECK(FileStamp::of(path) == first);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the file system's clock ticks
+  REQUIRE(::chmod(path.c_str(), 0600) == 0);
+  const FileStamp permitted = FileStamp::of(path);
+  CHECK(permitted != first);
+  REQUIRE(replace_file(path, "two"));
+  CHECK(FileStamp::of(path) != permitted);
 }
 
 TEST_CASE("read_file reads up to its limit and no further") {

@@ -103,6 +103,10 @@ TEST_CASE("after a failed sync nothing is acknowledged, the segment is never use
   CHECK(failed.error().kind == ErrorKind::temporary);
   CHECK(t.alerts.contains("the spool cannot be written"));
   CHECK(t.lines("error: the spool cannot be written") == 1);
+  const auto [subject, text] = t.alerts.raised().front();
+  CHECK(subject == "the spool cannot be written");
+  CHECK(text.find(subject) == std::string::npos);
+  CHECK(text.ends_with(". New mail is refused until it can be; nothing that was accepted is lost. Look at the disk."));
   CHECK_FALSE(t.spool->has_room(0));
   CHECK_FALSE(t.spool->totals().accepting);
   CHECK_FALSE(t.spool->totals().problem.empty());
@@ -503,6 +507,7 @@ TEST_CASE("damage found at start is copied to corrupt/ and reported in bytes; th
   CHECK(t.files->content("/spool/corrupt/00000003-12328")->find("econd message") != std::string::npos);
   CHECK_FALSE(t.spool->contains(second));
   t.tidy();
+  CHECK(t.log.count("are damaged") == 1);
   CHECK(t.content(first) == "first message");
   CHECK(t.content(third) == "third message");
   t.crash();

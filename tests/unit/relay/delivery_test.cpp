@@ -162,6 +162,74 @@ TEST_CASE_METHOD(OnePrimary, "what is deleted or put on hold while its reply is 
   CHECK(spool->held(id) == (!sent && !deleted));
 }
 
+TEST_CASE_METHOD(OnePrimary, "a message is in the log before there is anybody to deliver it to") {
+  put();
+  put({.sender = "", .change = [](Envelope& e) { e.hold = true; }});
+  CHECK(log.count("from=<author@sender.example>, size=23, nrcpt=1 (queue active)") == 1);
+  CHECK(log.count("from=<>, size=23, nrcpt=1 (on hold)") == 1);
+}
+
+TEST_CASE_METHOD(OnePrimary, "the next message does not wait for a reply that takes its time") {
+  config.delivery.concurrency_start = config.delivery.concurrency = 1;
+  put();
+  const QueueId next = put();
+  primary.misbehave(Step::dot, {.kind = Kind::hang, .text = {}});
+  start();
+  until([&] { return spool->active(next); });
+  until([&] { return !spool->active(next); }, std::chrono::seconds(10));
+  CHECK(primary.transactions.empty());
+  stop(std::chrono::milliseconds(1));
+}
+
+TEST_CASE_METHOD(OnePrimary, "the newest has its turn beside old ones that break every connection") {
+  config.delivery.concurrency_start = config.delivery.concurrency = 1;
+  for (int i = 0; i < 20; ++i) put({.to = {"poison@example.com"}});
+  put();
+  bool poison = false;
+  primary.script = [&](Step step, const std::string& line) -> std::optional<Act> {
+    if (step == Step::rcpt) poison = line.find("poison") != std::string::npos;
+    if (step == Step::dot && poison) return Act{.kind = Kind::close, .text = {}};
+    return std::nullopt;
+  };
+  start();
+  until([&] { return !primary.transactions.empty(); });
+  CHECK(primary.count("poison") <= 4);
+  stop(std::chrono::milliseconds(1));
+}
+
+TEST_CASE_METHOD(OnePrimary, "a host that breaks off every message makes way for the next host") {
+  FakePrimary second(io, "127.0.0.1", "second.example");
+  config.domains[0].primary.push_back({"127.0.0.1", second.endpoint().port});
+  const Step step = GENERATE(Step::rcpt, Step::dot);
+  CAPTURE(step);
+  primary.misbehave(step, {.kind = Kind::close, .text = {}}, 100);
+  put();
+  start();
+  if (step == Step::dot) until_logged("status=deferred");
+  later();
+  until_empty();
+  CHECK(primary.count("RCPT") == 1);
+  CHECK(second.transactions.size() == 1);
+  stop();
+}
+
+TEST_CASE_METHOD(OnePrimary, "a server that takes only so many messages over one connection gets a new one") {
+  const std::string no_more = GENERATE("452 4.3.2 too many messages in this session", "503 5.5.1 no more");
+  CAPTURE(no_more);
+  config.delivery.concurrency_start = config.delivery.concurrency = 1;
+  for (int i = 0; i < 6; ++i) put();
+  int mails = 0;
+  primary.script = [&](Step step, const std::string&) -> std::optional<Act> {
+    if (step != Step::mail || ++mails != 3) return std::nullopt;
+    return Act{.kind = Kind::reply, .text = no_more};
+  };
+  start();
+  until_empty();
+  CHECK(log.count("status=deferred") == 0);
+  CHECK(primary.transactions.size() == 6);
+  stop();
+}
+
 TEST_CASE_METHOD(OnePrimary, "connections are reused, up to messages_per_connection") {
   config.delivery.messages_per_connection = 4;
   config.delivery.concurrency_start = 1;

@@ -461,6 +461,13 @@ TEST_CASE_METHOD(OnePrimary, "flush tries at once what is deferred") {
     relay->flush_domain("Example.COM");
     until_empty();
   }
+  SECTION("the first domain, mail for bare Postmaster included") {
+    primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.0 later"}, 1);
+    put({.to = {"Postmaster"}});
+    until([&] { return log.count("status=deferred") == 4; });
+    relay->flush_domain("example.com");
+    until_empty();
+  }
   SECTION("a message") {
     relay->flush_message(ids[1], {"example.com"});
     until([&] { return spool->totals().messages == 2; });

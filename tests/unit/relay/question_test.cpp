@@ -239,6 +239,19 @@ TEST_CASE_METHOD(World, "ETRN with @ means the domain and all below, with # the 
   CHECK(etrn("#sub.example.com").text == "OK, 1 pending messages for node #sub.example.com started");
 }
 
+TEST_CASE_METHOD(World, "ETRN for the first domain starts mail for bare Postmaster, too") {
+  FakePrimary other(io);
+  add_domain("example.net", {other.endpoint()});
+  config.queue.retry_min = config.queue.retry_max = std::chrono::hours(1);
+  primary.misbehave(Step::rcpt, {Kind::reply, "450 4.2.0 later"}, 1);
+  put({.to = {"Postmaster"}});
+  start();
+  until_logged("status=deferred");
+  CHECK(etrn("example.net").code == 251);
+  CHECK(etrn("example.com").to_string() == "253 OK, 1 pending messages for node example.com started");
+  until_empty();
+}
+
 TEST_CASE_METHOD(World, "ETRN with @ may mean what only a wildcard covers") {
   add_domain("*.wild.example", {primary.endpoint()});
   primary.down();

@@ -104,6 +104,27 @@ TEST_CASE_METHOD(OnePrimary, "a domain that moves away takes along what waits fo
   CHECK(second.transactions.size() == 1);
 }
 
+TEST_CASE_METHOD(OnePrimary, "a primary teaches nothing of a domain that moved away while it answered") {
+  add_domain("moved.example", {primary.endpoint()});
+  put_for("user@moved.example");
+  put_for("user@example.com");
+  const bool takes = GENERATE(true, false);
+  CAPTURE(takes);
+  primary.script = [&](Step step, const std::string& line) -> std::optional<Act> {
+    if (step != Step::rcpt || line.find("moved.example") == line.npos) return std::nullopt;
+    config.domains[1].primary = {{"127.0.0.1", second.endpoint().port}};
+    reload();
+    return takes ? std::nullopt : std::optional(Act{Kind::reply, "550 5.1.1 unknown"});
+  };
+  start();
+  CHECK(relay->hosts("moved.example") == config.domains[1].primary[0].to_string());
+  until([&] { return log.count("to=<user@moved.example>") > 0 && log.count("to=<user@example.com>") > 0; });
+  CHECK(learnt.good == std::vector<std::string>{"user@example.com"});
+  CHECK(learnt.bad.empty());
+  CHECK(relay->hosts("moved.example") == second.endpoint().to_string());
+  CHECK(relay->hosts("other.example").empty());
+}
+
 TEST_CASE_METHOD(OnePrimary, "a domain that is named again has its mail tried at once") {
   add_domain("back.example", {second.endpoint()});
   const config::Config whole = config;
