@@ -68,6 +68,7 @@ bool check_files(const config::Loaded& loaded, const std::optional<Account>& ide
     const bool unreadable = error.line == 0;
     ok = complain((unreadable ? loaded.about(error.text) : error).to_string());
   }
+  for (const config::Diagnostic& warning : tables.warnings) complain(warning.to_string());
   if (tables.tables) {  // these are warnings
     for (const std::string& text : tables.tables->held_back()) complain(loaded.about(text).to_string());
   }

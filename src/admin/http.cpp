@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <atomic>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -103,7 +102,7 @@ struct HttpServer::Impl {
     std::string_view target(request.target().data(), request.target().size());
     target = target.substr(0, target.find('?'));
     if (target == "/healthz") {  // outside it says no more than a load balancer needs
-      const bool well = !leaving && services->spool.totals().accepting;
+      const bool well = !services->terminating() && services->spool.totals().accepting;
       return well ? plain(http::status::ok, "ok") : plain(http::status::service_unavailable, "unavailable");
     }
     if (target == "/metrics") {
@@ -137,7 +136,6 @@ struct HttpServer::Impl {
 
   asio::any_io_executor executor;
   const Services* services = nullptr;
-  std::atomic<bool> leaving = false;
   std::mutex sampling;
   std::optional<Sampler> sampler;  // under `sampling`
   std::vector<tcp::acceptor> acceptors;
@@ -163,10 +161,6 @@ void HttpServer::start(const Services& services) {
   impl_->sampler.emplace(services);
   impl_->gate.spawn("history", impl_->keep_history());
   for (tcp::acceptor& acceptor : impl_->acceptors) impl_->gate.spawn("http listener", impl_->accept_all(acceptor));
-}
-
-void HttpServer::leave() {
-  impl_->leaving = true;
 }
 
 Task<> HttpServer::stop() {

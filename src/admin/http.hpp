@@ -19,7 +19,6 @@ class HttpServer {
                                                   const std::vector<Endpoint>& endpoints, Log& log);
   ~HttpServer();                         // after stop()
   void start(const Services& services);  // also keeps the history, without any endpoint too
-  void leave();                          // from now on /healthz says no; any thread
   Task<> stop();
   std::vector<Endpoint> endpoints() const;  // with the ports that were given for port 0
 

@@ -24,6 +24,7 @@ std::string headline(const Status& status) {
   const auto pill = [](const char* kind, const std::string& text) {
     return fmt::format("<span class=\"pill {}\">{}</span>", kind, escape_html(text));
   };
+  if (status.terminating) return pill("bad", "New mail is no longer accepted: greymxd is terminating");
   if (!status.totals.accepting) return pill("bad", "New mail is refused (452): " + status.totals.problem);
   std::string down;
   for (const DomainLine& line : status.domains) {

@@ -93,10 +93,11 @@ Task<Ending> list(Walk& walk, const Request& request, const QueueSource& source,
   co_return walk.ending();
 }
 
-Task<Ending> shape(Walk& walk, const Request& request, WallTime now, asio::thread_pool& pool, Sink& sink) {
+Task<Ending> shape(Walk& walk, const Request& request, const QueueSource& source, WallTime now, asio::thread_pool& pool,
+                   Sink& sink) {
   Shape shape;
   auto next = [&] {
-    for (const Message& message : walk.page()) shape.add(message, now);
+    for (const Message& message : walk.page()) shape.add(message, *source.config, now);
   };
   while (!walk.done()) {
     co_await offload(pool, next);
@@ -195,7 +196,7 @@ QueueSource source_of(queue::Spool& spool, std::vector<relay::PrimaryStatus> pri
   source.active = [&spool](QueueId id) { return spool.active(id); };
   source.content = [&spool](QueueId id) { return load_content(spool, id); };
   source.domains = [&spool] { return spool.domains(); };
-  source.primaries = Primaries(std::move(primaries));
+  source.primaries = Primaries(std::move(primaries), *config);
   source.config = std::move(config);
   return source;
 }
@@ -232,7 +233,7 @@ Task<Ending> read_queue(Request request, QueueSource source, WallTime now, asio:
     co_return co_await list(walk, request, source, now, pool, sink);
   }
   if (command == "shape") {
-    co_return co_await shape(walk, request, now, pool, sink);
+    co_return co_await shape(walk, request, source, now, pool, sink);
   }
   if (request.select.empty()) co_return Ending{2, "which messages? give queue IDs"};
   co_return co_await write_out(walk, request, source, pool, sink);

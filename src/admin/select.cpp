@@ -3,16 +3,17 @@
 #include <algorithm>
 
 #include "base/mailbox.hpp"
+#include "relay/destination.hpp"
 
 namespace greymx::admin {
 
 namespace {
 
-bool address_matches(std::string_view pattern, const std::string& address) {
+// `domain`: under which `address` is selected.
+bool address_matches(std::string_view pattern, const std::string& address, const std::string& domain) {
   if (pattern == "<>") pattern = {};
   if (!pattern.starts_with('@')) return Mailbox::split(pattern).key() == Mailbox::split(address).key();
-  const std::string_view domain = pattern.substr(1);
-  return domain_key(domain) == queue::schedule_domain(address);
+  return domain_key(pattern.substr(1)) == domain;
 }
 
 template <class Test>
@@ -28,18 +29,21 @@ bool any_waiting(const queue::Message& message, Test test) {
 
 }  // namespace
 
-bool Selection::matches(const queue::Message& message, WallTime now) const {
+bool Selection::matches(const queue::Message& message, const config::Config& config, WallTime now) const {
   if (older && now - message.id.time() < *older) return false;
-  if (from && !address_matches(*from, message.envelope.reverse_path)) return false;
-  if (to && !any_waiting(message, [&](const std::string& address) { return address_matches(*to, address); })) {
-    return false;
-  }
+  const std::string& sender = message.envelope.reverse_path;
+  if (from && !address_matches(*from, sender, queue::schedule_domain(sender))) return false;
+  const auto domain_of = [&](const std::string& recipient) {
+    return relay::shown_domain(config, queue::schedule_domain(recipient));
+  };
+  const auto is_to = [&](const std::string& address) { return address_matches(*to, address, domain_of(address)); };
+  if (to && !any_waiting(message, is_to)) return false;
   if (!domain) return true;
   const bool below = domain->starts_with("*.");  // as greymx domains names a wildcard
   const std::string_view given = std::string_view(*domain).substr(below ? 2 : 0);
   const std::string wanted = domain_key(given);
   return any_waiting(message, [&](const std::string& address) {
-    const std::string name = queue::schedule_domain(address);
+    const std::string name = domain_of(address);
     return is_in_domain(name, wanted) && !(below && name == wanted);
   });
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "config/config.hpp"
 #include "queue/message.hpp"
 
 namespace greymx::admin {
@@ -26,7 +27,7 @@ struct Selection {
   bool narrows() const { return !ids.empty() || from || to || domain || older; }  // not merely ALL, or nothing
   bool empty() const { return !all && !narrows(); }
   // Everything but the IDs, which decide what is looked at in the first place.
-  bool matches(const queue::Message& message, WallTime now) const;
+  bool matches(const queue::Message& message, const config::Config& config, WallTime now) const;
 
   Json to_json() const;
   static Result<Selection> from_json(const Json& json);

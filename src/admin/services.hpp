@@ -69,6 +69,7 @@ struct Services {
   std::function<Task<access::Explained>(Facts, Mailbox)> explain;
   std::function<Result<Reloaded>()> reload;                     // blocks: called on `pool`
   std::function<std::optional<WallTime>()> certificate_expiry;  // nullopt: no certificate
+  std::function<bool()> terminating;                            // no new mail is taken any more
 };
 
 }  // namespace greymx::admin

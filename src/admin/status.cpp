@@ -44,8 +44,9 @@ Json rows_json(const std::vector<CountRow>& rows) {
 
 // Reports go where strangers choose: those servers are no primaries of ours, whatever becomes of them.
 std::vector<DomainLine> gather_domains(const Services& services) {
-  std::vector<DomainLine> lines = join_domains(Primaries(services.relay.status()), services.spool.domains());
-  const std::set<std::string> ours = our_domains(*services.config());
+  const config::ConfigPtr config = services.config();
+  std::vector<DomainLine> lines = join_domains(Primaries(services.relay.status(), *config), services.spool.domains());
+  const std::set<std::string> ours = our_domains(*config);
   for (DomainLine& line : lines) {
     line.configured = ours.contains(line.domain);
     if (!line.configured) line.primary.reset();
@@ -58,6 +59,7 @@ std::uint64_t greylist_records(const Services& services) {
   return services.greylister != nullptr ? services.greylister->store().totals().records() : 0;
 }
 
+constexpr const char* terminating = "greymxd is terminating";
 constexpr const char* reports = "reports";  // they go where strangers choose: they share one series
 
 // When the first message of each line expires. Subdomains of a wildcard have outages of their own.
@@ -108,6 +110,7 @@ Status gather(const Services& services) {
   status.now = now;
   status.started = services.started;
   status.totals = services.spool.totals();
+  status.terminating = services.terminating();
   status.domains = gather_domains(services);
   status.lists = services.lists();
   status.connections = static_cast<std::uint64_t>(services.metrics.value("connections"));
@@ -142,8 +145,8 @@ Json to_json(const Status& status) {
               {"version", status.version},
               {"now", unix_seconds(status.now)},
               {"started", unix_seconds(status.started)},
-              {"accepting", status.totals.accepting},
-              {"problem", status.totals.problem},
+              {"accepting", status.totals.accepting && !status.terminating},
+              {"problem", status.terminating ? terminating : status.totals.problem},
               {"queue",
                {{"messages", status.totals.messages},
                 {"bytes", status.totals.bytes},
@@ -168,7 +171,9 @@ std::string to_text(const Status& status, Style style) {
       fmt::format("greymxd {} on {}, up {}\n", status.version, status.hostname, human_age(status.started, status.now));
   const auto line = [&](std::string_view name, std::string value) { text += fmt::format("{:<12} {}\n", name, value); };
   const queue::Totals& totals = status.totals;
-  line("mail", totals.accepting ? style.green("accepting") : style.red("refused with 452") + ": " + totals.problem);
+  const std::string refused = status.terminating ? style.red("no longer accepted") + ": " + terminating
+                                                 : style.red("refused with 452") + ": " + totals.problem;
+  line("mail", totals.accepting && !status.terminating ? style.green("accepting") : refused);
   line("queue", fmt::format("{} messages, {}, {} held, oldest {}; {} on disk, {} free", totals.messages,
                             human_size(totals.bytes), totals.held, human_age(status.oldest(), status.now),
                             human_size(totals.disk_bytes), human_size(totals.free_bytes)));
@@ -203,7 +208,7 @@ void Sampler::refresh_gauges() {
   const config::ConfigPtr config = services_.config();
   Metrics& metrics = services_.metrics;
   const auto age = [&](WallTime then) { return std::chrono::duration<double>(now - then).count(); };
-  const Primaries primaries(services_.relay.status());
+  const Primaries primaries(services_.relay.status(), *config);
   const std::vector<queue::DomainSummary> queued = services_.spool.domains();
   const std::set<std::string> ours = our_domains(*config);
   const std::map<std::string, WallTime> ends = first_ends(primaries, queued, ours, config->queue, now);

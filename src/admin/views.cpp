@@ -74,7 +74,11 @@ std::int64_t unix_seconds(WallTime time) {
   return std::chrono::floor<std::chrono::seconds>(time).time_since_epoch().count();
 }
 
+Primaries::Primaries(std::vector<relay::PrimaryStatus> all, const config::Config& config)
+    : all_(std::move(all)), postmasters_(relay::shown_domain(config, "")) {}
+
 const relay::PrimaryStatus* Primaries::find(std::string_view domain) const {
+  if (domain.empty()) domain = postmasters_;
   const relay::PrimaryStatus* best = nullptr;
   for (const auto& primary : all_) {
     const std::string_view name = primary.domain;
@@ -99,7 +103,7 @@ std::string waiting_reason(const Message& message, std::size_t recipient, const 
   if (state.status == RecipientStatus::held) return printable(state.reason);
   if (message.state.held && !message.state.hold_reason.empty()) return printable(message.state.hold_reason);
   const auto* primary = primaries.find(queue::schedule_domain(message.envelope.recipients[recipient].address));
-  if (primary != nullptr && primary->health == relay::Health::down && !primary->last_error.empty()) {
+  if (primary != nullptr && primary->health != relay::Health::up && !primary->last_error.empty()) {
     return "delivery temporarily suspended: " + printable(primary->last_error);
   }
   return printable(state.reason);
@@ -133,8 +137,9 @@ std::string Mailq::add(const Message& message, bool active) {
 
 std::string Mailq::end(bool empty_queue) const {
   if (json_) return {};
-  if (count_ == 0) return empty_queue ? "Mail queue is empty\n" : "";
-  return fmt::format("\n-- {} Kbytes in {} Request{}.\n", bytes_ / 1024, count_, count_ == 1 ? "" : "s");
+  if (count_ == 0 && empty_queue) return "Mail queue is empty\n";
+  return fmt::format("{}-- {} Kbytes in {} Request{}.\n", count_ == 0 ? "" : "\n", bytes_ / 1024, count_,
+                     count_ == 1 ? "" : "s");
 }
 
 Json Mailq::object(const Message& message, bool active) const {
@@ -181,11 +186,12 @@ Json Mailq::object(const Message& message, bool active) const {
   return json;
 }
 
-void Shape::add(const Message& message, WallTime now) {
+void Shape::add(const Message& message, const config::Config& config, WallTime now) {
   const auto age = std::chrono::floor<std::chrono::minutes>(now - message.id.time()).count();
   const auto bucket = std::ranges::find_if(minutes_, [&](int limit) { return age < limit; }) - minutes_.begin();
   each_waiting(message, [&](std::size_t i) {
-    ++rows_[queue::schedule_domain(message.envelope.recipients[i].address)][static_cast<std::size_t>(bucket)];
+    const std::string domain = queue::schedule_domain(message.envelope.recipients[i].address);
+    ++rows_[relay::shown_domain(config, domain)][static_cast<std::size_t>(bucket)];
   });
 }
 
@@ -254,7 +260,7 @@ Primaries configured_primaries(const config::Config& config) {
     status.domain = relay::shown_name(domain);
     for (const config::HostPort& host : domain.primary) status.hosts.push_back(host.to_string());
   }
-  return Primaries(std::move(all));
+  return Primaries(std::move(all), config);
 }
 
 std::string line_name(const Primaries& primaries, const std::string& domain) {

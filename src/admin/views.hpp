@@ -39,18 +39,19 @@ std::int64_t unix_seconds(WallTime time);
 class Primaries {
  public:
   Primaries() = default;
-  explicit Primaries(std::vector<relay::PrimaryStatus> all) : all_(std::move(all)) {}
-  // The entry that covers a recipient's domain: the name itself, then the longest wildcard; nullptr: not known.
+  explicit Primaries(std::vector<relay::PrimaryStatus> all, const config::Config& config = {});
+  // The entry that covers the spool's domain `domain`: the name itself, then the longest wildcard; nullptr: not known.
   const relay::PrimaryStatus* find(std::string_view domain) const;
   const std::vector<relay::PrimaryStatus>& all() const { return all_; }
 
  private:
   std::vector<relay::PrimaryStatus> all_;
+  std::string postmasters_;  // whose mail for bare Postmaster is
 };
 
 // Held by an admin or an access file, or nothing but refused bounces left in it.
 bool is_held(const queue::Message& message);
-// Why a recipient still waits; a primary that is down explains it whatever the last attempt said.
+// Why a recipient still waits; a primary that is not up explains it whatever the last attempt said.
 std::string waiting_reason(const queue::Message& message, std::size_t recipient, const Primaries& primaries);
 
 // `mailq` line by line, in the layout of postqueue -p with long queue IDs.
@@ -60,7 +61,6 @@ class Mailq {
       : json_(json), primaries_(std::move(primaries)), rules_(rules), now_(now) {}
   std::string add(const queue::Message& message, bool active);  // an entry, the heading before the first
   // "-- 12 Kbytes in 3 Requests."; of an empty queue, as opposed to one where nothing was selected, that it is empty.
-  // Else nothing if there was no entry.
   std::string end(bool empty_queue) const;
   Json object(const queue::Message& message, bool active) const;  // fields of postqueue -j, then ours
 
@@ -75,7 +75,7 @@ class Mailq {
 // Ages by domain, as qshape prints them.
 class Shape {
  public:
-  void add(const queue::Message& message, WallTime now);
+  void add(const queue::Message& message, const config::Config& config, WallTime now);
   std::string text() const;
   std::vector<Json> objects() const;
 

@@ -26,7 +26,7 @@ std::vector<queue::Message> Walk::page() {
     after_ = id;
     ++looked_at_;
     auto message = source_.peek(id);
-    if (message && select_.matches(*message, now_)) {
+    if (message && select_.matches(*message, *source_.config, now_)) {
       matched_ = true;
       recipients += message->envelope.recipients.size();
       found.push_back(std::move(*message));

@@ -100,7 +100,7 @@ class FileTarget final : public LogTarget {
 
   bool write(std::span<const LogRecord> records) override {
     if (settings_.target != "stderr" && !settings_.target.starts_with("/dev/")) follow();
-    std::string lines;
+    std::string lines = mid_line_ ? "\n" : "";
     for (const LogRecord& record : records) {
       lines += settings_.json ? json_line(settings_, record) : text_line(settings_, record);
       lines += '\n';
@@ -114,10 +114,12 @@ class FileTarget final : public LogTarget {
         pollfd waiting{fd_.get(), POLLOUT, 0};
         ::poll(&waiting, 1, -1);
       } else if (errno != EINTR) {
-        return false;
+        break;
       }
     }
-    return true;
+    const std::size_t written = lines.size() - rest.size();
+    if (written > 0) mid_line_ = lines[written - 1] != '\n';
+    return rest.empty();
   }
 
  private:
@@ -130,7 +132,10 @@ class FileTarget final : public LogTarget {
     if (there && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev) return;
     const int fd = open_file(settings_.target);
     const int error = errno;
-    if (fd >= 0) fd_.reset(fd);
+    if (fd >= 0) {
+      fd_.reset(fd);
+      mid_line_ = false;
+    }
     if (fd < 0 && !astray_) complain(error);
     astray_ = fd < 0;
   }
@@ -144,7 +149,8 @@ class FileTarget final : public LogTarget {
 
   LogSettings settings_;
   Descriptor fd_;
-  bool astray_ = false;  // no new file could be made at the last try
+  bool astray_ = false;    // no new file could be made at the last try
+  bool mid_line_ = false;  // a full disk took only a part of the last line
 };
 
 class SyslogTarget final : public LogTarget {
@@ -230,9 +236,9 @@ std::string text_line(const LogSettings& settings, const LogRecord& record) {
 }
 
 std::string json_line(const LogSettings& settings, const LogRecord& record) {
-  nlohmann::ordered_json line = {
-      {"time", iso8601(record.time)}, {"host", settings.hostname}, {"tag", settings.tag},
-      {"program", record.program},    {"pid", process_id()},         {"level", level_name(record.level)}};
+  nlohmann::ordered_json line = {{"time", iso8601(record.time)}, {"host", settings.hostname},
+                                 {"tag", settings.tag},          {"program", record.program},
+                                 {"pid", process_id()},          {"level", level_name(record.level)}};
   if (!record.id.empty()) line["id"] = record.id;
   line["text"] = record.text;
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

@@ -46,6 +46,36 @@ bool blank(std::string& text, std::size_t line) {
   return any;
 }
 
+// What a table's header names, as the line has it; empty if it is none.
+std::string_view header_name(std::string_view line) {
+  const std::size_t begin = begins_table(line) ? line.find_first_not_of(" \t[") : std::string_view::npos;
+  char quote = 0;
+  for (std::size_t i = begin; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quote == 0 && c == ']') return line.substr(begin, i - begin);
+    if (quote == 0 && (c == '"' || c == '\'')) {
+      quote = c;
+    } else if (quote == '"' && c == '\\') {
+      ++i;
+    } else if (c == quote) {
+      quote = 0;
+    }
+  }
+  return {};
+}
+
+// toml++ says twice what a quoted name begins with: "b.b.test". It may also speak of a header above this line.
+std::string with_header(std::string_view description, std::string_view line) {
+  std::string text(description);
+  std::string_view name = header_name(line);
+  const std::size_t quote = name.find_first_of("\"'");
+  const std::size_t begin = text.find('\'') + 1, end = text.rfind('\'');
+  if (!description.starts_with("Error while parsing table header: cannot redefine") || quote == name.npos) return text;
+  if (begin > end || !description.substr(begin, end - begin).ends_with(name.substr(quote + 1))) return text;
+  name = name.substr(0, name.find_last_not_of(" \t") + 1);
+  return text.replace(begin, end - begin, name);
+}
+
 // toml++ says what it expected; for the commonest slips it does not say what would be right.
 std::string explain(std::string_view description) {
   static constexpr std::pair<std::string_view, std::string_view> hints[] = {
@@ -81,7 +111,8 @@ Recovered parse_toml(std::string text, Report& report) {
     const Span span = line_span(text, where.line);
     const bool follows = last != 0 && where.line == last + 1;
     if (follows && toml::parse(std::string_view(text).substr(span.begin, span.end - span.begin))) break;
-    report.error(where, explain(result.error().description()));
+    const std::string_view line = std::string_view(text).substr(span.begin, span.end - span.begin);
+    report.error(where, explain(with_header(result.error().description(), line)));
     if (!blank(text, where.line)) break;
     last = where.line;
   }

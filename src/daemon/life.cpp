@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <tuple>
 
 #include "config/load.hpp"
 #include "daemon/earlier_queues.hpp"
@@ -112,6 +113,10 @@ Result<config::ConfigPtr> Daemon::Parts::read_again() {
     return fail(ErrorKind::invalid, fmt::format("{}", fmt::join(lines, "\n")));
   }
   if (auto ok = smtp::TlsServer::check(loaded.config->tls); !ok) return refuse_reload(std::move(ok).error());
+  const auto account = [](const config::Config& config) { return std::tie(config.user, config.group); };
+  if (was_root_ && account(*loaded.config) != account(*config())) {
+    if (auto ok = find_account(*loaded.config); !ok) return refuse_reload(std::move(ok).error());
+  }
   // As root we may have opened what the user cannot: it stays open.
   if (loaded.config->log != config()->log) {
     if (auto ok = check_log(loaded.config->log); !ok) return refuse_reload(std::move(ok).error());
@@ -137,6 +142,7 @@ Result<admin::Reloaded> Daemon::Parts::reload(access::Reload how) {
   admin::Reloaded result{
       .needs_restart = config::needs_restart(*started_with_, *wanted), .advice = {}, .problems = {}, .warnings = {}};
   for (const config::Diagnostic& error : tables.errors) result.problems.push_back(error.to_string());
+  for (const config::Diagnostic& warning : tables.warnings) result.warnings.push_back(warning.to_string());
   if (auto ok = log.reconfigure(wanted->log); !ok) {
     log.error("master", ok.error().text);
     result.problems.push_back(ok.error().text);
@@ -213,13 +219,14 @@ admin::Services Daemon::Parts::services() {
           .dnsbl = [this](IpAddress address) { return ask_lists(address); },
           .explain = [this](Facts facts, Mailbox to) { return explain(std::move(facts), std::move(to)); },
           .reload = [this] { return reload(access::Reload::command); },
-          .certificate_expiry = [this] { return tls.expiry(); }};
+          .certificate_expiry = [this] { return tls.expiry(); },
+          .terminating = [this] { return terminating.load(); }};
 }
 
 void Daemon::Parts::stop() {
   const auto grace = std::chrono::seconds(config()->shutdown_grace);
   const SteadyTime deadline = std::chrono::steady_clock::now() + grace;
-  http->leave();  // a balancer sends nobody here any more
+  terminating = true;  // a balancer sends nobody here any more
   admin_thread.wait(listener->stop(deadline));
   // Deliveries under way may take what is left of the grace, and a moment in any case.
   const SteadyTime relay_deadline = std::max(deadline, std::chrono::steady_clock::now() + 2s);

@@ -16,8 +16,8 @@ namespace greymx::daemon {
 
 namespace {
 
-// One core is left to the disk, the relay and the resolver that the host runs: on two cores a second network thread costs
-// more in switches between threads than it carries.
+// One core is left to the disk, the relay and the resolver that the host runs: on two cores a second network thread
+// costs more in switches between threads than it carries.
 unsigned worker_count(const config::Config& config) {
   return config.workers > 0 ? config.workers : std::max(2U, std::thread::hardware_concurrency()) - 1;
 }
@@ -72,6 +72,7 @@ Result<> Daemon::Parts::bind_policy() {
 
 Result<> Daemon::Parts::bind(const std::optional<Account>& identity) {
   const config::ConfigPtr config = this->config();
+  was_root_ = identity.has_value();
   std::vector<smtp::Worker> targets;
   for (const auto& worker : workers) targets.push_back({worker->thread.executor(), &worker->policy});
   listener = std::make_unique<smtp::Listener>(std::move(targets), config, intake, tls, clock, log, metrics);
@@ -102,6 +103,7 @@ Result<> Daemon::Parts::open() {
   if (auto loaded = tls.load(config->tls); !loaded) return loaded;
   auto tables = access::Tables::load(*config);
   for (const config::Diagnostic& error : tables.errors) log.error("master", error.to_string());
+  for (const config::Diagnostic& warning : tables.warnings) log.warning("master", warning.to_string());
   if (!tables.tables) return fail(ErrorKind::invalid, "a file that the configuration names cannot be used, see above");
   use_resolvers(*config);
 

@@ -87,6 +87,7 @@ struct Daemon::Parts {
   std::unique_ptr<admin::ControlServer> control;
   std::optional<admin::Services> admin_services;
   WallTime started = clock.now();
+  std::atomic<bool> terminating = false;
 
  private:
   Result<> bind_policy();
@@ -107,6 +108,7 @@ struct Daemon::Parts {
   mutable std::mutex mutex_;  // of shared_
   Shared shared_;
   config::ConfigPtr started_with_;
+  bool was_root_ = false;                // so the next start wants `user` and `group`, too
   std::mutex reloading_;                 // held through reload(), and by who else touches what it loads
   std::optional<dns::DnsSettings> dns_;  // in use
 };

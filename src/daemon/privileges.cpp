@@ -19,6 +19,10 @@ namespace greymx::daemon {
 
 Result<std::optional<Account>> find_identity(const config::Config& config) {
   if (geteuid() != 0) return std::nullopt;
+  return find_account(config);
+}
+
+Result<Account> find_account(const config::Config& config) {
   const passwd* user = getpwnam(config.user.c_str());
   if (user == nullptr) {
     return fail(ErrorKind::invalid,
@@ -85,22 +89,29 @@ std::string without_slash(const std::string& path) {
   return path.substr(0, path.size() - (path.ends_with('/') ? 1 : 0));
 }
 
-// Root makes what is missing and gives away what is empty: the identity need only get there. Elsewhere it must be able
-// to make `inside`.
+std::string present_user() {
+  const passwd* user = getpwuid(geteuid());
+  return user != nullptr ? user->pw_name : fmt::format("{}", geteuid());
+}
+
+// Root makes what is missing and gives away what is empty: the identity need only get there. Elsewhere, and without
+// root, it must be able to make `inside`.
 Result<> check_rights(const std::string& key, const std::filesystem::path& path, const char* inside,
-                      const config::Config& config, const Account& identity) {
+                      const config::Config& config, const std::optional<Account>& identity) {
   const std::filesystem::path found = existing(path);
   std::error_code code;
   if (!std::filesystem::is_directory(found, code))
-    return fail_errno(ENOTDIR, fmt::format("{}: {}", key, found.native()));
+    return fail_errno(code ? code.value() : ENOTDIR, fmt::format("{}: {}", key, found.native()));
   const bool there = found == path;
-  const bool given = !there || (!std::filesystem::is_symlink(path, code) && std::filesystem::is_empty(path, code));
-  return act_as(identity, [&]() -> Result<> {  // who may see more here than a container's root
+  const bool given =
+      identity && (!there || (!std::filesystem::is_symlink(path, code) && std::filesystem::is_empty(path, code)));
+  const auto check = [&]() -> Result<> {
     const std::filesystem::path needed = !given ? existing(path / inside) : there ? path.parent_path() : found;
     if (eaccess(needed.c_str(), given ? X_OK : W_OK | X_OK) == 0) return {};
-    return fail_errno(errno, fmt::format("{}: user {} cannot {} {}", key, config.user, given ? "enter" : "write to",
-                                         needed.native()));
-  });
+    return fail_errno(errno, fmt::format("{}: user {} cannot {} {}", key, identity ? config.user : present_user(),
+                                         given ? "enter" : "write to", needed.native()));
+  };
+  return identity ? act_as(*identity, check) : check();  // who may see more here than a container's root
 }
 
 // What is there already, and is more than a file of its own, is left to the identity's rights.
@@ -126,8 +137,7 @@ Result<> check_directories(const config::Config& config, const std::optional<Acc
                                                   "(ProtectSystem=), its unit needs ReadWritePaths={1}",
                                                   key, path));
     }
-    if (!identity) continue;
-    if (auto rights = check_rights(key, without_slash(path), inside, config, *identity); !rights) return rights;
+    if (auto rights = check_rights(key, without_slash(path), inside, config, identity); !rights) return rights;
   }
   return {};
 }

@@ -14,13 +14,15 @@ namespace greymx::daemon {
 
 // nullopt when not started as root. A missing user or group is an error that names the remedy.
 Result<std::optional<Account>> find_identity(const config::Config& config);
+// The same once root was given up: whom the next start would find. One thread at a time.
+Result<Account> find_account(const config::Config& config);
 
 // Makes the queue, state and control directories where they are missing; as root they become the identity's, unless
 // a symbolic link stands there: what it leads to keeps its owner.
 Result<> prepare_directories(const config::Config& config, const std::optional<Account>& identity);
 
 // That queue and state are on no read-only file system, as systemd makes all it does not know of, and where the
-// identity can use them.
+// identity can use them, or we ourselves if there is none.
 Result<> check_directories(const config::Config& config, const std::optional<Account>& identity);
 
 // As root: makes a log file where it is missing and gives it to the identity, then opens it with the identity's rights:

@@ -55,6 +55,13 @@ with open(lists, "w") as file:
     file.write("192.0.2.1\n192.0.2.300/24\n")
 done = run("-t", "-c", lists + ".conf")
 tap.check(done.returncode == 0 and f"{lists}:2: " in done.stderr, "a line of nonsense in one is warned of", done)
+with open(lists, "w") as file:
+    file.write("bob@listed.example\neve@lisetd.example\n")
+with open(lists + ".conf", "w") as file:
+    file.write(open(mx.file).read() + f'[domains."listed.example"]\nrecipients = "{lists}"\n')
+done = run("-t", "-c", lists + ".conf")
+tap.check(done.returncode == 0 and f"{lists}:2:1: not an address of a domain in relay.conf" in done.stderr,
+          "so is a recipient whose domain is misspelt", done)
 
 with open(lists + ".conf", "w") as file:
     file.write(open(mx.file).read() + '[tls]\ncertificate = "/no/certificate"\nkey = "/no/key"\n')
@@ -145,6 +152,12 @@ tap.check(reload.returncode == 0 and "restart" not in reload.stdout, "or the cha
 mx.write(BASE + f'[greylist]\nwhitelist_clients = ["{lists}"]\n')
 reload = mx.tool("reload")
 tap.check(reload.returncode == 0 and f"warning: {lists}:2: " in reload.stdout, "a line of nonsense in a whitelist is only told", reload)
+if os.geteuid() == 0:
+    for lines, missing in (('user = "no-such-user-here"\n', "user"), ('user = "nobody"\ngroup = "no-such-group-here"\n', "group")):
+        mx.write(lines + BASE)
+        reload = mx.tool("reload")
+        tap.check(reload.returncode == 1 and f'{missing} "no-such-{missing}-here" does not exist: make it' in reload.stderr,
+                  f"a {missing} that the restart would not find is told", reload)
 mx.write(BASE + '[log]\ntarget = "/no/such/directory/log"\n')
 reload = mx.tool("reload")
 tap.check(reload.returncode == 1 and "/no/such/directory/log" in reload.stderr, "a log that cannot be opened is told", reload)
@@ -165,6 +178,7 @@ idle.command("EHLO idle.sender.test")
 session.send("Subject: in flight\r\n\r\n")
 mx.signal(signal.SIGTERM)
 tap.check(idle.reply().startswith("421 4.3.2"), "SIGTERM: an idle session gets 421")
+tap.check("no longer accepted: greymxd is terminating" in mx.tool("status").stdout, "and status says why")
 session.send("the rest\r\n.\r\n")
 tap.check(session.reply().startswith("250 2.0.0"), "a message in flight is still taken")
 tap.equal(mx.service.process.wait(60), 0, "and then it ends with 0")

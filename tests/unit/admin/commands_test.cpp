@@ -3,6 +3,7 @@
 #include <db.h>
 
 #include <fstream>
+#include <sstream>
 
 #include "admin/greylist_commands.hpp"
 #include "fakes.hpp"
@@ -96,7 +97,7 @@ TEST_CASE("only an empty queue is called empty") {
   World world;
   const auto nobody = [](Request& r) { r.select.from = "nobody@example.org"; };
   CHECK(world.run("mailq", nobody).exit == 0);
-  CHECK(world.sink.text.empty());
+  CHECK(world.sink.text == "-- 0 Kbytes in 0 Requests.\n");
   world.spool.messages.clear();
   CHECK(world.run("mailq").exit == 0);
   CHECK(world.sink.text == "Mail queue is empty\n");
@@ -339,6 +340,60 @@ TEST_CASE("domains tells which are not in relay.conf, and without a daemon what 
   CHECK(world.sink.text.find("example.net                  unknown") != std::string::npos);
 }
 
+TEST_CASE("mail for bare Postmaster is shown and selected as the first domain's") {
+  World world;
+  world.config->domains.emplace_back().name = "example.net";
+  std::string name = "example.com";
+  bool wildcard = false;
+  SECTION("a domain") {}
+  SECTION("a wildcard") {
+    wildcard = world.config->domains.front().wildcard = true;
+    world.primaries.front().domain = name = "*.example.com";
+    world.spool.messages.erase(world.first);
+    world.spool.messages.erase(world.second);
+  }
+  const QueueId id = id_at(1795448180);
+  world.spool.put(message(id, "", {"Postmaster"}, 100), "x");
+  const std::size_t mine = world.spool.messages.size() - 1;
+  const auto listed = [&](auto fill) {
+    world.run("mailq", fill);
+    return world.sink.text.find(id.to_string()) != std::string::npos;
+  };
+  CHECK(listed([&](Request& r) { r.select.domain = name; }));
+  CHECK(listed([&](Request& r) { r.select.domain = "example.com"; }));
+  CHECK(listed([&](Request& r) { r.select.to = "@EXAMPLE.com"; }) == !wildcard);  // as for its subdomains
+  CHECK(listed([&](Request& r) { r.select.to = "postmaster"; }));
+  CHECK_FALSE(listed([](Request& r) { r.select.domain = "example.net"; }));
+  CHECK_FALSE(listed([](Request& r) { r.select.from = "@example.com"; }));  // its sender is the null one
+  world.run("mailq", [&](Request& r) { r.json = true, r.select.ids = {id}; });
+  const Json shown = Json::parse(world.sink.text);
+  CHECK(shown["primary_state"] == "down");
+  CHECK(shown["recipients"][0]["delay_reason"] == "delivery temporarily suspended: connection refused");
+
+  const auto count_of = [&](const std::string& command) {  // of the domain; none may have no name
+    world.run(command, [](Request& r) { r.json = true; });
+    std::map<std::string, Json> lines;
+    std::istringstream text(world.sink.text);
+    for (std::string line; std::getline(text, line);) lines[Json::parse(line)["domain"]] = Json::parse(line);
+    CHECK_FALSE(lines.contains(""));
+    return lines.at(name);
+  };
+  CHECK(count_of("domains")["queued"] == mine);
+  CHECK(count_of("domains")["configured"] == true);
+  CHECK(count_of("shape")["recipients_by_minutes"].dump().find(std::to_string(mine)) != std::string::npos);
+  world.run("status", [](Request& r) { r.json = true; });
+  CHECK(Json::parse(world.sink.text)["domains"][0]["queued"] == mine);
+
+  QueueSource source;
+  source.config = world.config;
+  source.domains = [&world] { return world.spool.domains(); };
+  Request request;
+  request.command = "domains";
+  world.sink = {};
+  test::run(world.io, read_queue(request, source, world.clock.now(), world.pool, world.sink));
+  CHECK(world.sink.text.find("\n   ") == std::string::npos);
+}
+
 TEST_CASE("status tells the whole in words and in one object") {
   World world;
   world.history.event(test::at(1795449000), "primary of example.com is down");
@@ -356,6 +411,15 @@ TEST_CASE("status tells the whole in words and in one object") {
   CHECK(json["problem"] == "disk full");
   CHECK(json["queue"]["messages"] == 3);
   CHECK(json["lists"][1]["state"] == "off");
+  world.spool.state.accepting = true;
+  world.spool.state.problem.clear();
+  world.terminating = true;
+  CHECK(world.run("status").exit == 0);
+  CHECK(world.sink.text.find("mail         no longer accepted: greymxd is terminating\n") != std::string::npos);
+  CHECK(world.run("status", [](Request& r) { r.json = true; }).exit == 0);
+  const Json ending = Json::parse(world.sink.text);
+  CHECK(ending["accepting"] == false);
+  CHECK(ending["problem"] == "greymxd is terminating");
   REQUIRE(json["domains"].size() == 2);
   CHECK(json["domains"][0]["configured"] == true);
   CHECK(json["domains"][1]["configured"] == false);  // other.test

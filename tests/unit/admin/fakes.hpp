@@ -167,6 +167,7 @@ struct FakeDaemon {
                                           {"dead.test", false, false, at(1795449000), "no answer", 3, 0, 3}};
   std::vector<std::string> calls;
   std::function<void()> on_bounce;
+  bool terminating = false;
   std::optional<WallTime> expiry = clock.now() + std::chrono::hours(24 * 61 + 5);
   Result<admin::Reloaded> reload_result;
   RecordingAlerts alerts;
@@ -195,7 +196,8 @@ struct FakeDaemon {
       .dnsbl = [this](IpAddress address) { return note_dnsbl(calls, address); },
       .explain = [this](Facts facts, Mailbox to) { return note_explain(calls, std::move(facts), std::move(to)); },
       .reload = [this] { return reload_result; },
-      .certificate_expiry = [this] { return expiry; }};
+      .certificate_expiry = [this] { return expiry; },
+      .terminating = [this] { return terminating; }};
 
   void note_flush(QueueId id, const std::set<std::string>& domains) {
     calls.push_back("flush " + id.to_string());

@@ -70,8 +70,9 @@ TEST_CASE("healthz is 200 only while mail can be stored, and says nothing more")
   CHECK_FALSE(has(reply, "EIO"));
   server.spool.state.accepting = true;
   CHECK(server.get("/healthz").starts_with("HTTP/1.1 200 "));
-  server.http->leave();  // the daemon ends
+  server.terminating = true;
   CHECK(server.get("/healthz").starts_with("HTTP/1.1 503 "));
+  CHECK(has(server.get("/"), "New mail is no longer accepted: greymxd is terminating"));
 }
 
 TEST_CASE("metrics come with gauges as they are now") {
@@ -102,6 +103,23 @@ TEST_CASE("metrics come with gauges as they are now") {
   CHECK(has(later, "greymx_deliveries_total{domain=\"example.net\",result=\"bounced\"} 0\n"));
   CHECK(has(later, "greymx_certificate_expiry_seconds 0\n"));
   CHECK_FALSE(has(later, "greymx_primary_changed_timestamp_seconds{domain=\"example.net\"}"));
+}
+
+TEST_CASE("mail for bare Postmaster counts with the first domain's") {
+  Server server;
+  server.primaries.front().downtime.begin(server.clock.now() - std::chrono::hours(1));
+  server.config->domains.emplace_back().name = "example.net";
+  const auto put = [&](std::int64_t hours, const char* recipient) {
+    const QueueId id = test::id_at(unix_seconds(server.clock.now() - std::chrono::hours(hours)));
+    server.spool.put(test::message(id, "a@b.org", {recipient}, 500), "x");
+  };
+  put(10, "x@example.com");
+  put(20, "Postmaster");
+  const std::string reply = server.get("/metrics");
+  CHECK(has(reply, "greymx_queue_messages{domain=\"example.com\"} 2\n"));
+  CHECK(has(reply, "greymx_queue_oldest_seconds{domain=\"example.com\"} 72000\n"));
+  CHECK(has(reply, fmt::format("greymx_queue_expiry_seconds{{domain=\"example.com\"}} {}\n", (336 - 20 + 1) * 3600)));
+  CHECK_FALSE(has(reply, "domain=\"reports\""));
 }
 
 TEST_CASE("mail under a wildcard expires by the outages of its own subdomain") {

@@ -13,7 +13,7 @@ namespace {
 bool selected(const queue::Message& mail, auto set) {
   Selection selection;
   set(selection);
-  return selection.matches(mail, mail.id.time() + std::chrono::hours(2));
+  return selection.matches(mail, {}, mail.id.time() + std::chrono::hours(2));
 }
 
 }  // namespace

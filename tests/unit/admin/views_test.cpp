@@ -91,14 +91,16 @@ TEST_CASE("done recipients are not shown, and those without a reason come before
   CHECK(text.find("(later)") < text.find("late@example.com"));
 }
 
-TEST_CASE("a primary that is down explains why its mail waits") {
+TEST_CASE("a primary that is down or suspect explains why its mail waits") {
   const Primaries primaries({primary("example.com", relay::Health::down, "connect to mx1[192.0.2.1]:25: timeout"),
                              primary("*.example.com", relay::Health::up),
-                             primary("*.sub.example.com", relay::Health::suspect)});
-  queue::Message mail = message(id_at(thursday), "a@example.org", {"b@EXAMPLE.com", "b@x.example.com"});
+                             primary("*.sub.example.com", relay::Health::suspect, "550 no such user")});
+  queue::Message mail =
+      message(id_at(thursday), "a@example.org", {"b@EXAMPLE.com", "b@x.example.com", "b@y.sub.example.com"});
   mail.state.recipients[0].reason = mail.state.recipients[1].reason = "old reason";
   CHECK(waiting_reason(mail, 0, primaries) == "delivery temporarily suspended: connect to mx1[192.0.2.1]:25: timeout");
   CHECK(waiting_reason(mail, 1, primaries) == "old reason");
+  CHECK(waiting_reason(mail, 2, primaries) == "delivery temporarily suspended: 550 no such user");
   CHECK(primaries.find("y.sub.example.com")->domain == "*.sub.example.com");
   CHECK(primaries.find("example.net") == nullptr);
   mail.state.recipients[0].status = RecipientStatus::held;
@@ -199,9 +201,9 @@ TEST_CASE("shape counts recipients by domain and age") {
   CHECK(shape.text() ==
         "                                         T  5 10 20 40 80 160 320 640 1280 1280+\n"
         "                                  TOTAL  0  0  0  0  0  0   0   0   0    0     0\n");
-  shape.add(message(id_at(thursday - 10), "a@b.org", {"a@example.com", "b@example.com", "c@example.net"}), now);
-  shape.add(message(id_at(thursday - 5 * 60), "a@b.org", {"a@example.com"}), now);
-  shape.add(message(id_at(thursday - 1280 * 60), "a@b.org", {"a@example.com"}), now);
+  shape.add(message(id_at(thursday - 10), "a@b.org", {"a@example.com", "b@example.com", "c@example.net"}), {}, now);
+  shape.add(message(id_at(thursday - 5 * 60), "a@b.org", {"a@example.com"}), {}, now);
+  shape.add(message(id_at(thursday - 1280 * 60), "a@b.org", {"a@example.com"}), {}, now);
   CHECK(shape.text() ==
         "                                         T  5 10 20 40 80 160 320 640 1280 1280+\n"
         "                                  TOTAL  5  3  1  0  0  0   0   0   0    0     1\n"

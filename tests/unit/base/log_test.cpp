@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -7,6 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <csignal>
 #include <filesystem>
 #include <future>
 #include <regex>
@@ -172,6 +174,40 @@ TEST_CASE("a file that was moved away and cannot be made anew is told on stderr,
         std::string::npos);
   CHECK(std::ranges::count(told, '\n') == 1);
   CHECK(read_file(after + "/log").value().find("two") != std::string::npos);
+}
+
+TEST_CASE("after a line that a full disk cut short the next one begins a line of its own") {
+  const TempDir directory;
+  const LogSettings settings = to_file(directory / "log");
+  const auto target = detail::open_target(settings);
+  REQUIRE(target);
+  const std::vector<detail::LogRecord> first = {record(Level::info, "", "first")}, second = first,
+                                       third = {record(Level::info, "", "third")};
+  REQUIRE((*target)->write(first));
+  const rlim_t line = read_file(settings.target)->size();
+  rlimit usual{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &usual) == 0);
+  const auto usual_signal = std::signal(SIGXFSZ, SIG_IGN);
+  rlim_t room = line - 1;  // of the second line all but its end fits
+  SECTION("all but its end") {}
+  SECTION("half of it") {
+    room = line / 2;
+  }
+  SECTION("nothing of it") {
+    room = 0;
+  }
+  const rlimit full{line + room, usual.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &full) == 0);
+  const bool written = (*target)->write(second) || (*target)->write(second);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &usual) == 0);
+  std::signal(SIGXFSZ, usual_signal);
+  CHECK_FALSE(written);
+  REQUIRE((*target)->write(third));
+  const std::string text = *read_file(settings.target);
+  INFO(text);
+  CHECK(text.ends_with("\n" + detail::text_line(settings, third.front()) + "\n"));
+  CHECK(lines_in(text) == (room == 0 ? 2 : 3));
+  CHECK(text.find("\n\n") == std::string::npos);
 }
 
 TEST_CASE("whether a log can be opened is seen without making its file") {

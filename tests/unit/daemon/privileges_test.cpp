@@ -111,6 +111,57 @@ TEST_CASE("directories that the user cannot use are an error, those that root ca
   CHECK(check_directories(config, somebody));
 }
 
+TEST_CASE("who is not root needs directories that he can use himself") {
+  if (!is_root()) return;
+  const Directory dir;
+  for (const char* made : {"closed", "closed/queue", "roots", "own", "own/empty"}) {
+    std::filesystem::create_directory(dir / made);
+  }
+  chmod((dir / "closed").c_str(), 0700);
+  REQUIRE(replace_file(dir / "file", ""));
+  for (const char* given : {"own", "own/empty"}) REQUIRE(chown((dir / given).c_str(), somebody.uid, somebody.gid) == 0);
+  config::Config good = dir.config();
+  good.queue_path = dir / "own/empty";
+  good.state_path = dir / "own/new/";
+  struct Row {
+    std::string config::Config::* path;
+    std::string value, error;  // no error: usable
+  };
+  using config::Config;
+  const std::string who = "user nobody cannot write to ";
+  const Row rows[] = {
+      {&Config::queue_path, dir / "own", ""},
+      {&Config::queue_path, dir / "own/a/b", ""},
+      {&Config::queue_path, dir / "roots", "paths.queue: " + who + dir / "roots/: Permission denied"},
+      {&Config::queue_path, dir / "new", "paths.queue: " + who + dir.path() + ": Permission denied"},
+      {&Config::queue_path, dir / "closed/queue", "paths.queue: " + dir / "closed/queue: Permission denied"},
+      {&Config::queue_path, dir / "file", "paths.queue: " + dir / "file: Not a directory"},
+      {&Config::state_path, dir / "roots", "paths.state: " + who + dir / "roots: Permission denied"},
+  };
+  for (const Row& row : rows) {
+    INFO(row.value);
+    Config config = good;
+    config.*row.path = row.value;
+    int ends[2];
+    REQUIRE(pipe(ends) == 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      if (!drop_privileges(somebody)) _exit(2);
+      const auto checked = check_directories(config, std::nullopt);
+      const std::string told = checked ? "" : checked.error().text;
+      _exit(write(ends[1], told.data(), told.size()) == static_cast<ssize_t>(told.size()) ? 0 : 2);
+    }
+    close(ends[1]);
+    std::string told(1000, '\0');
+    told.resize(static_cast<std::size_t>(std::max<ssize_t>(read(ends[0], told.data(), told.size()), 0)));
+    close(ends[0]);
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    CHECK(told == row.error);
+  }
+}
+
 TEST_CASE("what a link in the place of a directory leads to stays root's") {
   if (!is_root()) return;
   const Directory dir;
