@@ -51,4 +51,20 @@ Certificate make_certificate(const std::string& name, KeyType type, std::chrono:
   return {text_of(certificate_pem.get()), text_of(key_pem.get())};
 }
 
+Context server_context(const std::string& name) {
+  const Certificate pem = make_certificate(name);
+  const std::unique_ptr<BIO, decltype(&BIO_free)> certificate_pem(
+      BIO_new_mem_buf(pem.certificate.data(), static_cast<int>(pem.certificate.size())), BIO_free);
+  const std::unique_ptr<BIO, decltype(&BIO_free)> key_pem(
+      BIO_new_mem_buf(pem.key.data(), static_cast<int>(pem.key.size())), BIO_free);
+  const std::unique_ptr<X509, decltype(&X509_free)> certificate(
+      PEM_read_bio_X509(certificate_pem.get(), nullptr, nullptr, nullptr), X509_free);
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+      PEM_read_bio_PrivateKey(key_pem.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
+  Context context(SSL_CTX_new(TLS_server_method()), SSL_CTX_free);
+  require(SSL_CTX_use_certificate(context.get(), certificate.get()) == 1);
+  require(SSL_CTX_use_PrivateKey(context.get(), key.get()) == 1);
+  return context;
+}
+
 }  // namespace greymx::test

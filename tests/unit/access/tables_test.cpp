@@ -1,6 +1,5 @@
 #include "access/tables.hpp"
 
-#include <sys/fsuid.h>
 #include <sys/stat.h>
 
 #include <thread>
@@ -8,6 +7,7 @@
 #include "fixture.hpp"
 #include "support/catch.hpp"
 #include "support/fake_clock.hpp"
+#include "support/not_root.hpp"
 #include "support/recording_alerts.hpp"
 #include "support/recording_log.hpp"
 
@@ -75,19 +75,6 @@ struct World {
   }
 };
 
-// For root, too, a file's rights count.
-class NotRoot {
- public:
-  NotRoot() : before_(setfsuid(nobody)) {}
-  NotRoot(const NotRoot&) = delete;
-  NotRoot& operator=(const NotRoot&) = delete;
-  ~NotRoot() { setfsuid(static_cast<uid_t>(before_)); }
-
- private:
-  static constexpr uid_t nobody = 65534;
-  int before_;
-};
-
 }  // namespace
 
 TEST_CASE("a changed file is read again after it has been still for 5 s") {
@@ -133,7 +120,7 @@ TEST_CASE("who may read a file belongs to its state") {
   World world;
   world.permit("", 0777);
   world.watch();
-  const NotRoot not_root;
+  const test::NotRoot not_root;
 
   SECTION("a new file that may not be read is adopted once it may") {
     for (const auto& [name, content] :

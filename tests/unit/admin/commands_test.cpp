@@ -76,6 +76,15 @@ struct World : test::FakeDaemon {
   Ending run(std::string command) {
     return run(std::move(command), [](Request&) {});
   }
+  Ending domains_without_daemon() {
+    QueueSource offline;
+    offline.config = config;
+    offline.domains = [this] { return spool.domains(); };
+    Request request;
+    request.command = "domains";
+    sink = {};
+    return test::run(io, read_queue(request, offline, clock.now(), pool, sink));
+  }
 };
 
 }  // namespace
@@ -328,13 +337,7 @@ TEST_CASE("domains tells which are not in relay.conf, and without a daemon what 
   CHECK(world.sink.text.find("other.test                   unknown") != std::string::npos);
   CHECK(world.sink.text.find("not in relay.conf: kept, but for reports\n") != std::string::npos);
 
-  QueueSource source;
-  source.config = world.config;
-  source.domains = [&world] { return world.spool.domains(); };
-  Request request;
-  request.command = "domains";
-  world.sink = {};
-  test::run(world.io, read_queue(request, source, world.clock.now(), world.pool, world.sink));
+  world.domains_without_daemon();
   CHECK(world.sink.text.find("example.com                  unknown") != std::string::npos);
   CHECK(world.sink.text.find("mx1.example.com:25\n") != std::string::npos);
   CHECK(world.sink.text.find("example.net                  unknown") != std::string::npos);
@@ -384,13 +387,7 @@ TEST_CASE("mail for bare Postmaster is shown and selected as the first domain's"
   world.run("status", [](Request& r) { r.json = true; });
   CHECK(Json::parse(world.sink.text)["domains"][0]["queued"] == mine);
 
-  QueueSource source;
-  source.config = world.config;
-  source.domains = [&world] { return world.spool.domains(); };
-  Request request;
-  request.command = "domains";
-  world.sink = {};
-  test::run(world.io, read_queue(request, source, world.clock.now(), world.pool, world.sink));
+  world.domains_without_daemon();
   CHECK(world.sink.text.find("\n   ") == std::string::npos);
 }
 

@@ -1,10 +1,9 @@
 #include "greylist/bdb.hpp"
 
-#include <sys/fsuid.h>
-
 #include <filesystem>
 
 #include "support/catch.hpp"
+#include "support/not_root.hpp"
 #include "support/temp_dir.hpp"
 
 using namespace greymx;
@@ -14,19 +13,6 @@ namespace {
 
 struct Directory : test::TempDir {
   std::vector<std::string> names() const { return system_files()->list(path()).value(); }
-};
-
-// For root, too, a file's rights count.
-class NotRoot {
- public:
-  NotRoot() : before_(setfsuid(nobody)) {}
-  NotRoot(const NotRoot&) = delete;
-  NotRoot& operator=(const NotRoot&) = delete;
-  ~NotRoot() { setfsuid(static_cast<uid_t>(before_)); }
-
- private:
-  static constexpr uid_t nobody = 65534;
-  int before_;
 };
 
 }  // namespace
@@ -74,7 +60,7 @@ TEST_CASE("files that may not be opened are not taken for damaged ones") {
     for (const auto& file : fs::directory_iterator(directory / "db")) fs::permissions(file, fs::perms::all);
     fs::permissions(directory / "db", fs::perms::all);
     fs::permissions(path, fs::perms::none);
-    const NotRoot user;
+    const test::NotRoot user;
     return bdb::open_or_replace({.base = directory.path()}, prove);
   }();
   fs::permissions(path, fs::perms::owner_all);

@@ -1,7 +1,6 @@
 // A client session and a server that does not keep to the order of commands and replies.
 #include "smtp/client_session.hpp"
 
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 
 #include <array>
@@ -84,24 +83,6 @@ bool all_garbage(const EnvelopeResult& result) {
   return !result.go && std::ranges::all_of(result.answers, [](const Answer& a) { return a.kind == Kind::garbage; });
 }
 
-using Context = std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)>;
-
-Context server_context() {
-  const test::Certificate pem = test::make_certificate("fake.example");
-  Context context(SSL_CTX_new(TLS_server_method()), SSL_CTX_free);
-  BIO* certificate_bio = BIO_new_mem_buf(pem.certificate.data(), static_cast<int>(pem.certificate.size()));
-  BIO* key_bio = BIO_new_mem_buf(pem.key.data(), static_cast<int>(pem.key.size()));
-  X509* certificate = PEM_read_bio_X509(certificate_bio, nullptr, nullptr, nullptr);
-  EVP_PKEY* key = PEM_read_bio_PrivateKey(key_bio, nullptr, nullptr, nullptr);
-  REQUIRE(SSL_CTX_use_certificate(context.get(), certificate) == 1);
-  REQUIRE(SSL_CTX_use_PrivateKey(context.get(), key) == 1);
-  X509_free(certificate);
-  EVP_PKEY_free(key);
-  BIO_free(certificate_bio);
-  BIO_free(key_bio);
-  return context;
-}
-
 // Over loopback, with TLS or without.
 struct Loopback {
   explicit Loopback(bool with_tls) {
@@ -120,7 +101,7 @@ struct Loopback {
   }
 
   static constexpr std::chrono::seconds limit{20};
-  const Context context = server_context();
+  const test::Context context = test::server_context("fake.example");
   asio::io_context io{1};
   test::FakePrimary primary{io};
   TlsClient tls{CertificateCheck::none, ""};

@@ -1,6 +1,5 @@
 #include "smtp/stream.hpp"
 
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 
 #include <boost/asio/detached.hpp>
@@ -67,23 +66,7 @@ Task<> later(std::function<void()> act) {
   act();
 }
 
-using Context = std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)>;
-
-Context server_context() {
-  const test::Certificate pem = test::make_certificate("mx2.example.net");
-  Context context(SSL_CTX_new(TLS_server_method()), SSL_CTX_free);
-  BIO* certificate_bio = BIO_new_mem_buf(pem.certificate.data(), static_cast<int>(pem.certificate.size()));
-  BIO* key_bio = BIO_new_mem_buf(pem.key.data(), static_cast<int>(pem.key.size()));
-  X509* certificate = PEM_read_bio_X509(certificate_bio, nullptr, nullptr, nullptr);
-  EVP_PKEY* key = PEM_read_bio_PrivateKey(key_bio, nullptr, nullptr, nullptr);
-  REQUIRE(SSL_CTX_use_certificate(context.get(), certificate) == 1);
-  REQUIRE(SSL_CTX_use_PrivateKey(context.get(), key) == 1);
-  X509_free(certificate);
-  EVP_PKEY_free(key);
-  BIO_free(certificate_bio);
-  BIO_free(key_bio);
-  return context;
-}
+using test::Context;
 
 // After the handshake.
 struct TlsPair : Pair {
@@ -94,7 +77,7 @@ struct TlsPair : Pair {
     run(gate.close());
   }
 
-  const Context server_side = server_context();
+  const Context server_side = test::server_context("mx2.example.net");
   const Context client_side{SSL_CTX_new(TLS_client_method()), SSL_CTX_free};
 };
 
@@ -215,7 +198,7 @@ TEST_CASE("part of a TLS record is waited for, and wake ends that") {
 }
 
 TEST_CASE("wake ends a handshake that is pending, or the next one") {
-  const Context server = server_context();
+  const Context server = test::server_context("mx2.example.net");
   const SteadyTime begin = std::chrono::steady_clock::now();
   Pair pair;
   pair.gate.spawn("waker", later([&] { pair.server->wake(); }));
@@ -270,7 +253,7 @@ TEST_CASE("connecting to a port where nobody listens is an error") {
 
 TEST_CASE("TLS carries data both ways over the same stream") {
   Pair pair;
-  const Context server = server_context();
+  const Context server = test::server_context("mx2.example.net");
   const Context client(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
   Result<TlsInfo> client_result;
   CHECK(pair.server->ssl() == nullptr);
@@ -336,7 +319,7 @@ TEST_CASE("a server that never gets beyond hello requests is left") {
 
 TEST_CASE("garbage instead of a handshake is an error with a reason") {
   Pair pair;
-  const Context server = server_context();
+  const Context server = test::server_context("mx2.example.net");
   pair.run(pair.client->write(std::string_view("MAIL FROM:<a@example.org>\r\n"), after(10s)));
   const auto info = pair.run(pair.server->start_tls_server(server.get(), after(20s)));
   REQUIRE_FALSE(info);
@@ -345,7 +328,7 @@ TEST_CASE("garbage instead of a handshake is an error with a reason") {
 
 TEST_CASE("a handshake that never comes ends at its deadline") {
   Pair pair;
-  const Context server = server_context();
+  const Context server = test::server_context("mx2.example.net");
   const auto info = pair.run(pair.server->start_tls_server(server.get(), after(20ms)));
   REQUIRE_FALSE(info);
   CHECK(info.error().kind == ErrorKind::timed_out);
