@@ -140,6 +140,10 @@ struct RecipientMemory::Impl : std::enable_shared_from_this<Impl> {
     unwritten.emplace_back(key, record);
     if (unwritten.size() == 1) asio::post(thread, [self = shared_from_this()] { self->write(); });
   }
+  void delivered(const std::string& address, bool taken) {
+    const std::string key = Mailbox::split(address).key();
+    learn(key, taken, primary_of(key));
+  }
   void write() {  // store thread
     RecipientStore::Records records;
     {
@@ -311,13 +315,11 @@ Task<Primaries::Answer> RecipientMemory::ask_primary(Gate& gate, Mailbox recipie
 }
 
 void RecipientMemory::accepted(const std::string& address) {
-  const std::string key = Mailbox::split(address).key();
-  impl_->learn(key, true, impl_->primary_of(key));
+  impl_->delivered(address, true);
 }
 
 void RecipientMemory::refused(const std::string& address) {
-  const std::string key = Mailbox::split(address).key();
-  impl_->learn(key, false, impl_->primary_of(key));
+  impl_->delivered(address, false);
 }
 
 void RecipientMemory::stop() {

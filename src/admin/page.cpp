@@ -24,8 +24,8 @@ std::string headline(const Status& status) {
   const auto pill = [](const char* kind, const std::string& text) {
     return fmt::format("<span class=\"pill {}\">{}</span>", kind, escape_html(text));
   };
-  if (status.terminating) return pill("bad", "New mail is no longer accepted: greymxd is terminating");
-  if (!status.totals.accepting) return pill("bad", "New mail is refused (452): " + status.totals.problem);
+  const std::string refused = status.terminating ? "no longer accepted" : "refused (452)";
+  if (!status.totals.accepting) return pill("bad", "New mail is " + refused + ": " + status.totals.problem);
   std::string down;
   for (const DomainLine& line : status.domains) {
     if (line.primary && line.primary->health != relay::Health::up) down += (down.empty() ? "" : ", ") + line.domain;

@@ -59,7 +59,6 @@ std::uint64_t greylist_records(const Services& services) {
   return services.greylister != nullptr ? services.greylister->store().totals().records() : 0;
 }
 
-constexpr const char* terminating = "greymxd is terminating";
 constexpr const char* reports = "reports";  // they go where strangers choose: they share one series
 
 // When the first message of each line expires. Subdomains of a wildcard have outages of their own.
@@ -111,6 +110,7 @@ Status gather(const Services& services) {
   status.started = services.started;
   status.totals = services.spool.totals();
   status.terminating = services.terminating();
+  if (status.terminating) status.totals.accepting = false, status.totals.problem = "greymxd is terminating";
   status.domains = gather_domains(services);
   status.lists = services.lists();
   status.connections = static_cast<std::uint64_t>(services.metrics.value("connections"));
@@ -145,8 +145,8 @@ Json to_json(const Status& status) {
               {"version", status.version},
               {"now", unix_seconds(status.now)},
               {"started", unix_seconds(status.started)},
-              {"accepting", status.totals.accepting && !status.terminating},
-              {"problem", status.terminating ? terminating : status.totals.problem},
+              {"accepting", status.totals.accepting},
+              {"problem", status.totals.problem},
               {"queue",
                {{"messages", status.totals.messages},
                 {"bytes", status.totals.bytes},
@@ -171,9 +171,8 @@ std::string to_text(const Status& status, Style style) {
       fmt::format("greymxd {} on {}, up {}\n", status.version, status.hostname, human_age(status.started, status.now));
   const auto line = [&](std::string_view name, std::string value) { text += fmt::format("{:<12} {}\n", name, value); };
   const queue::Totals& totals = status.totals;
-  const std::string refused = status.terminating ? style.red("no longer accepted") + ": " + terminating
-                                                 : style.red("refused with 452") + ": " + totals.problem;
-  line("mail", totals.accepting && !status.terminating ? style.green("accepting") : refused);
+  const char* refused = status.terminating ? "no longer accepted" : "refused with 452";
+  line("mail", totals.accepting ? style.green("accepting") : style.red(refused) + ": " + totals.problem);
   line("queue", fmt::format("{} messages, {}, {} held, oldest {}; {} on disk, {} free", totals.messages,
                             human_size(totals.bytes), totals.held, human_age(status.oldest(), status.now),
                             human_size(totals.disk_bytes), human_size(totals.free_bytes)));

@@ -21,7 +21,7 @@ struct Status {
   std::string hostname, version;
   WallTime now{}, started{};
   queue::Totals totals;
-  bool terminating = false;  // and so accepts nothing, whatever `totals` say of the spool
+  bool terminating = false;  // which is then why `totals` do not accept
   std::vector<DomainLine> domains;
   std::vector<dnsbl::ListStatus> lists;
   std::uint64_t connections = 0, greylist_records = 0;
