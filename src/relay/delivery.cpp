@@ -148,10 +148,9 @@ void Worker::drop_next() {
   if (std::exchange(next_, nullptr)) destination_.untake();
 }
 
-// Since it was loaded the admin deleted it, put it on hold, or reloaded a relay.conf that sends it elsewhere.
+// …or a reload sends it elsewhere.
 bool Worker::withdrawn(const Job& job) const {
-  if (!parts_.spool.contains(job.taken.id()) || parts_.spool.held(job.taken.id())) return true;
-  return settings_for(*parts_.config, job.taken.domain()).key != destination_.settings().key;
+  return taken_back(parts_.spool, job.taken.id()) || !destination_.is_for(job.taken.domain());
 }
 
 std::unique_ptr<Job> Worker::make_job(Taken taken, queue::Loaded loaded) const {

@@ -88,6 +88,10 @@ void Destination::reload() {
   drain_.set(parts_.config->delivery.concurrency_start, parts_.config->delivery.concurrency);
 }
 
+bool Destination::is_for(const std::string& domain) const {
+  return settings_for(*parts_.config, domain).key == settings_.key;
+}
+
 void Destination::retire() {
   retired_ = true;
   idle_.clear();

@@ -44,6 +44,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   Destination(Parts& parts, DestinationSettings settings);
 
   const DestinationSettings& settings() const { return settings_; }
+  bool is_for(const std::string& domain) const;  // by the present configuration
   bool own() const { return settings_.request.own; }
   bool unnamed() const;  // a wildcard's subdomain that goes its own way
   const HealthTracker& health() const { return health_; }

@@ -85,11 +85,10 @@ Task<> settle(Parts& parts, Destination& destination, const Job& job, std::vecto
   const queue::Message& message = job.loaded.message;
   const bool refusals_count = !destination.own() || destination.health().refusals_count();
   // What an admin deleted or put on hold meanwhile may have been delivered; it is not returned.
-  const bool withdrawn = !parts.spool.contains(message.id) || parts.spool.held(message.id);
+  const bool withdrawn = taken_back(parts.spool, message.id);
   const bool too_old = !withdrawn && expired(parts, job);
   // A reload may have named another primary meanwhile, for which this one does not speak.
-  const bool present = settings_for(*parts.config, job.taken.domain()).key == destination.settings().key;
-  const bool teaches = destination.own() && present;
+  const bool teaches = destination.own() && destination.is_for(job.taken.domain());
   const std::string label = metrics_label(parts, destination, job);
   Changes changes, relayed_changes;
   std::vector<ReportedRecipient> failed, too_late, relayed;

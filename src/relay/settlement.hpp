@@ -21,6 +21,11 @@ struct Job {
   const Envelope& envelope() const { return loaded.message.envelope; }
 };
 
+// Since it was loaded the admin deleted it or put it on hold.
+inline bool taken_back(const queue::Spool& spool, QueueId id) {
+  return !spool.contains(id) || spool.held(id);
+}
+
 // What became of one recipient in one attempt.
 struct Fate {
   std::size_t index = 0;
