@@ -10,7 +10,6 @@ namespace greymx::relay {
 
 namespace {
 
-constexpr auto idle_limit = std::chrono::seconds(5);
 constexpr int quiet_intervals = 10;  // an idle primary that is up is looked at this much more seldom
 constexpr unsigned stranger_workers = 2;
 constexpr unsigned all_stranger_workers = 20;
@@ -53,6 +52,7 @@ Destination::Destination(Parts& parts, DestinationSettings settings)
       settings_(std::move(settings)),
       connector_(parts, settings_),
       drain_(parts.config->delivery.concurrency_start, parts.config->delivery.concurrency),
+      kept_(parts.background),
       wakes_(parts.executor),
       last_wanted_(now()) {
   std::vector<Host> hosts;
@@ -94,7 +94,7 @@ bool Destination::is_for(const std::string& domain) const {
 
 void Destination::retire() {
   retired_ = true;
-  idle_.clear();
+  kept_.drop_all();
   ready_.clear();
   is_ready_.clear();
   wakes_.notify_all();
@@ -137,11 +137,7 @@ void Destination::tell_size_limit() {
 
 void Destination::tick() {
   tell_size_limit();
-  const SteadyTime oldest = now() - idle_limit;
-  while (!idle_.empty() && idle_.front()->idle_since < oldest) {
-    parts_.background.spawn("quit", quit(std::move(idle_.front())));
-    idle_.erase(idle_.begin());
-  }
+  kept_.expire();
   watch_downtime();
   watch_trial();
   kick();
@@ -208,7 +204,7 @@ bool Destination::serves(const Connected& attempt, SteadyTime since) const {
   if (!last_contact_ || attempt.no_route) return false;
   const bool lately = now() - *last_contact_ < parts_.config->delivery.probe_interval;
   const bool alive = lately || !attempt.trouble.said.empty();
-  return *last_contact_ > since || (alive && connector_.connections() > idle_.size());
+  return *last_contact_ > since || (alive && connector_.connections() > kept_.size());
 }
 
 void Destination::lost(const Connected& attempt, SteadyTime began) {
@@ -232,7 +228,7 @@ void Destination::lost(const Connected& attempt, SteadyTime began) {
                         attempt.trouble.reason + ". Mail is kept; check the domain's DNS and its entry in relay.conf.");
   }
   if (!changed) return;
-  idle_.clear();
+  kept_.drop_all();
   announce();
 }
 
@@ -371,19 +367,9 @@ std::optional<Taken> Destination::take() {
   return std::nullopt;
 }
 
-std::unique_ptr<Connection> Destination::idle_connection(const std::vector<Endpoint>& avoid) {
-  while (!idle_.empty()) {
-    std::unique_ptr<Connection> connection = std::move(idle_.back());
-    idle_.pop_back();
-    const bool avoided = std::find(avoid.begin(), avoid.end(), connection->host.endpoint) != avoid.end();
-    if (!avoided && connection->session->usable()) return connection;
-  }
-  return nullptr;
-}
-
 Task<Connected> Destination::acquire(std::vector<Endpoint> avoid) {
   Connected result;
-  result.connection = idle_connection(avoid);
+  result.connection = kept_.take(avoid);
   if (!result.connection) result = co_await connect(std::move(avoid));
   co_return result;
 }
@@ -391,23 +377,14 @@ Task<Connected> Destination::acquire(std::vector<Endpoint> avoid) {
 void Destination::give_back(std::unique_ptr<Connection> connection) {
   if (!connection || !connection->session->usable()) return;
   const bool worn_out = connection->messages >= parts_.config->delivery.messages_per_connection;
-  if (worn_out || parts_.stopping || retired_) {
-    parts_.background.spawn("quit", quit(std::move(connection)));
-    return;
-  }
-  connection->idle_since = now();
-  connection->kept = true;
-  idle_.push_back(std::move(connection));
+  if (worn_out || parts_.stopping || retired_) return kept_.quit(std::move(connection));
+  kept_.keep(std::move(connection));
   wakes_.notify_all();
 }
 
 void Destination::useless(const Endpoint& host) {
   connector_.failed(host);
-  std::erase_if(idle_, [&](const auto& connection) { return connection->host.endpoint == host; });
-}
-
-Task<> Destination::quit(std::unique_ptr<Connection> connection) {
-  co_await connection->session->quit();
+  kept_.drop(host);
 }
 
 // --- questions -------------------------------------------------------------------------------------------------------
@@ -444,8 +421,8 @@ Task<ProbeResult> Destination::callout(std::string address, SteadyTime deadline)
 // For a callout. Connections are opened beside it, one at most: what comes too late for it serves the next, and where
 // none comes soon there are no more than callouts.
 Task<std::unique_ptr<Connection>> Destination::connection_by(SteadyTime deadline, bool& asked) {
-  std::unique_ptr<Connection> connection = idle_connection({});
-  for (; !connection; connection = idle_connection({})) {
+  std::unique_ptr<Connection> connection = kept_.take({});
+  for (; !connection; connection = kept_.take({})) {
     if (asked && probes_ == 0) co_return nullptr;
     if (!asked && probes_ < callouts_) {
       parts_.background.spawn("probe of " + settings_.label, probe(shared_from_this()));

@@ -15,6 +15,7 @@
 #include "relay/connector.hpp"
 #include "relay/drain.hpp"
 #include "relay/health.hpp"
+#include "relay/kept_connections.hpp"
 #include "relay/memory.hpp"
 
 namespace greymx::relay {
@@ -78,7 +79,7 @@ class Destination : public std::enable_shared_from_this<Destination> {
   std::optional<Taken> take();
   bool wants_worker() { return may_work(workers_ - 1); }              // is this one not too many?
   void untake() { --takes_; }                                         // what was taken is put back untried
-  Task<Connected> acquire(std::vector<Endpoint> avoid);               // an idle connection or a new one
+  Task<Connected> acquire(std::vector<Endpoint> avoid);               // a kept connection or a new one
   void give_back(std::unique_ptr<Connection> connection);             // broken or worn out ones too
   void heard() { last_contact_ = std::chrono::steady_clock::now(); }  // it replied
   void message_done(QueueId id, const Answered& answered);
@@ -98,7 +99,6 @@ class Destination : public std::enable_shared_from_this<Destination> {
   unsigned allowed() const;
   bool may_work(unsigned others);  // one more beside so many of ours
   void kick();
-  std::unique_ptr<Connection> idle_connection(const std::vector<Endpoint>& avoid);
   Task<Connected> connect(std::vector<Endpoint> avoid);
   Task<std::unique_ptr<Connection>> connection_by(SteadyTime deadline, bool& asked);
   void reached(const smtp::ClientSession& session);
@@ -111,14 +111,13 @@ class Destination : public std::enable_shared_from_this<Destination> {
   static Task<> monitor(std::shared_ptr<Destination> self);
   static Task<> probe(std::shared_ptr<Destination> self);
   static Task<> worker(std::shared_ptr<Destination> self);
-  static Task<> quit(std::unique_ptr<Connection> connection);
 
   Parts& parts_;
   DestinationSettings settings_;
   Connector connector_;
   HealthTracker health_;
   Drain drain_;
-  std::vector<std::unique_ptr<Connection>> idle_;
+  KeptConnections kept_;
   std::deque<std::string> ready_;  // domains to take from, in turns
   std::set<std::string> is_ready_;
   Event wakes_;  // monitor and waiting callouts: something changed
