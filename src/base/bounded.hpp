@@ -24,23 +24,20 @@ class LruMap {
     return &it->second->second;
   }
   Value& insert(Key key, Value value) {  // replaces
-    erase(key);
-    while (order_.size() >= capacity_ && !order_.empty()) {
-      index_.erase(&order_.back().first);
-      order_.pop_back();
-    }
+    if (Value* const known = find(key)) return *known = std::move(value);
+    while (order_.size() >= capacity_ && !order_.empty()) take_oldest();
     order_.emplace_front(std::move(key), std::move(value));
     index_.emplace(&order_.front().first, order_.begin());
     return order_.front().second;
   }
-  bool erase(const Key& key) {
-    const auto it = index_.find(&key);
-    if (it == index_.end()) return false;
-    const auto entry = it->second;
-    index_.erase(it);
-    order_.erase(entry);  // last: the index's key is in it, and so may `key` be
-    return true;
+  std::optional<Value> take(const Key& key) {  // it is in the map no more
+    const auto at = index_.find(&key);
+    return at == index_.end() ? std::nullopt : take(at);
   }
+  std::optional<Value> take_oldest() {  // the one that makes way next
+    return order_.empty() ? std::nullopt : take(index_.find(&order_.back().first));
+  }
+  bool erase(const Key& key) { return take(key).has_value(); }
   std::size_t size() const { return order_.size(); }
   void clear() {
     index_.clear();
@@ -50,15 +47,26 @@ class LruMap {
   auto end() const { return order_.end(); }
 
  private:
-  std::size_t capacity_;
-  std::list<std::pair<Key, Value>> order_;  // most recent first
   struct HashOf {
     std::size_t operator()(const Key* key) const { return Hash{}(*key); }
   };
   struct Same {
     bool operator()(const Key* a, const Key* b) const { return *a == *b; }
   };
-  std::unordered_map<const Key*, typename std::list<std::pair<Key, Value>>::iterator, HashOf, Same> index_;
+  using Order = std::list<std::pair<Key, Value>>;
+  using Index = std::unordered_map<const Key*, typename Order::iterator, HashOf, Same>;
+
+  std::optional<Value> take(typename Index::iterator at) {
+    const auto entry = at->second;
+    std::optional<Value> value = std::move(entry->second);
+    index_.erase(at);
+    order_.erase(entry);  // last: the index's key is in it, and so may the caller's be
+    return value;
+  }
+
+  std::size_t capacity_;
+  Order order_;  // most recent first
+  Index index_;
 };
 
 // `rate` tokens a `period`, at most `rate` saved up. Time is passed in.

@@ -1,7 +1,6 @@
 #include "dns/cache.hpp"
 
 #include <algorithm>
-#include <iterator>
 #include <limits>
 
 #include "base/mailbox.hpp"
@@ -52,27 +51,20 @@ std::optional<Answer> Cache::find(const std::string& name, Type type, SteadyTime
 }
 
 void Cache::store(const std::string& name, Type type, const Answer& answer, SteadyTime now) {
-  const std::string question = key(name, type);
-  drop(question);
+  std::string question = key(name, type);
+  let_go(entries_.take(question));
   Entry entry{nullptr, now, lifetime(answer), std::min(answer.ttl, longest), weight(answer), answer.outcome};
   const bool bare = answer.addresses.empty() && answer.mx.empty() && answer.texts.empty() && answer.names.empty() &&
                     answer.error.empty();
   if (!bare) entry.answer = std::make_unique<const Answer>(answer);
   if (entry.lifetime <= seconds{0} || entry.weight > capacity_) return;
-  while (weight_ + entry.weight > capacity_) drop(std::prev(entries_.end())->first);
+  while (weight_ + entry.weight > capacity_) let_go(entries_.take_oldest());
   weight_ += entry.weight;
-  entries_.insert(question, std::move(entry));
+  entries_.insert(std::move(question), std::move(entry));
 }
 
 void Cache::erase(const std::string& name, Type type) {
-  drop(key(name, type));
-}
-
-void Cache::drop(const std::string& question) {
-  const Entry* entry = entries_.find(question);
-  if (!entry) return;
-  weight_ -= entry->weight;
-  entries_.erase(std::string{question});  // a copy: `question` may be the entry's own key
+  let_go(entries_.take(key(name, type)));
 }
 
 }  // namespace greymx::dns

@@ -31,7 +31,7 @@ class Cache {
     std::size_t weight;
     Outcome outcome;
   };
-  void drop(const std::string& key);
+  void let_go(const std::optional<Entry>& entry) { weight_ -= entry ? entry->weight : 0; }
 
   LruMap<std::string, Entry> entries_;
   std::size_t capacity_;
