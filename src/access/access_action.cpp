@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace greymx::access {
 
 namespace {
@@ -93,7 +95,9 @@ constexpr Refused refused[] = {
 }  // namespace
 
 std::optional<std::string> parse_action(std::string_view words, Rule& rule) {
-  std::string_view text = words;
+  std::string spaced(words);
+  std::ranges::replace(spaced, '\t', ' ');  // tables are aligned with tabs, replies have none
+  std::string_view text = spaced;
   const std::string word = to_lower(take_word(text));
   const bool number = !word.empty() && word.find_first_not_of(digits) == std::string::npos;
   if (word.empty()) return "an action is missing after the pattern, such as OK or REJECT";

@@ -251,7 +251,8 @@ const Rule* AccessFile::find_network(const IpAddress& address) const {
     if (it != networks_.end()) first = earlier(first, &it->second);
   }
   for (const auto& [network, rule] : not_networks_) {
-    if (!network.contains(address)) first = earlier(first, &rule);
+    const bool same_family = network.address.is_v4() == address.is_v4();  // as Postfix: a line is about its own
+    if (same_family && !network.contains(address)) first = earlier(first, &rule);
   }
   return first;
 }
@@ -300,7 +301,7 @@ std::optional<Rule> AccessFile::find_mailbox(const Mailbox& mailbox) const {
   if (const Rule* rule = find_key(mailbox.key())) return *rule;
   if (const Rule* rule = find_domain(mailbox.domain)) return *rule;
   if (const Rule* rule = find_key(user_key(mailbox.local))) return *rule;
-  return find_pattern(mailbox.to_string());
+  return find_pattern(to_lower(mailbox.to_string()));  // Postfix folds addresses, so that even /x/i finds X
 }
 
 }  // namespace greymx::access

@@ -54,6 +54,7 @@ bool RecipientList::add(std::string_view line, const config::Domain& domain, std
   const std::size_t begin = line.find_first_not_of(blank);
   if (begin == std::string_view::npos || line[begin] == '#') return true;
   line = line.substr(begin);
+  if (line.find('\0') != std::string_view::npos) return false;  // what follows would be lost
   const Mailbox mailbox = unquoted(Mailbox::split(line.substr(0, end_of_word(line))));
   std::string entry = to_lower(mailbox.local);
   if (!mailbox.domain.empty()) {

@@ -32,11 +32,12 @@ std::vector<std::pair<std::string, std::string>> access_paths(const config::Acce
 }
 
 std::string half_an_export(const config::Domain& domain, std::size_t before, std::size_t now, bool has_list) {
+  const std::string name = (domain.wildcard ? "*." : "") + domain.name;
   std::string text = fmt::format(
       "{}: {} recipients of {}, {} before: this looks like half an export and is not adopted; if it is right, run "
       "'greymx reload'",
-      domain.recipients, now, domain.name, before);
-  if (!has_list) text += "; until then " + domain.name + " counts as one without a list";
+      domain.recipients, now, name, before);
+  if (!has_list) text += "; until then " + name + " counts as one without a list";
   return text;
 }
 

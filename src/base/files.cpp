@@ -182,8 +182,12 @@ FileStamp FileStamp::of(const std::string& path) {
 }
 
 Result<std::string> read_file(const std::string& path, std::size_t limit) {
-  auto file = open_file(path, O_RDONLY);
+  auto file = open_file(path, O_RDONLY | O_NONBLOCK);  // a FIFO would wait for somebody who writes
   if (!file) return std::unexpected(std::move(file).error());
+  struct stat status{};
+  if (::fstat((*file)->fd(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) {
+    return fail(ErrorKind::invalid, path + " is not a regular file");
+  }
   std::string content;
   for (;;) {
     const std::size_t before = content.size();

@@ -286,7 +286,10 @@ bool ServerSession::flush_now(bool last) {
 Task<bool> ServerSession::flush() {
   if (flush_now()) co_return true;
   std::string& output = session_.output();
+  ticket_->idle(parts_.clock.steady());  // who does not read its replies may be shed
   const Result<> written = co_await stream_->write(output, in(config_->limits.command_timeout));
+  ticket_->busy();
+  if (!in_content_) limit_answering(Effect::none);
   output.clear();
   if (written) co_return true;
   log_loss(written.error().kind == ErrorKind::timed_out);

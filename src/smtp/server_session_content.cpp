@@ -86,7 +86,8 @@ Task<bool> ServerSession::receive_data() {
   co_return true;
 }
 
-// Small chunks are gathered before they are stored.
+// Small chunks are gathered before they are stored. Who sends one that nobody wants is no better than an idle client,
+// and has no longer for it than for a command.
 Task<bool> ServerSession::receive_chunk() {
   const Chunk chunk = session_.chunk();
   bool wanted = !chunk.refusal;
@@ -102,7 +103,7 @@ Task<bool> ServerSession::receive_chunk() {
       co_return false;
     }
     if (input_.empty()) {
-      const bool got = co_await read_content();
+      const bool got = wanted ? co_await read_content() : co_await more_input();
       if (!got) co_return false;
     }
     const std::string_view view = input_.view();

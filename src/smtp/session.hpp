@@ -172,6 +172,7 @@ class Session {
   std::array<Count, verb_count> counts_{};
   std::uint32_t errors_ = 0;
   std::uint32_t junk_ = 0;
+  std::uint32_t put_off_ = 0;  // recipients refused for now
   std::uint32_t transactions_ = 0;
   bool xclient_allowed_ = false;
   bool tls_offered_ = false;

@@ -10,7 +10,9 @@ namespace {
 // An envelope's recipients may fill so much each on average, and always together what a thousand may.
 constexpr std::size_t bytes_per_recipient = 256;
 constexpr std::size_t always_allowed = 1000 * bytes_per_recipient;
-constexpr std::size_t overshoot = 1000;  // refused recipients that are free, at least: a sender goes through its list
+// Refused recipients that are free, in a message at least, and in a session of those put off: a sender goes through its
+// list.
+constexpr std::size_t overshoot = 1000;
 
 // The recipient that has been accepted already: the same local part, letter for letter, in the same domain.
 EnvelopeRecipient* find_recipient(std::vector<EnvelopeRecipient>& recipients, const Mailbox& mailbox,
@@ -104,6 +106,7 @@ bool Session::on_recipient(Verdict verdict) {
   log_verdict("RCPT", verdict, address);
   if (verdict.reply) {
     refuse("RCPT", *verdict.reply, verdict.check, address, verdict.counts_as_error);
+    if (!verdict.reply->permanent() && ++put_off_ > overshoot) count_junk();  // each is logged
     return verdict.reply->code != 421 && verdict.reply->code != 521;
   }
   Transaction& transaction = *transaction_;

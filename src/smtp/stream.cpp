@@ -155,7 +155,9 @@ class SocketStream final : public Stream {
       if (attempt.outcome == Outcome::done) continue;
       if (attempt.outcome == Outcome::closed) co_return fail(ErrorKind::temporary, "connection closed");
       if (attempt.outcome == Outcome::failed) co_return fail(ErrorKind::temporary, std::move(attempt.error));
-      const ReadStatus status = co_await ready(attempt.outcome, deadline);
+      const bool woken_before = std::exchange(woken_, false);  // that is for the next wait for input
+      const ReadStatus status = co_await ready_or_woken(attempt.outcome, deadline);
+      woken_ = woken_ || woken_before;
       if (status == ReadStatus::timed_out) co_return fail(ErrorKind::timed_out, "write timed out");
       if (status != ReadStatus::data) co_return fail(ErrorKind::temporary, "connection closed");
     }

@@ -57,7 +57,7 @@ class Stream {
   // turn out to be a part of a record, of which read_now() has 0 bytes; then this waits for more of it.
   virtual Task<ReadStatus> wait_readable(SteadyTime deadline) = 0;
   // A wait_readable() that is pending, or else the next one, ends at once as timed_out; nothing is lost by that. A
-  // handshake ends so too, and with it the connection.
+  // handshake ends so too, and so does a write that waits for the peer to read; and with it the connection.
   virtual void wake() = 0;
   // The handshake; the caller has made sure that no byte was buffered before it (CVE-2011-0411). `setup` may set SNI,
   // verification, a session to resume. On error the connection is finished.

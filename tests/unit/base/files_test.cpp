@@ -132,4 +132,8 @@ TEST_CASE("read_file reads up to its limit and no further") {
   CHECK(read_file(dir / "a", 99'999).error().kind == ErrorKind::invalid);
   CHECK(read_file(dir / "none").error().text == "open " + (dir / "none") + ": No such file or directory");
   CHECK_FALSE(read_file(dir.path()));
+  const std::string fifo = dir / "fifo";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  CHECK(read_file(fifo).error().text == fifo + " is not a regular file");  // and does not wait for who writes
+  CHECK(read_file("/dev/zero").error().text == "/dev/zero is not a regular file");
 }

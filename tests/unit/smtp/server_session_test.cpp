@@ -185,6 +185,48 @@ TEST_CASE("a session with part of a command is idle, and may be shed") {
   CHECK(rig.ended());
 }
 
+TEST_CASE("who sends a chunk that nobody wants is idle, may be shed, and has as long as for a command") {
+  config::Config settings = test::server_config();
+  settings.limits.connections = 10;
+  ServerRig rig(settings);
+  rig.say("BDAT 50000000\r\nx");
+  SECTION("shed") {
+    rig.ticket->on_shed([&] { rig.session->shed(); });
+    rig.clock.advance(2s);
+    std::vector<std::unique_ptr<Connections::Ticket>> crowd;
+    for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
+    rig.pump();
+    CHECK(rig.ended());
+  }
+  SECTION("timed out") {
+    CHECK(rig.advance(299s).empty());
+    rig.say("x");
+    CHECK(rig.advance(2s) == "421 4.4.2 mx2.example.net Error: timeout exceeded\r\n");
+    CHECK(rig.ended());
+  }
+}
+
+TEST_CASE("recipients that are put off in thousands end the session") {
+  ServerRig rig;
+  rig.policy.recipient = [](const Facts&, const Mailbox&) {
+    Verdict verdict;
+    verdict.reply = Reply{450, "4.2.0", "Greylisted"};
+    verdict.check = "greylist";
+    return verdict;
+  };
+  rig.line("EHLO x");
+  std::string group = "RSET\r\nMAIL FROM:<a@example.org>\r\n";
+  for (int i = 0; i < 100; ++i) group += "RCPT TO:<b@example.com>\r\n";
+  int groups = 0;
+  while (!rig.ended() && groups < 100) {
+    rig.say(group);
+    ++groups;
+  }
+  CHECK(groups > 10);
+  CHECK(groups < 15);
+  CHECK(rig.log.contains("too many errors after RCPT from"));
+}
+
 TEST_CASE("a session that is answered for 30 s may be shed, not in content") {
   config::Config settings = test::server_config();
   settings.limits.connections = 10;

@@ -127,6 +127,21 @@ TEST_CASE("a write that the peer never reads ends at its deadline") {
   CHECK(result.error().kind == ErrorKind::timed_out);
 }
 
+TEST_CASE("wake ends a write that the peer never reads, but not one that it was called before") {
+  Pair pair;
+  const std::string much(64 << 20, 'x');
+  pair.server->wake();
+  const Result<> before = pair.run(pair.server->write(much, after(50ms)));
+  REQUIRE_FALSE(before);
+  const ReadStatus next = pair.run(pair.server->wait_readable(after(20s)));
+  CHECK(next == ReadStatus::timed_out);  // it is still awake
+  pair.gate.spawn("waker", later([&] { pair.server->wake(); }));
+  const auto begin = std::chrono::steady_clock::now();
+  const Result<> woken = pair.run(pair.server->write(much, after(20s)));
+  REQUIRE_FALSE(woken);
+  CHECK(std::chrono::steady_clock::now() - begin < 10s);
+}
+
 TEST_CASE("more than the socket's buffers hold arrives whole") {
   Pair pair;
   std::string much;
