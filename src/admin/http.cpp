@@ -7,6 +7,7 @@
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
+#include <list>
 
 #include "admin/page.hpp"
 #include "admin/status.hpp"
@@ -44,10 +45,19 @@ struct HttpServer::Impl {
       if (error == asio::error::operation_aborted) co_return;
       if (error) {  // out of descriptors, say
         co_await sleep_for(std::chrono::milliseconds(200));
-      } else if (gate.size() < max_connections) {
+      } else if (gate.size() < max_connections || drop_slowest()) {
         gate.spawn("http", serve(std::move(socket)));
       }
     }
+  }
+
+  // Makes room for one more: who has waited longest with its request goes. False: nobody waits.
+  bool drop_slowest() {
+    const auto slowest = std::ranges::find(waiting, false, &Waiting::dropped);
+    if (slowest == waiting.end()) return false;
+    slowest->dropped = true;
+    slowest->stream.close();
+    return true;
   }
 
   Task<> serve(tcp::socket socket) {
@@ -57,7 +67,9 @@ struct HttpServer::Impl {
       http::request_parser<http::empty_body> parser;
       parser.header_limit(max_header);
       stream.expires_after(time_limit);
+      const auto place = waiting.insert(waiting.end(), Waiting{stream});
       const auto [error, read] = co_await http::async_read(stream, buffer, parser, quietly);
+      waiting.erase(place);
       const bool nonsense = error.category() == beast::error_code(http::error::bad_method).category();
       if (error == http::error::end_of_stream || (error && !nonsense)) break;
       const Request request = parser.release();
@@ -134,6 +146,11 @@ struct HttpServer::Impl {
     }
   }
 
+  struct Waiting {  // for a request
+    beast::tcp_stream& stream;
+    bool dropped = false;
+  };
+  std::list<Waiting> waiting;  // the one that has waited longest first
   asio::any_io_executor executor;
   const Services* services = nullptr;
   std::mutex sampling;

@@ -211,6 +211,17 @@ TEST_CASE("a connection serves several requests") {
   CHECK(count == 3);
 }
 
+TEST_CASE("who is slow with a request makes way for others") {
+  const Server server;
+  asio::io_context own;
+  std::vector<asio::ip::tcp::socket> slow;
+  for (int i = 0; i < 200; ++i) {
+    slow.emplace_back(own).connect({asio::ip::make_address("127.0.0.1"), server.http->endpoints().front().port});
+    asio::write(slow.back(), asio::buffer("GET / HT", 8));
+    if (i % 50 == 49) CHECK(server.get("/healthz").starts_with("HTTP/1.1 200 "));
+  }
+}
+
 TEST_CASE("what is not HTTP, too large or has a body is refused") {
   Server server;
   CHECK_FALSE(has(server.raw("EHLO x\r\n\r\n"), " 200 "));
