@@ -22,8 +22,8 @@ struct Setup {
   std::chrono::milliseconds patience() const;
 };
 
-// Does SPF let this client, and not everybody, use the sender's domain?
-enum class Authority : std::uint8_t { unknown, no, yes };
+// Does SPF let this client, and not everybody, use the sender's domain? `denied`: it says fail.
+enum class Authority : std::uint8_t { unknown, no, denied, yes };
 
 // Lookups begin as early as their input is known and are awaited where it is needed.
 struct ClientLookups {

@@ -24,6 +24,7 @@ constexpr std::string_view greylist_header = "X-Greylist:";
 
 Authority authority_of(spf::Result result) {
   if (result == spf::Result::temperror) return Authority::unknown;
+  if (result == spf::Result::fail) return Authority::denied;
   return result == spf::Result::pass ? Authority::yes : Authority::no;
 }
 
@@ -302,12 +303,15 @@ class Session final : public SessionChecks {
   Task<Authorised> authorised(Facts facts) override {
     mail(facts);
     if (facts.sender.domain.empty()) co_return Authorised::no;
+    seek_authority();
+    const Authority* found = co_await sender_->authority.wait(patience_ends(setup_));
+    const Authority authority = found == nullptr ? Authority::unknown : *found;
+    // A domain that says no is believed before a name in it, which every customer of its owner may have.
+    if (authority == Authority::denied) co_return Authorised::no;
     const std::string organisation = organisational_domain(facts.sender.domain);
     if (!organisation.empty() && is_in_domain(facts.client.name, organisation)) co_return Authorised::client_name;
-    seek_authority();
-    const Authority* authority = co_await sender_->authority.wait(patience_ends(setup_));
-    if (authority == nullptr || *authority == Authority::unknown) co_return Authorised::unknown;
-    co_return *authority == Authority::yes ? Authorised::spf : Authorised::no;
+    if (authority == Authority::unknown) co_return Authorised::unknown;
+    co_return authority == Authority::yes ? Authorised::spf : Authorised::no;
   }
 
  private:

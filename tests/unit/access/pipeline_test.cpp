@@ -26,6 +26,7 @@ constexpr const char* zone =
     "bulk.sender.example A 198.51.100.8\n"
     "sender.example MX 10 mail.sender.example\n"
     "sender.example TXT \"v=spf1 ip4:198.51.100.0/24 -all\"\n"
+    "customers.sender.example TXT \"v=spf1 ip4:203.0.113.9 -all\"\n"
     "wide.example MX 10 mail.sender.example\n"
     "wide.example TXT \"v=spf1 +all\"\n"
     "trouble.example ANY SERVFAIL\n"
@@ -568,6 +569,7 @@ TEST_CASE("who may use the sender's domain: SPF, or a confirmed name in its orga
   };
   CHECK(authorised("joe@sender.example") == Authorised::client_name);
   CHECK(authorised("joe@news.sender.example") == Authorised::client_name);
+  CHECK(authorised("joe@customers.sender.example") == Authorised::no);  // SPF says fail
   CHECK(authorised("joe@wide.example") == Authorised::no);
   CHECK(authorised("joe@listed.example") == Authorised::no);
   CHECK(authorised("joe@trouble.example") == Authorised::unknown);
