@@ -103,7 +103,8 @@ Task<bool> ServerSession::receive_chunk() {
       co_return false;
     }
     if (input_.empty()) {
-      const bool got = wanted ? co_await read_content() : co_await more_input();
+      Task<bool> more = wanted ? read_content() : more_input();
+      const bool got = co_await std::move(more);
       if (!got) co_return false;
     }
     const std::string_view view = input_.view();
