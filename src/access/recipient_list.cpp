@@ -22,7 +22,11 @@ Result<std::shared_ptr<const RecipientList>> RecipientList::read(const std::stri
                                                                  Others* others) {
   std::shared_ptr<RecipientList> list(new RecipientList);
   std::error_code unknown;
-  if (std::filesystem::is_directory(path, unknown)) return fail_errno(EISDIR, path);
+  const std::filesystem::file_status status = std::filesystem::status(path, unknown);
+  if (std::filesystem::is_directory(status)) return fail_errno(EISDIR, path);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    return fail(ErrorKind::invalid, path + " is not a regular file");  // a FIFO would wait for somebody who writes
+  }
   std::ifstream file(path);
   if (!file) return fail_errno(errno, path);
   const auto bytes = std::filesystem::file_size(path, unknown);

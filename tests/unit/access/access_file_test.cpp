@@ -63,6 +63,7 @@ TEST_CASE("an action becomes a rule, its enhanced code has the reply's class") {
       {"REJECT 5.1.6 moved", Action::reply, 554, "5.1.6", "moved"},
       {"REJECT 4.1.6 moved", Action::reply, 554, "5.1.6", "moved"},
       {"REJECT 5.1.6", Action::reply, 554, "5.1.6", "Access denied"},
+      {"REJECT\tgone\tsee web", Action::reply, 554, "5.7.1", "gone see web"},
       {"DEFER", Action::reply, 450, "4.7.1", "Access denied"},
       {"DEFER 5.3.3 full", Action::reply, 450, "4.3.3", "full"},
       {"DEFER_IF_PERMIT", Action::defer_if_permit, 450, "4.7.1", "Service unavailable"},

@@ -1,6 +1,8 @@
 #include "access/recipient_list.hpp"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
+
 #include <fstream>
 
 #include "fixture.hpp"
@@ -29,6 +31,20 @@ TEST_CASE("a directory in the place of a list is called one") {
   const auto list = RecipientList::read(directory.path(), config::Domain());
   REQUIRE_FALSE(list);
   CHECK(list.error().text.ends_with(": Is a directory"));
+}
+
+TEST_CASE("a list is a regular file, and a line with NUL names nobody") {
+  const test::TempDir directory;
+  const std::string fifo = directory / "fifo";
+  REQUIRE(::mkfifo(fifo.c_str(), 0600) == 0);
+  const auto none = RecipientList::read(fifo, domain("example.com"));  // does not wait for who writes
+  REQUIRE_FALSE(none);
+  CHECK(none.error().text == fifo + " is not a regular file");
+  const std::string text("joe\nann\0x@example.com\n", 22);
+  const auto list = RecipientList::read(test::write(directory, "list", text), domain("example.com"));
+  REQUIRE(list);
+  CHECK(has(**list, "joe@example.com"));
+  CHECK_FALSE(has(**list, "ann@example.com"));
 }
 
 TEST_CASE("a list takes addresses and local parts, ignores case, comments and second columns") {
