@@ -14,11 +14,11 @@ constexpr std::chrono::hours alert_interval{1};
 
 // Two entries may share a file and take different addresses from it.
 std::string list_key(const config::Domain& domain) {
-  return (domain.wildcard ? "*." : "") + domain.name + " " + domain.recipients;
+  return domain.shown_name() + " " + domain.recipients;
 }
 
 std::string recipients_key(const config::Domain& domain) {
-  return fmt::format("domains.\"{}{}\".recipients", domain.wildcard ? "*." : "", domain.name);
+  return fmt::format("domains.\"{}\".recipients", domain.shown_name());
 }
 
 // By the keys that name them.
@@ -32,7 +32,7 @@ std::vector<std::pair<std::string, std::string>> access_paths(const config::Acce
 }
 
 std::string half_an_export(const config::Domain& domain, std::size_t before, std::size_t now, bool has_list) {
-  const std::string name = (domain.wildcard ? "*." : "") + domain.name;
+  const std::string name = domain.shown_name();
   std::string text = fmt::format(
       "{}: {} recipients of {}, {} before: this looks like half an export and is not adopted; if it is right, run "
       "'greymx reload'",

@@ -179,7 +179,7 @@ class Machine {
 
   // Would the primary take mail for the domain from us? Asked as a callout is: RCPT TO its postmaster, then QUIT.
   Task<> primary(const config::Domain& domain) {
-    const std::string shown = (domain.wildcard ? "*." : "") + domain.name;
+    const std::string shown = domain.shown_name();
     const relay::RouteRequest request{domain.primary, domain.name, config_->delivery.mx_port, true,
                                       config_->delivery.private_targets};
     relay::Identity identity{config_->hostname, local_, {}};

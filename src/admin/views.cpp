@@ -249,7 +249,7 @@ void add(queue::DomainSummary& sum, const queue::DomainSummary& more) {
 
 std::set<std::string> our_domains(const config::Config& config) {
   std::set<std::string> names;
-  for (const config::Domain& domain : config.domains) names.insert(relay::shown_name(domain));
+  for (const config::Domain& domain : config.domains) names.insert(domain.shown_name());
   return names;
 }
 
@@ -257,7 +257,7 @@ Primaries configured_primaries(const config::Config& config) {
   std::vector<relay::PrimaryStatus> all;
   for (const config::Domain& domain : config.domains) {
     relay::PrimaryStatus& status = all.emplace_back();
-    status.domain = relay::shown_name(domain);
+    status.domain = domain.shown_name();
     for (const config::HostPort& host : domain.primary) status.hosts.push_back(host.to_string());
   }
   return Primaries(std::move(all), config);

@@ -64,6 +64,8 @@ struct Domain {
   TlsLevel tls = TlsLevel::may;
   bool xforward = true;
   std::string fingerprint;  // lower-case hex SHA-256 without colons, or empty
+
+  std::string shown_name() const { return (wildcard ? "*." : "") + name; }  // as relay.conf has it
   bool operator==(const Domain&) const = default;
 };
 

@@ -26,7 +26,6 @@ const config::Domain* entry_for(const config::Config& config, const std::string&
 DestinationSettings settings_for(const config::Config& config, const std::string& domain);
 // What shares one destination by configuration: the entry's shown name, or the domain where each goes its own way.
 std::string name_of(const config::Config& config, const std::string& domain);
-std::string shown_name(const config::Domain& domain);  // "*.example.com" for wildcards
 std::string example_of(const config::Domain& domain);  // a domain of the spool's kind that the entry covers
 // The spool's domain `domain` as it is shown and selected: mail for bare Postmaster is the first entry's.
 std::string shown_domain(const config::Config& config, const std::string& domain);

@@ -10,12 +10,8 @@ constexpr char all_reports[] = "(reports)";  // no domain
 
 }  // namespace
 
-std::string shown_name(const config::Domain& domain) {
-  return (domain.wildcard ? "*." : "") + domain.name;
-}
-
 std::string shown_domain(const config::Config& config, const std::string& domain) {
-  return domain.empty() && !config.domains.empty() ? shown_name(config.domains.front()) : domain;
+  return domain.empty() && !config.domains.empty() ? config.domains.front().shown_name() : domain;
 }
 
 std::string example_of(const config::Domain& domain) {
@@ -33,7 +29,7 @@ const config::Domain* entry_for(const config::Config& config, const std::string&
 
 std::string name_of(const config::Config& config, const std::string& domain) {
   const config::Domain* entry = entry_for(config, domain);
-  if (entry != nullptr && has_one_destination(*entry)) return shown_name(*entry);
+  if (entry != nullptr && has_one_destination(*entry)) return entry->shown_name();
   if (entry == nullptr && config.delivery.smarthost) return all_reports;
   return entry != nullptr && domain.empty() ? entry->name : domain;
 }
@@ -46,7 +42,7 @@ DestinationSettings settings_for(const config::Config& config, const std::string
   settings.request.allow_private = config.delivery.private_targets;
   settings.request.own = entry != nullptr;
   if (entry != nullptr) {
-    settings.label = shown_name(*entry);
+    settings.label = entry->shown_name();
     settings.request.hosts = entry->primary;
     settings.tls = entry->tls;
     settings.fingerprint = entry->fingerprint;

@@ -211,7 +211,7 @@ void Destinations::assume_outage() {
   Remembered unknown;
   const WallTime end = parts_.clock.now() - std::chrono::seconds(1);  // an outage that begins now is another
   unknown.downtime.restore({{WallTime(), end}});
-  for (const config::Domain& domain : config.domains) memory_[shown_name(domain)] = unknown;
+  for (const config::Domain& domain : config.domains) memory_[domain.shown_name()] = unknown;
   unknown.since = end;
   unknown.on_trial = true;
   for (const queue::DomainSummary& summary : parts_.spool.domains()) memory_[name_of(config, summary.domain)] = unknown;

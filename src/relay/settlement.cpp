@@ -76,7 +76,7 @@ void tell_destination(Destination& destination, QueueId id, const std::vector<Fa
 // Domains may share a primary: each counts under its own entry.
 std::string metrics_label(const Parts& parts, const Destination& destination, const Job& job) {
   const config::Domain* entry = destination.own() ? entry_for(*parts.config, job.taken.domain()) : nullptr;
-  return entry != nullptr ? shown_name(*entry) : destination.settings().label;
+  return entry != nullptr ? entry->shown_name() : destination.settings().label;
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ View::View(config::ConfigPtr config, const std::map<std::string, std::shared_ptr
     PrimaryStatus status;
     const bool one_way = has_one_destination(domain);
     if (one_way && it != by_key.end()) status = it->second->status();
-    status.domain = shown_name(domain);
+    status.domain = domain.shown_name();
     status_.push_back(std::move(status));
     const Seen mine = one_way && it != by_key.end() ? by_key_[it->first] : Seen();
     if (one_way) by_entry_[&domain] = mine;
@@ -43,7 +43,7 @@ void View::add_subdomain(const Destination& one) {
   const config::Domain* entry = config_->find_domain(one.settings().request.domain);
   if (entry == nullptr || has_one_destination(*entry) || one.ignored()) return;
   PrimaryStatus status = one.status();
-  status.wildcard = shown_name(*entry);
+  status.wildcard = entry->shown_name();
   status_.push_back(std::move(status));
 }
 
@@ -84,7 +84,7 @@ std::vector<PrimaryStatus> View::status(const std::vector<queue::DomainSummary>&
     waiting.insert(summary.domain);
     if (summary.next_due == WallTime::max()) continue;  // held
     const config::Domain* entry = entry_for(*config_, summary.domain);
-    const std::string name = entry != nullptr ? shown_name(*entry) : summary.domain;
+    const std::string name = entry != nullptr ? entry->shown_name() : summary.domain;
     const auto due = next.emplace(name, summary.next_due).first;
     due->second = std::min(due->second, summary.next_due);
   }
