@@ -9,10 +9,6 @@ namespace {
 
 constexpr auto idle_limit = std::chrono::seconds(5);
 
-SteadyTime now() {
-  return std::chrono::steady_clock::now();
-}
-
 Task<> say_quit(std::unique_ptr<Connection> connection) {
   co_await connection->session->quit();
 }
@@ -20,7 +16,7 @@ Task<> say_quit(std::unique_ptr<Connection> connection) {
 }  // namespace
 
 void KeptConnections::keep(std::unique_ptr<Connection> connection) {
-  connection->idle_since = now();
+  connection->idle_since = std::chrono::steady_clock::now();
   connection->kept = true;
   kept_.push_back(std::move(connection));
 }
@@ -36,7 +32,7 @@ std::unique_ptr<Connection> KeptConnections::take(const std::vector<Endpoint>& a
 }
 
 void KeptConnections::expire() {
-  const SteadyTime oldest = now() - idle_limit;
+  const SteadyTime oldest = std::chrono::steady_clock::now() - idle_limit;
   while (!kept_.empty() && kept_.front()->idle_since < oldest) {
     quit(std::move(kept_.front()));
     kept_.erase(kept_.begin());

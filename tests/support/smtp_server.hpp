@@ -45,6 +45,14 @@ class FakeIntake final : public smtp::Intake {
 class FakePolicy final : public smtp::Policy {
  public:
   std::unique_ptr<smtp::Admission> admit(const Client& client) override;
+  void refuse_recipients(const Reply& reply, const std::string& check) {  // whoever they are
+    recipient = [reply, check](const Facts&, const Mailbox&) {
+      Verdict verdict;
+      verdict.reply = reply;
+      verdict.check = check;
+      return verdict;
+    };
+  }
 
   std::string name = "mail.example.org";
   bool name_is_late = false;  // who wants it has to wait for it

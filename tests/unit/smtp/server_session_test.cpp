@@ -33,6 +33,15 @@ struct Pems {
   test::TempDir directory;
 };
 
+using Crowd = std::vector<std::unique_ptr<Connections::Ticket>>;
+
+// With the rig's one these are ten connections.
+Crowd crowd_in(ServerRig& rig) {
+  Crowd crowd;
+  for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(rig.settings.limits));
+  return crowd;
+}
+
 }  // namespace
 
 TEST_CASE("the greeting comes at once, the client's name before the first answer") {
@@ -179,8 +188,7 @@ TEST_CASE("a session with part of a command is idle, and may be shed") {
   rig.ticket->on_shed([&] { rig.session->shed(); });
   rig.clock.advance(2s);
   rig.say("O");  // a byte now and then does not change that
-  std::vector<std::unique_ptr<Connections::Ticket>> crowd;
-  for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
+  const Crowd crowd = crowd_in(rig);
   rig.pump();
   CHECK(rig.ended());
 }
@@ -193,8 +201,7 @@ TEST_CASE("who sends a chunk that nobody wants is idle, may be shed, and has as 
   SECTION("shed") {
     rig.ticket->on_shed([&] { rig.session->shed(); });
     rig.clock.advance(2s);
-    std::vector<std::unique_ptr<Connections::Ticket>> crowd;
-    for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
+    const Crowd crowd = crowd_in(rig);
     rig.pump();
     CHECK(rig.ended());
   }
@@ -208,12 +215,7 @@ TEST_CASE("who sends a chunk that nobody wants is idle, may be shed, and has as 
 
 TEST_CASE("recipients that are put off in thousands end the session") {
   ServerRig rig;
-  rig.policy.recipient = [](const Facts&, const Mailbox&) {
-    Verdict verdict;
-    verdict.reply = Reply{450, "4.2.0", "Greylisted"};
-    verdict.check = "greylist";
-    return verdict;
-  };
+  rig.policy.refuse_recipients({450, "4.2.0", "Greylisted"}, "greylist");
   rig.line("EHLO x");
   std::string group = "RSET\r\nMAIL FROM:<a@example.org>\r\n";
   for (int i = 0; i < 100; ++i) group += "RCPT TO:<b@example.com>\r\n";
@@ -231,12 +233,10 @@ TEST_CASE("a session that is answered for 30 s may be shed, not in content") {
   config::Config settings = test::server_config();
   settings.limits.connections = 10;
   ServerRig rig(settings);
-  std::vector<std::unique_ptr<Connections::Ticket>> crowd;
+  Crowd crowd;
   int asked = 0;
   const auto look = [&](int crowded_at) {
-    if (++asked == crowded_at) {
-      for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
-    }
+    if (++asked == crowded_at) crowd = crowd_in(rig);
     rig.clock.advance(10s);
     return Verdict();
   };
@@ -270,7 +270,7 @@ TEST_CASE("a session that is answered for 30 s may be shed, not in content") {
     rig.policy.recipient = [&](const Facts&, const Mailbox&) { return look(0); };
     rig.say(group + "DATA\r\n");
     rig.clock.advance(2s);
-    for (int i = 0; i < 9; ++i) crowd.push_back(rig.connections.enter(settings.limits));
+    crowd = crowd_in(rig);
     CHECK(rig.say("\r\n.\r\n").starts_with("250 2.0.0"));
     CHECK_FALSE(rig.ended());
   }

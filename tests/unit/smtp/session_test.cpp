@@ -152,12 +152,8 @@ TEST_CASE("RSET, EHLO and HELO forget the transaction, and a refused one leaves 
 
 TEST_CASE("DATA after only refused recipients") {
   ServerRig rig;
-  rig.policy.recipient = [](const Facts&, const Mailbox&) {
-    Verdict verdict;
-    verdict.reply = Reply{550, "5.1.1", "<b@example.com>: Recipient address rejected: User unknown"};
-    verdict.check = "recipients";
-    return verdict;
-  };
+  rig.policy.refuse_recipients({550, "5.1.1", "<b@example.com>: Recipient address rejected: User unknown"},
+                               "recipients");
   enter(rig, State::mail);
   CHECK(rig.line(rcpt) == "550 5.1.1 <b@example.com>: Recipient address rejected: User unknown\r\n");
   CHECK(rig.line("DATA") == "554 5.5.1 Error: no valid recipients\r\n");
